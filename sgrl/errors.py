@@ -1,0 +1,23 @@
+"""The base class of every error that a user can cause, and hints for misspelt names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SgrlError(ValueError):
+    """An input that cannot be used. The message says what was found, what was expected and what to change."""
+
+
+def suggest(name: object, choices: Iterable[str]) -> str:
+    """The end of an error message about an unknown `name`: the nearest choice, or all of them.
+
+    >>> suggest("tooon", ["toon", "json"])
+    "; did you mean 'toon'?"
+    """
+    choices = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f"; choose one of: {', '.join(choices)}"
