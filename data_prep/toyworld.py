@@ -1,0 +1,300 @@
+"""Draw a toy world of coloured shapes and write it in the official layout of the PSG data set.
+
+    python data_prep/toyworld.py --output toyworld --train 16000 --test 1000 --seed 0
+    python data_prep/to_toon.py --dataset psg --root toyworld --output toyworld-toon --resize keep --prompt short
+
+A scene is a 96 x 96 image of two to four shapes. Every coordinate is a multiple of four pixels. Objects are listed
+from left to right. An object is related to its nearest neighbour only (distance of the centres): `inside` (box in
+box), `overlapping` (boxes meet), and else `left-of` or `above`, whichever axis is longer, if the centres are less than
+50 px apart. Shapes stay visible: the box of what can be seen of a shape is the box of the shape, and at least half of
+its pixels show. Colour says nothing about the class. A scene is a function of (seed, split, index) and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+import sys
+import time
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
+
+SIZE = 96
+GRID = 4
+OBJECTS = ("circle", "square", "triangle", "cross")
+PREDICATES = ("inside", "overlapping", "left-of", "above")
+NEAR = 50.0  # px between centres; further apart, `left-of` and `above` are not said
+SPLITS = ("train", "test")
+
+_SIDES = tuple(range(20, 41, GRID))
+_NESTED_SIDES = tuple(range(12, 21, GRID))
+_COLOURS = np.array(
+    [
+        (200, 40, 40), (40, 150, 60), (40, 80, 200), (230, 150, 20),
+        (140, 50, 170), (20, 150, 170), (120, 80, 40), (220, 80, 150),
+    ],
+    dtype=np.int16,
+)  # fmt: skip
+_FIRST_TEST_ID = 10_000_001  # image ids of the splits must not meet: train counts from 1
+_WRITER_VERSION = 1  # raise it when the same arguments give other files
+
+
+class Scene(NamedTuple):
+    """One scene. Objects are listed left to right, relations index them."""
+
+    image: np.ndarray  # (96, 96, 3) uint8, RGB
+    boxes: list[tuple[int, int, int, int]]  # xyxy, half-open pixels, multiples of 4 in 0..96
+    labels: list[str]  # one of OBJECTS each
+    relations: list[tuple[int, str, int]]  # (subject, one of PREDICATES, object), 0-based
+    segments: np.ndarray  # (96, 96) int32: R + 256 G + 65536 B of the shape seen in this pixel, 0 is background
+    segment_ids: list[int]  # the values of `segments`, parallel to the boxes
+
+
+@cache
+def _shape(label: str, side: int) -> np.ndarray:
+    """The (side, side) bool mask of a shape; it touches all four sides of its box."""
+    y, x = np.mgrid[0:side, 0:side] + 0.5 - side / 2
+    if label == "circle":
+        return x * x + y * y <= side * side / 4
+    if label == "triangle":
+        return np.abs(x) <= np.maximum((y + side / 2) / 2, 1.0)
+    if label == "cross":
+        return np.minimum(np.abs(x), np.abs(y)) <= side / 6
+    return np.ones((side, side), bool)
+
+
+def _candidate(rng, boxes, nested):
+    """A place for the next shape: (box, is nested) in or near an earlier shape, or anywhere."""
+    wish = rng.random()
+    if boxes and wish < 0.16:
+        hosts = [box for box, inner in zip(boxes, nested, strict=True) if not inner and box[2] - box[0] >= 24]
+        if not hosts:
+            return None, True
+        x1, y1, x2, y2 = hosts[int(rng.integers(len(hosts)))]
+        side = _NESTED_SIDES[int(rng.integers(len(_NESTED_SIDES)))]
+        if side > (x2 - x1) // 2:
+            return None, True
+        left = x1 + GRID * int(rng.integers(0, (x2 - x1 - side) // GRID + 1))
+        top = y1 + GRID * int(rng.integers(0, (y2 - y1 - side) // GRID + 1))
+        return (left, top, left + side, top + side), True
+    side = _SIDES[int(rng.integers(len(_SIDES)))]
+    steps = (SIZE - side) // GRID + 1
+    if boxes and wish < 0.44:  # a step that makes the boxes meet
+        x1, y1, x2, y2 = boxes[int(rng.integers(len(boxes)))]
+        left = x1 - side + GRID * int(rng.integers(1, (side + x2 - x1) // GRID))
+        top = y1 - side + GRID * int(rng.integers(1, (side + y2 - y1) // GRID))
+        if not (0 <= left <= SIZE - side and 0 <= top <= SIZE - side):
+            return None, False
+    else:
+        left, top = GRID * int(rng.integers(steps)), GRID * int(rng.integers(steps))
+    return (left, top, left + side, top + side), False
+
+
+def _layer(boxes, labels):
+    """Paint the shapes, large ones first: (96, 96) int8 with the index of the shape on top, -1 is background."""
+    layer = np.full((SIZE, SIZE), -1, np.int8)
+    for index in sorted(range(len(boxes)), key=lambda i: -(boxes[i][2] - boxes[i][0])):
+        x1, y1, x2, y2 = boxes[index]
+        layer[y1:y2, x1:x2][_shape(labels[index], x2 - x1)] = index
+    return layer
+
+
+def _all_visible(layer, boxes, labels) -> bool:
+    for index, (x1, y1, x2, y2) in enumerate(boxes):
+        seen = layer[y1:y2, x1:x2] == index
+        if 2 * np.count_nonzero(seen) < np.count_nonzero(_shape(labels[index], x2 - x1)):
+            return False
+        if not (seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any()):
+            return False
+    return True
+
+
+def _relations(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, str, int]]:
+    """The relations that follow from the boxes, each pair at most once, sorted by (subject, object)."""
+    centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
+    found = {}
+    for i, (cx, cy) in enumerate(centres):
+        distance, j = min((math.hypot(cx - x, cy - y), j) for j, (x, y) in enumerate(centres) if j != i)
+        a, b = min(i, j), max(i, j)
+        relation = _relation(boxes[a], boxes[b], centres[a], centres[b], distance)
+        if relation is not None:
+            predicate, swapped = relation
+            found[a, b] = (b, predicate, a) if swapped else (a, predicate, b)
+    return sorted(found.values(), key=lambda relation: (relation[0], relation[2]))
+
+
+def _relation(a, b, centre_a, centre_b, distance):
+    """(predicate, whether b is the subject) of two boxes, or None."""
+    if b[0] <= a[0] and b[1] <= a[1] and a[2] <= b[2] and a[3] <= b[3]:
+        return "inside", False
+    if a[0] <= b[0] and a[1] <= b[1] and b[2] <= a[2] and b[3] <= a[3]:
+        return "inside", True
+    if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]:
+        return "overlapping", False
+    if distance >= NEAR:
+        return None
+    dx, dy = centre_b[0] - centre_a[0], centre_b[1] - centre_a[1]
+    if abs(dx) >= abs(dy):
+        return "left-of", dx < 0
+    return "above", dy < 0
+
+
+def scene(seed: int, index: int, split: str = "train") -> Scene:
+    """Draw scene `index` of a split. The same arguments give the same scene, whatever was drawn before.
+
+    Raises SgrlError for a split that is neither "train" nor "test".
+    """
+    if split not in SPLITS:
+        raise SgrlError(f"split is {split!r}, expected 'train' or 'test'")
+    rng = np.random.Generator(np.random.SFC64([seed, SPLITS.index(split), index]))
+    count = int(rng.integers(2, 5))
+    boxes, nested, labels = [], [], []
+    while len(boxes) < count:
+        box, is_nested = _candidate(rng, boxes, nested)
+        if box is None or box in boxes:
+            continue
+        label = OBJECTS[int(rng.integers(len(OBJECTS)))]
+        trial_boxes, trial_labels = [*boxes, box], [*labels, label]
+        layer = _layer(trial_boxes, trial_labels)
+        if _all_visible(layer, trial_boxes, trial_labels):
+            boxes, labels = trial_boxes, trial_labels
+            nested.append(is_nested)
+    order = sorted(range(count), key=lambda i: boxes[i])  # left edge, then top edge
+    boxes, labels = [boxes[i] for i in order], [labels[i] for i in order]
+    layer = _layer(boxes, labels)
+
+    palette = _COLOURS[rng.permutation(len(_COLOURS))[:count]]
+    drawn = palette + rng.integers(-15, 16, size=(count, 3), dtype=np.int16)
+    colours = np.vstack([drawn, np.full((1, 3), rng.integers(225, 251), np.int16)])  # last row: layer == -1
+    noise = rng.integers(-6, 7, size=(SIZE, SIZE, 3), dtype=np.int16)
+    image = np.clip(colours[layer] + noise, 0, 255).astype(np.uint8)
+    ids = palette.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+    segments = np.append(ids, np.int32(0))[layer]
+    return Scene(image, boxes, labels, _relations(boxes), segments, ids.tolist())
+
+
+def _record(drawn: Scene, image_id: int, folder: str) -> dict:
+    """A record of psg.json, keys in the official order."""
+    ids, areas = np.unique(drawn.segments, return_counts=True)
+    area = dict(zip(ids.tolist(), areas.tolist(), strict=True))
+    categories = [OBJECTS.index(label) for label in drawn.labels]
+    return {
+        "file_name": f"{folder}/{image_id:012d}.jpg",
+        "height": SIZE,
+        "width": SIZE,
+        "image_id": str(image_id),
+        "pan_seg_file_name": f"panoptic_{folder}/{image_id:012d}.png",
+        "segments_info": [
+            {"id": segment, "category_id": category, "iscrowd": 0, "isthing": 1, "area": area[segment]}
+            for segment, category in zip(drawn.segment_ids, categories, strict=True)
+        ],
+        "relations": [[s, o, PREDICATES.index(predicate)] for s, predicate, o in drawn.relations],
+        "annotations": [
+            {"bbox": [float(value) for value in box], "bbox_mode": 0, "category_id": category}
+            for box, category in zip(drawn.boxes, categories, strict=True)
+        ],
+        "coco_image_id": str(image_id),
+    }
+
+
+def _save_images(drawn: Scene, coco: Path, record: dict) -> None:
+    from PIL import Image
+
+    # No chroma subsampling: it would smear the colours of the smallest shapes over their edges.
+    Image.fromarray(drawn.image).save(coco / record["file_name"], quality=95, subsampling=0)
+    rgb = drawn.segments[..., None] >> np.array([0, 8, 16]) & 255
+    Image.fromarray(rgb.astype(np.uint8)).save(coco / record["pan_seg_file_name"], compress_level=1)
+
+
+def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bool = False) -> dict | None:
+    """Write `train` + `test` scenes to `output`/psg/psg.json and `output`/coco in PSG's official layout.
+
+    psg.json comes last and in one piece, so a folder that has it is complete. Returns counts of what was drawn, or
+    None where the folder already holds the scenes of the same arguments. Raises SgrlError for impossible arguments
+    and for a folder whose psg.json is not a toy world.
+    """
+    from tqdm import tqdm
+
+    if train < 0 or test < 0 or train + test == 0 or train >= _FIRST_TEST_ID:
+        raise SgrlError(f"cannot draw {train} training and {test} test scenes; give numbers from 0 to 10,000,000")
+    output = Path(output)
+    annotations, coco = output / "psg" / "psg.json", output / "coco"
+    marker = output / "toyworld.json"
+    arguments = {"train": train, "test": test, "seed": seed, "version": _WRITER_VERSION}
+    if annotations.exists():
+        if not marker.exists():
+            raise SgrlError(f"{annotations} exists and was not written by this command; choose another --output")
+        if json.loads(marker.read_text()) == arguments:
+            return None
+        annotations.unlink()  # from here on the folder is incomplete, until the new file is renamed into place
+        shutil.rmtree(coco, ignore_errors=True)
+    for folder in ("train2017", "val2017"):
+        (coco / folder).mkdir(parents=True, exist_ok=True)
+        (coco / f"panoptic_{folder}").mkdir(exist_ok=True)
+    with atomic_path(marker) as temporary:
+        temporary.write_text(json.dumps(arguments))
+
+    counts = Counter()
+    todo = [("train", "train2017", i, i + 1) for i in range(train)]
+    todo += [("test", "val2017", i, _FIRST_TEST_ID + i) for i in range(test)]
+    with atomic_path(annotations) as temporary, temporary.open("w") as file:
+        file.write('{"data": [')
+        bar = tqdm(todo, desc="drawing scenes", unit=" scenes", disable=not progress)
+        for number, (split, folder, index, image_id) in enumerate(bar):
+            drawn = scene(seed, index, split)
+            record = _record(drawn, image_id, folder)
+            _save_images(drawn, coco, record)
+            file.write((",\n" if number else "\n") + json.dumps(record))
+            counts[split] += 1
+            counts["objects"] += len(drawn.boxes)
+            counts["without relations"] += not drawn.relations
+            counts.update(predicate for _, predicate, _ in drawn.relations)
+        classes = {
+            "thing_classes": OBJECTS,
+            "stuff_classes": [],
+            "predicate_classes": PREDICATES,
+            "test_image_ids": [str(_FIRST_TEST_ID + i) for i in range(test)],
+        }
+        file.write("\n], " + json.dumps(classes)[1:] + "\n")
+    return dict(counts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see the head of this file. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("--output", required=True, help="folder to write psg/ and coco/ to")
+    parser.add_argument("--train", type=int, default=16000, help="training scenes (default: %(default)s)")
+    parser.add_argument("--test", type=int, default=1000, help="test scenes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
+    args = parser.parse_args(arguments)
+    started = time.perf_counter()
+    try:
+        counts = write(args.output, args.train, args.test, args.seed, progress=sys.stderr.isatty())
+    except (SgrlError, OSError) as error:
+        print(f"toyworld: {error}", file=sys.stderr)
+        return 2
+    if counts is None:
+        print(f"{args.output} already holds these scenes; nothing to do")
+        return 0
+    scenes = args.train + args.test
+    relations = sum(counts.get(predicate, 0) for predicate in PREDICATES)
+    print(f"{scenes:,} scenes in {time.perf_counter() - started:.0f} s: {args.train:,} train, {args.test:,} test")
+    print(f"  {counts['objects'] / scenes:.2f} objects and {relations / scenes:.2f} relations per scene,", end=" ")
+    print(f"{counts.get('without relations', 0) / scenes:.1%} of the scenes have no relation")
+    shares = (f"{name} {counts.get(name, 0) / max(relations, 1):.0%}" for name in PREDICATES)
+    print("  relations: " + ", ".join(shares))
+    print(f"  {args.output}/psg/psg.json, {args.output}/coco")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
