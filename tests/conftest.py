@@ -1,0 +1,27 @@
+"""What the tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Nothing may reach for the network, and vLLM must find the settings of a machine without a GPU before it is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Known answers and samples of the official data layouts. They travel beside the checkout, not in it."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip("the known answers beside the checkout (../shared) are not here")
+    return folder

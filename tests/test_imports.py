@@ -1,0 +1,108 @@
+"""Every module's imports point down the layers, and the light layers stay light."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+GROUND = ("sgrl.errors", "sgrl.files", "sgrl.graph", "sgrl.boxes", "sgrl.vocabulary", "sgrl.text")
+ROWS = ("sgrl.prompts", "sgrl.data")
+OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
+HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")
+
+
+def belongs(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in names)
+
+
+def allowed(module: str, imported: str) -> bool:
+    """Whether `module` may import our module `imported`."""
+    if imported == "sgrl":
+        return True
+    if belongs(imported, ("recipes", "tests", "benchmarks")):
+        return False
+    if belongs(module, GROUND):
+        return belongs(imported, GROUND)
+    if belongs(module, ROWS):
+        return belongs(imported, GROUND + ROWS)
+    if belongs(module, ("rewards",)):
+        return belongs(imported, GROUND + ROWS + ("rewards",))
+    if belongs(module, ("data_prep",)):
+        return belongs(imported, GROUND + ROWS + ("data_prep",))
+    if belongs(module, ("sgrl",)):
+        return belongs(imported, ("sgrl",))
+    return True
+
+
+def imports(tree: ast.AST, module: str, package: bool, *, top_level: bool) -> list[str]:
+    """Absolute names of the modules that a parsed file imports, optionally only those run at its import."""
+    found = []
+    pending = [tree]
+    while pending:
+        for node in ast.iter_child_nodes(pending.pop()):
+            if top_level and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                continue
+            if top_level and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            pending.append(node)
+            if isinstance(node, ast.Import):
+                found += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    parts = module.split(".")
+                    parts = parts[: len(parts) - node.level + (1 if package else 0)]
+                    base = ".".join(parts + ([node.module] if node.module else []))
+                # `from package import name` may import a module of that name
+                inner = base in OURS or base == "sgrl.text"
+                found += [base] + [f"{base}.{alias.name}" for alias in node.names if inner]
+    return found
+
+
+def modules(root):
+    for folder in ("sgrl", "rewards", "data_prep"):
+        for path in sorted((root / folder).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            package = parts[-1] == "__init__"
+            yield ".".join(parts[:-1] if package else parts), package, ast.parse(path.read_text())
+
+
+def test_dependencies_point_down(root):
+    wrong = [
+        f"{module} imports {imported}"
+        for module, package, tree in modules(root)
+        for imported in imports(tree, module, package, top_level=False)
+        if belongs(imported, OURS) and not allowed(module, imported)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_walk_sees_a_wrong_import():
+    tree = ast.parse("def f():\n    from rewards import GraphScorer\n")
+    assert "rewards" in imports(tree, "sgrl.graph", False, top_level=False)
+    assert not allowed("sgrl.graph", "rewards")
+    assert not allowed("rewards.scorer", "sgrl.training.grpo")
+    assert imports(ast.parse("from . import boxes"), "sgrl.graph", False, top_level=True) == ["sgrl", "sgrl.boxes"]
+
+
+def test_light_layers_import_nothing_heavy(root):
+    """Outside functions, the ground floor needs numpy, `rewards` scipy besides, and neither anything more."""
+    third_party = sys.stdlib_module_names | {"numpy", "sgrl", "rewards"}
+    wrong = []
+    for module, package, tree in modules(root):
+        if belongs(module, GROUND + ("rewards",)):
+            extra = {"scipy"} if belongs(module, ("rewards",)) else set()
+            for imported in imports(tree, module, package, top_level=True):
+                if imported.split(".")[0] not in third_party | extra:
+                    wrong.append(f"{module} imports {imported}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("statement", ["import rewards.trl", "from rewards import GraphScorer, SCENEGRAPHVLM, R1_SGG"])
+def test_rewards_never_import_torch(statement):
+    """Run in an interpreter in which the training libraries cannot be imported, as after a bare `pip install`."""
+    blocked = "\n".join(f"sys.modules[{name!r}] = None" for name in HEAVY)
+    ground = "import rewards.metrics, sgrl.graph, sgrl.boxes, sgrl.vocabulary, sgrl.text"
+    code = f"import sys\n{blocked}\n{statement}\n{ground}"
+    subprocess.run([sys.executable, "-c", code], check=True)

