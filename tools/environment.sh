@@ -32,4 +32,9 @@ if [ "$ACCELERATOR" = cpu ]; then
     packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     cp tools/torchvision_without_operators.py "$packages/"
     echo "import torchvision_without_operators" >"$packages/torchvision_without_operators.pth"
+    # PyPI's wheels of these two need CUDA libraries to import, and transformers and vLLM import them wherever they are
+    # installed. Nothing here uses sound or video files.
+    for package in torchaudio torchcodec; do
+        "$VENV/bin/python" -c "import $package" >/dev/null 2>&1 || pip uninstall -y "$package"
+    done
 fi
