@@ -1,11 +1,9 @@
-"""Lets torchvision and vLLM be imported beside a CPU-only torch.
+"""Lets `import torchvision` succeed beside a CPU-only torch.
 
 PyPI's torchvision wheel links CUDA libraries, so with a CPU build of torch its C++ operators do not load, and its
 import then fails on `operator torchvision::nms does not exist`. Only its Python parts (image transforms) are used
-here, and for them it is enough that the two operators are declared. PyPI's torchcodec wheel links CUDA likewise and
-fails with an OSError, while vLLM, which needs it for sound and video alone, expects an ImportError. A `.pth` file loads
-this module at interpreter start, so that subprocesses (vLLM's among them) are covered too. Beside a CUDA build of torch
-it does nothing.
+here, and for them it is enough that the two operators are declared. A `.pth` file loads this module at interpreter
+start, so that subprocesses (vLLM's among them) are covered too. Where the operators load, it does nothing.
 """
 
 import sys
@@ -31,11 +29,6 @@ class _DeclareOperators:
                 cls.library = torch.library.Library("torchvision", "DEF")
                 for schema in SCHEMAS:
                     cls.library.define(schema)
-        elif name == "torchcodec._core":
-            import torch
-
-            if torch.version.cuda is None:
-                raise ImportError("torchcodec is not used beside a CPU build of torch: its wheel links CUDA libraries")
         return None  # the ordinary finders go on to load the module
 
 
