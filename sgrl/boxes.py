@@ -1,0 +1,69 @@
+"""Boxes as arrays: overlap, distance, and the coordinate frames that models read and write.
+
+A box is x1, y1, x2, y2, half-open: its area is (x2 - x1) * (y2 - y1), with no "+1 pixel".
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+COORDS = ("pixel", "norm1000")
+"""Coordinate frames of a text: pixels of the image that the model sees, or thousandths of its width and height."""
+
+
+def _rows(boxes) -> np.ndarray:
+    return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def area(boxes) -> np.ndarray:
+    """(N, 4) -> (N,); 0 for a box whose corners are swapped."""
+    boxes = _rows(boxes)
+    return np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)
+
+
+def _overlap(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    size = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    size = np.maximum(size, 0.0)
+    inter = size[..., 0] * size[..., 1]
+    return inter, area(a)[:, None] + area(b)[None, :] - inter
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def iou(a, b) -> np.ndarray:
+    """Intersection over union. a (N, 4), b (M, 4) -> (N, M) in [0, 1]; 0 where the union has no area."""
+    return _ratio(*_overlap(_rows(a), _rows(b)))
+
+
+def giou(a, b) -> np.ndarray:
+    """Generalised IoU (Rezatofighi et al., 2019, eq. 1-2). a (N, 4), b (M, 4) -> (N, M) in [-1, 1]."""
+    a, b = _rows(a), _rows(b)
+    inter, union = _overlap(a, b)
+    size = np.maximum(a[:, None, 2:], b[None, :, 2:]) - np.minimum(a[:, None, :2], b[None, :, :2])
+    size = np.maximum(size, 0.0)
+    hull = size[..., 0] * size[..., 1]
+    return _ratio(inter, union) - _ratio(hull - union, hull)
+
+
+def l1(a, b, width: float, height: float) -> np.ndarray:
+    """Sum of |dx| / width and |dy| / height over both corners. a (N, 4), b (M, 4) -> (N, M), 0 for equal boxes."""
+    distance = np.abs(_rows(a)[:, None, :] - _rows(b)[None, :, :])
+    return (distance / np.array([width, height, width, height], dtype=np.float64)).sum(axis=2)
+
+
+def scale(boxes, from_size: tuple[float, float], to_size: tuple[float, float]) -> np.ndarray:
+    """Boxes (N, 4) of an image of `from_size` (width, height) in the coordinates of the same image at `to_size`."""
+    sx, sy = to_size[0] / from_size[0], to_size[1] / from_size[1]
+    return _rows(boxes) * np.array([sx, sy, sx, sy])
+
+
+def to_norm1000(boxes, width: float, height: float) -> np.ndarray:
+    """Pixels -> thousandths of the image, not rounded."""
+    return scale(boxes, (width, height), (1000, 1000))
+
+
+def from_norm1000(boxes, width: float, height: float) -> np.ndarray:
+    """Thousandths of the image -> pixels."""
+    return scale(boxes, (1000, 1000), (width, height))

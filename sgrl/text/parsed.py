@@ -1,0 +1,62 @@
+"""What a codec reads out of a text: plain lists, so that scoring a thousand completions does not build a thousand graphs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from sgrl.errors import SgrlError
+from sgrl.graph import Object, Relation, SceneGraph
+
+GROUPS = ("attention", "spatial", "contacting")
+"""The relation groups of Action Genome, in the order of the columns of `toon-pairs`."""
+
+MAX_OBJECTS, MAX_RELATIONS = 200, 400
+"""What a strict reader accepts at most (SceneGraphVLM's reward, MAX_OBJS and MAX_RELS)."""
+
+MAX_RECOVERED = 2000
+"""Rows of each kind that a lenient reader keeps, so that a hostile text cannot make matching expensive."""
+
+
+class FormatError(SgrlError):
+    """A text that breaks the layout.
+
+    Attributes:
+        line: 1-based line of the graph text (tags not counted), or None when no single line is at fault.
+        reason: what was found and what was expected.
+    """
+
+    def __init__(self, reason: str, line: int | None = None):
+        super().__init__(reason if line is None else f"line {line}: {reason}")
+        self.reason = reason
+        self.line = line
+
+    def __reduce__(self):
+        return type(self), (self.reason, self.line)
+
+
+class ParsedGraph(NamedTuple):
+    """A graph as lists.
+
+    labels: N labels, lower-cased, otherwise as written.
+    boxes: N tuples x1, y1, x2, y2 in pixels.
+    relations: triplets (subject, predicate, object); subject and object are positions in `labels`. The predicate is
+        lower-cased; in `toon-pairs` it is "<group>__<label>". Only `recover_parsed` may give a relation that names an
+        object that does not exist: that end is -1 (metrics count such a relation as a false positive).
+    """
+
+    labels: list[str]
+    boxes: list[tuple[float, float, float, float]]
+    relations: list[tuple[int, str, int]]
+
+
+def to_graph(parsed: ParsedGraph, width: int, height: int, grouped: bool = False) -> SceneGraph:
+    """The SceneGraph of a ParsedGraph; relations with an end of -1 are left out. `grouped`: split "<group>__<label>"."""
+    relations = []
+    for subject, predicate, target in parsed.relations:
+        if subject < 0 or target < 0:
+            continue
+        group = None
+        if grouped:
+            group, _, predicate = predicate.partition("__")
+        relations.append(Relation(subject, predicate, target, group))
+    return SceneGraph(tuple(map(Object, parsed.labels, parsed.boxes)), tuple(relations), width, height)

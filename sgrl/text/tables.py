@@ -1,0 +1,164 @@
+"""The object table that all TOON layouts share: its pattern, its reader, its writer, and why a text is not one."""
+
+from __future__ import annotations
+
+import re
+
+from sgrl.graph import SceneGraph
+from sgrl.text.labels import check_labels
+from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError
+
+# One regular expression is a whole layout. Possessive quantifiers (*+, ++) never go back, so that matching is linear.
+# Numbers have at most nine digits: longer ones name no pixel, and Python refuses to read very long ones.
+S = r"[ \t]*+"
+NUMBER = rf"{S}-?+[0-9]{{1,9}}+{S}"
+ID = rf"{S}[0-9]{{1,9}}+{S}"
+END_OF_TEXT = r"(?:\r?+\n|\r)?+"
+
+
+def header(name: str, fields: str) -> str:
+    """Pattern of a table's first line; its row count is a group, its letters may have any case.
+
+    Case is spelt out because sre matches `(?i:...)` many times slower than plain text.
+    """
+    return (
+        rf"{S}(?:{re.escape(name)}|(?i:{name}))\[([0-9]{{1,9}}+)\](?:{re.escape(fields)}|(?i:{re.escape(fields)})):{S}"
+    )
+
+
+def rows(row: str) -> str:
+    """Pattern of a table's rows, as one group, each with the line break before it."""
+    return rf"((?:\r?+\n{row})*+)"
+
+
+def cells(table: str) -> list[str]:
+    """The cells of rows that a pattern accepted, after one leading empty cell."""
+    return table.replace("\n", ",").split(",")
+
+
+def pixels(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
+    """A box in whole pixels; one that has an area keeps at least a pixel of it."""
+    x1, y1, x2, y2 = box
+    left, top, right, bottom = round(x1), round(y1), round(x2), round(y2)
+    if left == right and x1 < x2:
+        left, right = (left, left + 1) if right < width else (left - 1, left)
+    if top == bottom and y1 < y2:
+        top, bottom = (top, top + 1) if bottom < height else (top - 1, top)
+    return left, top, right, bottom
+
+
+def encode_objects(graph: SceneGraph, quoted) -> list[str]:
+    """The lines of `obj[N]{id,name,x1,y1,x2,y2}:`; `quoted` writes a label."""
+    lines = [f"obj[{len(graph.objects)}]{{id,name,x1,y1,x2,y2}}:"]
+    for i, o in enumerate(graph.objects, 1):
+        x1, y1, x2, y2 = pixels(o.box, graph.width, graph.height)
+        lines.append(f"  {i},{quoted(o.label)},{x1},{y1},{x2},{y2}")
+    return lines
+
+
+_POSITIONS = {n: dict(zip(range(1, n + 1), range(n), strict=True)) for n in range(1, MAX_OBJECTS + 1)}
+_IDS = {n: list(positions) for n, positions in _POSITIONS.items()}
+
+
+def read_ids(column: list[str]) -> dict[int, int]:
+    """id -> position. Raises FormatError unless the ids are 1..N, in any order."""
+    ids = list(map(int, column))
+    n = len(ids)
+    if ids == _IDS[n]:
+        return _POSITIONS[n]
+    positions = dict(zip(ids, range(n), strict=True))
+    if len(positions) != n or min(ids) != 1 or max(ids) != n:
+        raise FormatError(f"object ids must be 1 to {n}, each once, in any order; found {_some(ids)}")
+    return positions
+
+
+def check_count(name: str, announced: str, found: int, low: int, high: int) -> None:
+    """Raises FormatError unless the header's number is the number of rows and lies in low..high."""
+    if int(announced) != found:
+        raise FormatError(f"{name}[{announced}] announces {int(announced)} rows, but {found} follow")
+    if not low <= found <= high:
+        raise FormatError(f"{name}[{announced}]: expected {low} to {high} rows")
+
+
+def read_objects(
+    labels: list[str], corners: list[list[str]], width: int, height: int
+) -> tuple[list[str], list[tuple]]:
+    """Columns of the object table -> labels and boxes. Raises FormatError on a bad label or box."""
+    labels = check_labels(labels, first_line=2)
+    boxes = list(zip(*[map(float, column) for column in corners], strict=True))
+    for x1, y1, x2, y2 in boxes:
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            line = boxes.index((x1, y1, x2, y2)) + 2
+            raise FormatError(
+                f"box {x1:.0f},{y1:.0f},{x2:.0f},{y2:.0f}: expected 0 <= x1 < x2 <= {width} "
+                f"and 0 <= y1 < y2 <= {height}",
+                line,
+            )
+    return labels, boxes
+
+
+def read_ends(column: list[str], positions: dict[int, int]) -> list[int]:
+    """Ids -> positions. Raises FormatError on an id that no object has."""
+    try:
+        return [positions[i] for i in map(int, column)]
+    except KeyError as error:
+        raise FormatError(f"a relation names object {error.args[0]}, but ids run from 1 to {len(positions)}") from None
+
+
+def check_relations(relations: list[tuple[int, str, int]], first_line: int) -> None:
+    """Raises FormatError on a self-relation or a repeated relation."""
+    for i, (subject, predicate, target) in enumerate(relations):
+        if subject == target:
+            raise FormatError(f"relation {predicate!r} runs from an object to itself", first_line + i)
+    if len(set(relations)) != len(relations):
+        seen = set()
+        for i, relation in enumerate(relations):
+            if relation in seen:
+                raise FormatError(f"relation {relation[1]!r} between the same objects stands twice", first_line + i)
+            seen.add(relation)
+
+
+def check_relation_count(name: str, announced: str, found: int) -> None:
+    check_count(name, announced, found, 0, MAX_RELATIONS)
+
+
+def check_object_count(announced: str, found: int) -> None:
+    check_count("obj", announced, found, 1, MAX_OBJECTS)
+
+
+def explain(body: str, headers: tuple[str, str], patterns: tuple[re.Pattern, ...]) -> FormatError:
+    """The first line at which a text leaves its layout.
+
+    `headers`: the two headers as they should be ("obj[N]{...}:", "rel[M]{...}:"). `patterns`: object header, object
+    row, relation header, relation row.
+    """
+    object_header, object_row, relation_header, relation_row = patterns
+    lines = body.split("\n")
+    if not body.strip():
+        return FormatError("the answer is empty")
+    in_relations = False
+    for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
+        if number == 1:
+            if not object_header.fullmatch(line):
+                return FormatError(f"expected {headers[0]}, found {_short(line)}", 1)
+        elif not line.strip():
+            if number < len(lines):
+                return FormatError("blank line inside the graph", number)
+        elif not in_relations and relation_header.fullmatch(line):
+            in_relations = True
+        elif in_relations and not relation_row.fullmatch(line):
+            return FormatError(f"expected a row of {headers[1]}, found {_short(line)}", number)
+        elif not in_relations and not object_row.fullmatch(line):
+            return FormatError(f"expected a row of {headers[0]} or {headers[1]}, found {_short(line)}", number)
+    if not in_relations:
+        return FormatError(f"{headers[1]} is missing")
+    return FormatError("the text does not follow the layout")
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return repr(text if len(text) <= limit else text[:limit] + "...")
+
+
+def _some(values: list, limit: int = 8) -> str:
+    return ", ".join(map(str, values[:limit])) + (", ..." if len(values) > limit else "")

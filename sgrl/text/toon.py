@@ -1,0 +1,70 @@
+"""`toon`: a table of objects and a table of relations in Token-Oriented Object Notation (github.com/toon-format/spec).
+
+    obj[2]{id,name,x1,y1,x2,y2}:
+      1,person,12,30,200,470
+      2,traffic-light,300,5,340,80
+    rel[1]{subj,pred,obj}:
+      1,looking-at,2
+
+The strict reader follows the format reward of SceneGraphVLM: indentation, blanks around commas and the case of headers
+and labels are free; ids are 1..N in any order; 1 to 200 objects and at most 400 relations; counts, boxes and ids must
+be right; no relation twice, none from an object to itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sgrl.graph import SceneGraph
+from sgrl.text import answer, lenient, tables
+from sgrl.text.codec import Codec, as_text, require_text
+from sgrl.text.labels import LABEL, check_labels, quoted
+from sgrl.text.parsed import ParsedGraph
+from sgrl.text.tables import ID, NUMBER, S
+
+OBJECT_HEADER = tables.header("obj", "{id,name,x1,y1,x2,y2}")
+RELATION_HEADER = tables.header("rel", "{subj,pred,obj}")
+OBJECT_ROW = rf"{ID},{S}{LABEL}{S},{NUMBER},{NUMBER},{NUMBER},{NUMBER}"
+RELATION_ROW = rf"{ID},{S}{LABEL}{S},{ID}"
+_DOCUMENT = re.compile(
+    OBJECT_HEADER
+    + tables.rows(OBJECT_ROW)
+    + r"\r?+\n"
+    + RELATION_HEADER
+    + tables.rows(RELATION_ROW)
+    + tables.END_OF_TEXT
+)
+_HEADERS = ("obj[N]{id,name,x1,y1,x2,y2}:", "rel[M]{subj,pred,obj}:")
+_LINES = tuple(map(re.compile, (OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, RELATION_ROW)))
+
+
+class Toon(Codec):
+    name = "toon"
+
+    def encode(self, graph: SceneGraph) -> str:
+        lines = tables.encode_objects(graph, quoted)
+        lines.append(f"rel[{len(graph.relations)}]{{subj,pred,obj}}:")
+        lines += [f"  {r.subject + 1},{quoted(r.predicate)},{r.object + 1}" for r in graph.relations]
+        return "\n".join(lines)
+
+    def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
+        body = answer.body(require_text(text), tags)
+        match = _DOCUMENT.fullmatch(body)
+        if match is None:
+            raise tables.explain(body, _HEADERS, _LINES)
+        n, objects, m, relations = match.groups()
+        cells = tables.cells(objects)
+        tables.check_object_count(n, len(cells) // 6)
+        positions = tables.read_ids(cells[1::6])
+        labels, boxes = tables.read_objects(cells[2::6], [cells[i::6] for i in (3, 4, 5, 6)], width, height)
+        cells = tables.cells(relations)
+        tables.check_relation_count("rel", m, len(cells) // 3)
+        subjects = tables.read_ends(cells[1::3], positions)
+        targets = tables.read_ends(cells[3::3], positions)
+        predicates = check_labels(cells[2::3], first_line=len(labels) + 3)
+        triplets = list(zip(subjects, predicates, targets, strict=True))
+        tables.check_relations(triplets, first_line=len(labels) + 3)
+        return ParsedGraph(labels, boxes, triplets)
+
+    def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
+        return lenient.read(answer.lenient(as_text(text), "obj["), "rel", lenient.triplet_row)
