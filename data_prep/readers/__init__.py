@@ -1,1 +1,22 @@
-"""Readers of the official layouts, one file each."""
+"""One reader per data set, each from the official files to an iterator of records."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from sgrl.errors import SgrlError, suggest
+
+READERS = {"psg": "data_prep.readers.psg:PSGReader"}
+"""Name on the command line -> module and class; imported on demand, for some need h5py or OpenCV."""
+
+
+def open_reader(name: str, root: str | Path, **options):
+    """The reader of data set `name` at `root`.
+
+    Raises SgrlError for an unknown name and, from the reader, for files that are missing or damaged.
+    """
+    if name not in READERS:
+        raise SgrlError(f"unknown data set {name!r}{suggest(name, READERS)}")
+    module, _, reader = READERS[name].partition(":")
+    return getattr(import_module(module), reader)(root, **options)

@@ -1,0 +1,177 @@
+"""Panoptic Scene Graph (Yang et al., ECCV 2022): psg.json and the files of the PSG competition.
+
+    ROOT/psg/psg.json               or psg_train_val.json, psg_val_test.json, tiny_psg.json
+    ROOT/coco/train2017/*.jpg       COCO images, as `file_name` says
+    ROOT/coco/panoptic_train2017/   segment maps (not needed for boxes)
+
+Boxes are xyxy pixels of the visible segment. Category ids are 0-based into thing_classes + stuff_classes and are not
+COCO's ids; predicates are 0-based too. Other class lists than the official ones are fine: the file brings its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.readers.json_stream import items, values
+from data_prep.readers.record import OnDamage, Record, RecordError
+from sgrl.errors import SgrlError, suggest
+from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.vocabulary import Vocabulary, get_vocabulary
+
+FILES = ("psg.json", "psg_train_val.json", "psg_val_test.json", "tiny_psg.json")
+_LISTS = ("thing_classes", "stuff_classes", "predicate_classes", "test_image_ids")
+
+
+class PSGReader:
+    """Reads one annotation file of a PSG root; see `data_prep.readers.record.Reader`.
+
+    Args:
+        root: the folder that holds psg/ and coco/.
+        annotations: name of the file in psg/.
+
+    Raises:
+        SgrlError: a missing folder or file, a file that is truncated or is not PSG's.
+    """
+
+    default_size = (640, 480)
+
+    def __init__(self, root: str | Path, annotations: str = "psg.json"):
+        self.root = Path(root)
+        self.source = _find(self.root, annotations)
+        self.images = self.root / "coco"
+        if not self.images.is_dir():
+            raise SgrlError(f"{self.images} is not a folder; expected COCO's images there (train2017/, val2017/)")
+        lists = values(self.source, _LISTS, skip="data")
+        for name in _LISTS[:3]:
+            _check_names(self.source, name, lists.get(name))
+        test_ids = lists.get("test_image_ids")
+        if not isinstance(test_ids, list):
+            raise SgrlError(f"{self.source} has no list 'test_image_ids', which divides training from test records")
+        self._test_ids = frozenset(map(str, test_ids))
+        self._categories = [*lists["thing_classes"], *lists["stuff_classes"]]
+        self._predicates = lists["predicate_classes"]
+        official = get_vocabulary("psg")
+        if (tuple(self._categories), tuple(self._predicates)) == (official.objects, official.predicates):
+            self.vocabulary = official
+        else:
+            self.vocabulary = Vocabulary(
+                self.root.resolve().name, tuple(self._categories), tuple(self._predicates), None
+            )
+        self.name = self.vocabulary.name
+
+    def records(self, on_damage: OnDamage | None = None) -> Iterator[Record]:
+        """All records in file order. A damaged one is handed to `on_damage` and skipped; without it, it is raised."""
+        for number, raw in enumerate(items(self.source, "data")):
+            try:
+                yield self._record(number, raw)
+            except RecordError as error:
+                if on_damage is None:
+                    raise
+                on_damage(error)
+
+    def _record(self, number: int, raw) -> Record:
+        place = f"{self.source.name}, record {number}"
+        if not isinstance(raw, dict):
+            raise RecordError(place, f"expected an object, found {raw!r:.60}")
+        if "image_id" in raw:
+            place += f" (image_id {raw['image_id']})"
+        # The test images of the competition come without relations, some files leave the key out altogether.
+        needed = ("image_id", "file_name", "width", "height", "annotations")
+        missing = [key for key in (*needed, "relations") if key not in raw]
+        if missing == ["relations"] and self.source.name == "psg_val_test.json":
+            missing = []
+        if missing:
+            raise RecordError(place, f"the key {missing[0]!r} is missing; expected {', '.join((*needed, 'relations'))}")
+        image_id = str(raw["image_id"])
+        try:
+            annotations = _list(raw, "annotations", dict)
+            objects = [Object(self._category(i, entry), entry.get("bbox")) for i, entry in enumerate(annotations)]
+            if len(_list(raw, "segments_info", dict) if "segments_info" in raw else annotations) != len(annotations):
+                raise GraphError(
+                    f"{len(raw['segments_info'])} segments_info but {len(annotations)} annotations; expected one each"
+                )
+            relations = [self._relation(i, entry) for i, entry in enumerate(_list(raw, "relations", list, ()))]
+            width, height = _size(raw["width"]), _size(raw["height"])
+            graph = SceneGraph(tuple(objects), tuple(relations), width, height)
+        except GraphError as error:
+            raise RecordError(place, str(error)) from None
+        return Record(image_id, self._image(place, raw["file_name"]), graph, self._split(image_id, graph), place)
+
+    def _category(self, index: int, entry: dict) -> str:
+        category = entry.get("category_id")
+        if not _is_index(category, self._categories):
+            last = len(self._categories) - 1
+            raise GraphError(f"object {index}: category_id must be a whole number from 0 to {last}, found {category!r}")
+        if entry.get("bbox_mode", 0) != 0:
+            raise GraphError(f"object {index}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}")
+        return self._categories[category]
+
+    def _relation(self, index: int, entry: list) -> Relation:
+        if len(entry) != 3:
+            raise GraphError(f"relation {index}: expected [subject, object, predicate], found {entry!r:.60}")
+        subject, target, predicate = entry
+        if not _is_index(predicate, self._predicates):
+            last = len(self._predicates) - 1
+            raise GraphError(f"relation {index}: predicate must be a whole number from 0 to {last}, found {predicate!r}")
+        return Relation(subject, self._predicates[predicate], target)  # SceneGraph checks both ends
+
+    def _image(self, place: str, file_name) -> Path:
+        if not isinstance(file_name, str) or not file_name:
+            raise RecordError(place, f"file_name must be a path below {self.images}, found {file_name!r}")
+        if ".." in Path(file_name).parts or Path(file_name).is_absolute():
+            raise RecordError(place, f"file_name {file_name!r} points outside {self.images}")
+        return self.images / file_name
+
+    def _split(self, image_id: str, graph: SceneGraph) -> str:
+        """psg.json has train and test. The competition took its validation images from psg.json's test images."""
+        if image_id not in self._test_ids:
+            return "train"
+        if self.source.name in ("psg_train_val.json", "tiny_psg.json"):
+            return "val"
+        if self.source.name == "psg_val_test.json" and graph.relations:
+            return "val"
+        return "test"
+
+
+def _find(root: Path, annotations: str) -> Path:
+    if not root.is_dir():
+        raise SgrlError(f"{root} is not a folder; give PSG's root, the folder that holds psg/psg.json and coco/")
+    for path in (root / "psg" / annotations, root / annotations):
+        if path.is_file():
+            return path
+    present = sorted(path.name for folder in (root / "psg", root) for path in folder.glob("*.json"))
+    if present:
+        known = [name for name in present if name in FILES] or present
+        raise SgrlError(f"{root / 'psg' / annotations} does not exist{suggest(annotations, known)} (--annotations NAME)")
+    inside = sorted(path.name for path in root.iterdir())[:10]
+    raise SgrlError(
+        f"{root} holds no psg/{annotations}, only {', '.join(inside) or 'nothing'}; expected psg/psg.json and coco/ "
+        "(of https://psgdataset.org)"
+    )
+
+
+def _check_names(path: Path, key: str, names) -> None:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise SgrlError(f"{path} has no list of names {key!r}; expected a PSG annotation file with {', '.join(_LISTS)}")
+    if len(set(names)) != len(names):
+        raise SgrlError(f"{path}: {key!r} holds a name twice")
+
+
+def _list(raw: dict, key: str, of: type, default=None) -> list:
+    found = raw.get(key, default)
+    if found is default and default is not None:
+        return list(default)
+    if not isinstance(found, list) or not all(isinstance(entry, of) for entry in found):
+        raise GraphError(f"{key} must be a list of {'objects' if of is dict else 'lists'}, found {found!r:.60}")
+    return found
+
+
+def _is_index(value, names: list) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names)
+
+
+def _size(value) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+        raise GraphError(f"width and height must be whole numbers above 0, found {value!r}")
+    return value

@@ -1,0 +1,68 @@
+"""What every reader yields, and what it says about a record that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sgrl.errors import SgrlError
+from sgrl.graph import SceneGraph
+from sgrl.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One annotated image, as the data set has it: nothing cleaned, nothing scaled.
+
+    Attributes:
+        image_id: unique within the data set.
+        image: where the image file should be; readers do not open it.
+        graph: in pixels of the original image, labels in the data set's own spelling.
+        split: "train", "val" or "test".
+        place: file and record, for messages ("psg.json, record 17 (image_id 107902)").
+    """
+
+    image_id: str
+    image: Path
+    graph: SceneGraph
+    split: str
+    place: str
+
+
+class RecordError(SgrlError):
+    """A damaged record.
+
+    Attributes:
+        place: file and record.
+        reason: what was found and what was expected.
+    """
+
+    def __init__(self, place: str, reason: str):
+        super().__init__(f"{place}: {reason}")
+        self.place = place
+        self.reason = reason
+
+    def __reduce__(self):
+        return type(self), (self.place, self.reason)
+
+
+OnDamage = Callable[[RecordError], None]
+
+
+class Reader(Protocol):
+    """A data set in its official layout.
+
+    Making one finds the files and reads what is small (class lists, splits); it raises SgrlError where something is
+    missing. `records` then streams: memory does not grow with the number of records.
+    """
+
+    name: str  # what goes into the `dataset` column
+    vocabulary: Vocabulary
+    source: Path  # the annotation file
+    default_size: tuple[int, int] | None  # (width, height) that published work resizes to, None to keep
+
+    def records(self, on_damage: OnDamage | None = None) -> Iterator[Record]:
+        """All records in file order. A damaged one is handed to `on_damage` and skipped; without it, it is raised."""
+        ...

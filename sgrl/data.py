@@ -1,0 +1,240 @@
+"""The rows that training and evaluation share: one schema, written by data_prep, loaded and checked here.
+
+A data set is a folder of Parquet files, `train-00000.parquet`, `test-00000.parquet` and so on. One row is one image with
+the prompt, the answer to learn (SFT) and the reference to score against (GRPO, evaluation). `datasets.load_dataset`
+reads the folder as it is; `load` does the same after checks that cost seconds and save an evening.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sgrl.errors import SgrlError, suggest
+from sgrl.text import FormatError, answer, get_codec
+from sgrl.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow
+
+SPLITS = ("train", "val", "test")
+
+COLUMNS = {
+    "image": "the encoded file (datasets.Image)",
+    "prompt": "list of messages, one from the user; the image goes before its text",
+    "completion": "list of messages, one from the assistant: the reference between answer tags",
+    "solution": "the reference text without tags",
+    "width": "frame of the coordinates in the texts: the image's width in pixels, 1000 for norm1000",
+    "height": "the same for the height",
+    "dataset": "where the row comes from",
+    "image_id": "unique within the data set",
+    "length": "of prompt and completion, in characters or in tokens; the metadata says which",
+}
+"""Column -> what it holds."""
+
+# The trainer puts the image before the text. A placeholder in the text would ask for a second image.
+PLACEHOLDERS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<image_soft_token>", "<IMG_CONTEXT>", "<video>")
+
+_METADATA_KEY = b"sgrl"
+
+
+def features() -> datasets.Features:
+    """The columns as `datasets` types; the image column decodes to PIL images."""
+    from datasets import Features, Image, List, Value
+
+    message = {"role": Value("string"), "content": Value("string")}
+    return Features(
+        image=Image(),
+        prompt=List(message),
+        completion=List(message),
+        solution=Value("string"),
+        width=Value("int32"),
+        height=Value("int32"),
+        dataset=Value("string"),
+        image_id=Value("string"),
+        length=Value("int32"),
+    )
+
+
+def schema(metadata: Mapping) -> pyarrow.Schema:
+    """The Arrow schema of the Parquet files, with `metadata` for `read_metadata` and types for `load_dataset`.
+
+    metadata: codec, coords, vocabulary (see `vocabulary_to_json`), prompt (style), command, ...; must be JSON.
+    """
+    arrow = features().arrow_schema
+    return arrow.with_metadata({**arrow.metadata, _METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()})
+
+
+def vocabulary_to_json(vocabulary: Vocabulary) -> dict:
+    """A vocabulary as it stands in the metadata; `vocabulary_of` turns it back."""
+    return {
+        "name": vocabulary.name,
+        "objects": list(vocabulary.objects),
+        "predicates": list(vocabulary.predicates),
+        "groups": {name: list(labels) for name, labels in vocabulary.groups.items()} if vocabulary.groups else None,
+    }
+
+
+def vocabulary_of(metadata: Mapping) -> Vocabulary:
+    """The vocabulary that `read_metadata` found."""
+    found = metadata["vocabulary"]
+    groups = {name: tuple(labels) for name, labels in found["groups"].items()} if found.get("groups") else None
+    return Vocabulary(found["name"], tuple(found["objects"]), tuple(found["predicates"]), groups)
+
+
+def files(path: str | Path, split: str | None = None) -> list[Path]:
+    """The Parquet files of a data set, or of one split of it, in order.
+
+    Raises SgrlError where there is none, naming the splits that are there.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise SgrlError(f"{path} does not exist; expected a data set written by data_prep/to_toon.py")
+    found = {name: _split_files(path, name) for name in SPLITS}
+    present = [name for name, paths in found.items() if paths]
+    if not present:
+        raise SgrlError(f"{path} holds no train-*.parquet, val-*.parquet or test-*.parquet; write it with data_prep/to_toon.py")
+    if split is None:
+        return [file for name in present for file in found[name]]
+    if split not in present:
+        raise SgrlError(f"{path} has no split {split!r}{suggest(split, present)}")
+    return found[split]
+
+
+def _split_files(path: Path, split: str) -> list[Path]:
+    return sorted({*path.glob(f"{split}-*.parquet"), *path.glob(f"{split}.parquet"), *path.glob(f"{split}/*.parquet")})
+
+
+def read_metadata(path: str | Path) -> dict:
+    """What the converter wrote about a data set: codec, coords, vocabulary, prompt, command, ...
+
+    path: the folder or one of its Parquet files. Raises SgrlError for files without it or with different ones.
+    """
+    paths = files(path)
+    first = _metadata(paths[0])
+    for other in paths[1:]:
+        found = _metadata(other)
+        for key in ("codec", "coords", "vocabulary"):
+            if found.get(key) != first.get(key):
+                raise SgrlError(
+                    f"{other} and {paths[0]} differ in {key!r}; the files of one data set come from one conversion: "
+                    "remove the stale ones"
+                )
+    return first
+
+
+def _metadata(file: Path) -> dict:
+    found = (_open(file).schema_arrow.metadata or {}).get(_METADATA_KEY)
+    if found is None:
+        raise SgrlError(f"{file} carries no 'sgrl' metadata (codec, vocabulary); write it with data_prep/to_toon.py")
+    return json.loads(found)
+
+
+def _open(file: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SgrlError(f"{file} is not a readable Parquet file ({_first_line(error)}); convert or copy it again") from None
+
+
+def load(path: str | Path, split: str = "train") -> datasets.Dataset:
+    """One split of a data set, checked.
+
+    Args:
+        path: the folder that data_prep/to_toon.py wrote, or one Parquet file.
+        split: "train", "val" or "test"; any, for a single file.
+
+    Raises:
+        SgrlError: a missing split, a damaged file, a missing column, an image placeholder inside a prompt, a reference
+            that its own codec does not accept. The message names the file and the row.
+    """
+    import pyarrow
+    from datasets import load_dataset
+
+    paths = files(path, split)
+    read_metadata(path)
+    for file in paths:
+        try:
+            _check(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise SgrlError(f"{file} is damaged ({_first_line(error)}); convert or copy it again") from None
+    return load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
+
+
+def _check(file: Path) -> None:
+    """Read everything but the images."""
+    parquet = _open(file)
+    names = parquet.schema_arrow.names
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise SgrlError(
+            f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found {', '.join(names)}); "
+            "write it with data_prep/to_toon.py"
+        )
+    codec = get_codec(_metadata(file)["codec"])
+    row = 0
+    for batch in parquet.iter_batches(columns=[name for name in COLUMNS if name != "image"], batch_size=4096):
+        _check_messages(file, row, batch.column("prompt"), "prompt", "user")
+        _check_messages(file, row, batch.column("completion"), "completion", "assistant")
+        columns = (batch.column(name).to_pylist() for name in ("solution", "width", "height", "image_id"))
+        for solution, width, height, image_id in zip(*columns, strict=True):
+            try:
+                codec.parse(solution, width, height, tags=False)
+            except (FormatError, TypeError, AttributeError) as error:
+                raise SgrlError(
+                    f"{file}, row {row} (image_id {image_id}): the solution is not a valid {codec.name!r} text: {error}"
+                ) from None
+            row += 1
+
+
+def _check_messages(file: Path, first_row: int, column, name: str, role: str) -> None:
+    import pyarrow.compute as compute
+
+    place = f"{file}, rows {first_row} to {first_row + len(column) - 1}"
+    if compute.any(compute.not_equal(compute.fill_null(compute.list_value_length(column), 0), 1)).as_py():
+        raise SgrlError(f"{place}: {name!r} must be a list of one message")
+    messages = column.flatten()
+    roles = compute.unique(messages.field("role")).to_pylist()
+    if roles != [role]:
+        raise SgrlError(f"{place}: the role in {name!r} must be {role!r}, found {', '.join(map(repr, roles))}")
+    for content in compute.unique(messages.field("content")).to_pylist():
+        if not content:
+            raise SgrlError(f"{place}: a message of {name!r} is empty")
+        for placeholder in PLACEHOLDERS:
+            if placeholder in content:
+                raise SgrlError(
+                    f"{place}: {name!r} contains {placeholder!r}. The image is put before the text of the prompt by the "
+                    "trainer; remove the placeholder"
+                )
+        if name == "completion" and not content.startswith(f"{answer.OPEN}\n"):
+            raise SgrlError(f"{place}: a completion must begin with {answer.OPEN} and a newline, found {content[:40]!r}")
+
+
+def drop_long(dataset: datasets.Dataset, max_length: int, tokenizer=None) -> tuple[datasets.Dataset, int]:
+    """Leave out rows that are longer than `max_length`; returns what is left and how many went.
+
+    Nothing is ever cut: an answer without its end teaches the wrong thing. Without a tokenizer the column `length`
+    decides, in its unit (`read_metadata(path)["length"]`); with one, the tokens of the prompt's and the completion's text
+    are counted (the image's tokens come on top).
+    """
+    if tokenizer is None:
+        lengths = dataset["length"]
+    else:
+        lengths = [
+            sum(len(ids) for ids in tokenizer([prompt[0]["content"], completion[0]["content"]])["input_ids"])
+            for prompt, completion in zip(dataset["prompt"], dataset["completion"], strict=True)
+        ]
+    keep = [i for i, length in enumerate(lengths) if length <= max_length]
+    return dataset.select(keep), len(dataset) - len(keep)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

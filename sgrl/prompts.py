@@ -1,0 +1,135 @@
+"""Every prompt, once: training, inference and evaluation all render from here.
+
+What a prompt contains follows SceneGraphVLM (the task, the layout, the allowed labels, the coordinate frame, an
+example); the words are ours.
+"""
+
+from __future__ import annotations
+
+from sgrl.boxes import COORDS
+from sgrl.errors import SgrlError, suggest
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import answer, get_codec
+from sgrl.vocabulary import Vocabulary
+
+STYLES = ("full", "short")
+
+SHORT = "Write the scene graph."
+"""For models that are trained on the task anyway: everything else is learnt from the answers."""
+
+_FULL = """\
+Write the scene graph of the image: the objects that can be seen, where they are, and how they are related.
+
+Answer with the graph alone, in exactly this layout (an example of another image):
+{example}
+
+{rules}
+- Coordinates are whole numbers. {frame} Every box has 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}.
+- Name only objects that are visible and only relations that hold. Repeat nothing; relate no object to itself.
+- Use only the labels listed here, spelt as here.
+
+Objects: {objects}
+{predicates}"""
+
+_TOON_OBJECTS = (
+    "- obj[N] announces N objects, one per row: id (1 to N, in order), name, and the box as left, top, right and "
+    "bottom edge."
+)
+_TOON_RELATIONS = (
+    "- rel[M] announces M relations, one per row: id of the subject, predicate, id of the object. Without relations "
+    "write rel[0] and no rows."
+)
+_RULES = {
+    "toon": f"{_TOON_OBJECTS}\n{_TOON_RELATIONS}",
+    "toon-lean": (
+        "- obj[N] announces N objects, one per row: name, and the box as left, top, right and bottom edge. Objects are "
+        "counted from 1 in the order of the rows.\n"
+        "- rel[M] announces M relations, one per row: number of the subject, predicate, number of the object, in the "
+        "order that the header gives. Without relations write rel[0] and no rows."
+    ),
+    "toon-pairs": (
+        f"{_TOON_OBJECTS}\n"
+        "- rel_pairs[M] announces M rows, one per pair: id of the subject, its attention, spatial and contacting labels, "
+        "id of the object. Several labels in a cell are joined by |, a cell may be empty, but not all three of a row."
+    ),
+    "json": (
+        '- "objects" holds one entry per object: "id" is the name, a dot and a number that tells objects of one name '
+        'apart; "bbox" is the left, top, right and bottom edge.\n'
+        '- "relationships" holds one entry per relation: the id of the subject, the predicate, the id of the object.'
+    ),
+}
+
+# An example reads best when it makes sense; the first whose words are all in the vocabulary is taken.
+_EXAMPLES = (
+    ("person", "holding", "umbrella"),
+    ("adult", "holding", "cup"),
+    ("person", "holding", "cup/glass/bottle"),
+    ("man", "holding", "umbrella"),
+    ("circle", "inside", "square"),
+)
+
+
+def scene_graph_prompt(
+    vocabulary: Vocabulary, codec: str, width: int, height: int, style: str = "full", coords: str = "pixel"
+) -> str:
+    """The user's message that asks for a scene graph; the image goes before it.
+
+    Args:
+        vocabulary: the labels that are allowed.
+        codec: name of the text layout ("toon", "json", ...), or the codec itself.
+        width, height: the frame of the coordinates: the image as the model sees it in pixels, 1000 x 1000 for
+            `coords="norm1000"`.
+        style: "full" explains the task, "short" is one line.
+        coords: "pixel" or "norm1000" (thousandths of the image's width and height).
+
+    Raises:
+        SgrlError: an unknown codec, style or coordinate frame.
+    """
+    if style not in STYLES:
+        raise SgrlError(f"unknown prompt style {style!r}{suggest(style, STYLES)}")
+    if coords not in COORDS:
+        raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
+    codec = get_codec(codec) if isinstance(codec, str) else codec
+    if style == "short":
+        return SHORT
+    if coords == "pixel":
+        frame = f"They are pixels of the image, which is {width} wide and {height} high."
+    else:
+        frame = "They are thousandths of the image: x from 0 (left) to 1000, y from 0 (top) to 1000."
+    return _FULL.format(
+        example=answer.wrap(codec.encode(_example(vocabulary, codec.name, width, height))),
+        rules=_RULES[codec.name],
+        frame=frame,
+        width=width,
+        height=height,
+        objects=_listed(vocabulary, vocabulary.objects),
+        predicates=_predicates(vocabulary, codec.name),
+    )
+
+
+def _listed(vocabulary: Vocabulary, labels) -> str:
+    return ", ".join(dict.fromkeys(map(vocabulary.to_text, labels)))
+
+
+def _predicates(vocabulary: Vocabulary, codec: str) -> str:
+    if codec == "toon-pairs" and vocabulary.groups:
+        return "\n".join(f"{name.capitalize()}: {_listed(vocabulary, group)}" for name, group in vocabulary.groups.items())
+    return f"Predicates: {_listed(vocabulary, vocabulary.predicates)}"
+
+
+def _example(vocabulary: Vocabulary, codec: str, width: int, height: int) -> SceneGraph:
+    """Two objects and the least that shows the layout, in plausible places."""
+    first, last = vocabulary.objects[0], vocabulary.objects[-1]
+    subject, predicate, target = first, vocabulary.predicates[0], last
+    for words in _EXAMPLES:
+        if {words[0], words[2]} <= set(vocabulary.objects) and words[1] in vocabulary.predicates:
+            subject, predicate, target = words
+            break
+    boxes = ((0.20, 0.31, 0.56, 0.94), (0.31, 0.38, 0.48, 0.63))
+    boxes = [(round(a * width), round(b * height), round(c * width), round(d * height)) for a, b, c, d in boxes]
+    relations = [Relation(0, predicate, 1)]
+    if codec == "toon-pairs":
+        groups = vocabulary.groups or {}
+        pairs = {name: predicate if predicate in labels else labels[0] for name, labels in groups.items()}
+        relations = [Relation(0, label, 1, group=name) for name, label in pairs.items()]
+    return SceneGraph((Object(subject, boxes[0]), Object(target, boxes[1])), tuple(relations), width, height)
