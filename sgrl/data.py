@@ -1,8 +1,8 @@
 """The rows that training and evaluation share: one schema, written by data_prep, loaded and checked here.
 
-A data set is a folder of Parquet files, `train-00000.parquet`, `test-00000.parquet` and so on. One row is one image with
-the prompt, the answer to learn (SFT) and the reference to score against (GRPO, evaluation). `datasets.load_dataset`
-reads the folder as it is; `load` does the same after checks that cost seconds and save an evening.
+A data set is a folder of Parquet files, `train-00000-of-00001.parquet` and so on. One row is one image with the
+prompt, the answer to learn (SFT) and the reference to score against (GRPO, evaluation). `datasets.load_dataset` reads
+the folder as it is; `load` does the same after checks that cost seconds and save an evening.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     found = {name: _split_files(path, name) for name in SPLITS}
     present = [name for name, paths in found.items() if paths]
     if not present:
-        raise SgrlError(f"{path} holds no train-*.parquet, val-*.parquet or test-*.parquet; write it with data_prep/to_toon.py")
+        raise SgrlError(
+            f"{path} holds no train-*.parquet, val-*.parquet or test-*.parquet; write it with data_prep/to_toon.py"
+        )
     if split is None:
         return [file for name in present for file in found[name]]
     if split not in present:
@@ -142,7 +144,9 @@ def _open(file: Path):
     try:
         return pyarrow.parquet.ParquetFile(file)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SgrlError(f"{file} is not a readable Parquet file ({_first_line(error)}); convert or copy it again") from None
+        raise SgrlError(
+            f"{file} is not a readable Parquet file ({_first_line(error)}); convert or copy it again"
+        ) from None
 
 
 def load(path: str | Path, split: str = "train") -> datasets.Dataset:
@@ -189,9 +193,8 @@ def _check(file: Path) -> None:
             try:
                 codec.parse(solution, width, height, tags=False)
             except (FormatError, TypeError, AttributeError) as error:
-                raise SgrlError(
-                    f"{file}, row {row} (image_id {image_id}): the solution is not a valid {codec.name!r} text: {error}"
-                ) from None
+                place = f"{file}, row {row} (image_id {image_id})"
+                raise SgrlError(f"{place}: the solution is not a valid {codec.name!r} text: {error}") from None
             row += 1
 
 
@@ -211,18 +214,20 @@ def _check_messages(file: Path, first_row: int, column, name: str, role: str) ->
         for placeholder in PLACEHOLDERS:
             if placeholder in content:
                 raise SgrlError(
-                    f"{place}: {name!r} contains {placeholder!r}. The image is put before the text of the prompt by the "
-                    "trainer; remove the placeholder"
+                    f"{place}: {name!r} contains {placeholder!r}. The trainer puts the image before the text of the "
+                    "prompt; remove the placeholder"
                 )
         if name == "completion" and not content.startswith(f"{answer.OPEN}\n"):
-            raise SgrlError(f"{place}: a completion must begin with {answer.OPEN} and a newline, found {content[:40]!r}")
+            raise SgrlError(
+                f"{place}: a completion must begin with {answer.OPEN} and a newline, found {content[:40]!r}"
+            )
 
 
 def drop_long(dataset: datasets.Dataset, max_length: int, tokenizer=None) -> tuple[datasets.Dataset, int]:
     """Leave out rows that are longer than `max_length`; returns what is left and how many went.
 
     Nothing is ever cut: an answer without its end teaches the wrong thing. Without a tokenizer the column `length`
-    decides, in its unit (`read_metadata(path)["length"]`); with one, the tokens of the prompt's and the completion's text
+    decides, in its unit (`read_metadata(path)["length"]`); with one, the tokens of the texts of prompt and completion
     are counted (the image's tokens come on top).
     """
     if tokenizer is None:

@@ -42,15 +42,15 @@ _TOON_RELATIONS = (
 _RULES = {
     "toon": f"{_TOON_OBJECTS}\n{_TOON_RELATIONS}",
     "toon-lean": (
-        "- obj[N] announces N objects, one per row: name, and the box as left, top, right and bottom edge. Objects are "
-        "counted from 1 in the order of the rows.\n"
+        "- obj[N] announces N objects, one per row: name, and the box as left, top, right and bottom edge. Objects "
+        "are counted from 1 in the order of the rows.\n"
         "- rel[M] announces M relations, one per row: number of the subject, predicate, number of the object, in the "
         "order that the header gives. Without relations write rel[0] and no rows."
     ),
     "toon-pairs": (
         f"{_TOON_OBJECTS}\n"
-        "- rel_pairs[M] announces M rows, one per pair: id of the subject, its attention, spatial and contacting labels, "
-        "id of the object. Several labels in a cell are joined by |, a cell may be empty, but not all three of a row."
+        "- rel_pairs[M] announces M rows, one per pair: id of the subject, its attention, spatial and contacting "
+        "labels, id of the object. Labels of one cell are joined by |; a cell may be empty, but not all three."
     ),
     "json": (
         '- "objects" holds one entry per object: "id" is the name, a dot and a number that tells objects of one name '
@@ -113,7 +113,9 @@ def _listed(vocabulary: Vocabulary, labels) -> str:
 
 def _predicates(vocabulary: Vocabulary, codec: str) -> str:
     if codec == "toon-pairs" and vocabulary.groups:
-        return "\n".join(f"{name.capitalize()}: {_listed(vocabulary, group)}" for name, group in vocabulary.groups.items())
+        return "\n".join(
+            f"{name.capitalize()}: {_listed(vocabulary, group)}" for name, group in vocabulary.groups.items()
+        )
     return f"Predicates: {_listed(vocabulary, vocabulary.predicates)}"
 
 

@@ -36,8 +36,8 @@ class _Text:
             chunk = self.file.read(amount)
         except UnicodeDecodeError as error:
             raise SgrlError(
-                f"{self.path} is not UTF-8 text near character {self.where():,} ({error.reason}); download it again, or "
-                "unpack it first if it is an archive"
+                f"{self.path} is not UTF-8 text near character {self.where():,} ({error.reason}); download it again, "
+                "or unpack it first if it is an archive"
             ) from None
         self.offset += self.position
         self.buffer, self.position = self.buffer[self.position :] + chunk, 0
@@ -84,8 +84,8 @@ class _Text:
         if self.ended and len(self.buffer) - self.position < _LARGEST_ITEM and self._cut_off():
             size = self.path.stat().st_size
             raise SgrlError(
-                f"{self.path} is truncated: its {size:,} bytes end {inside}. Expected a complete JSON file; download or "
-                "copy it again"
+                f"{self.path} is truncated: its {size:,} bytes end {inside}. Expected a complete JSON file; download "
+                "or copy it again"
             )
         found = self.buffer[self.position : self.position + 40]
         raise SgrlError(

@@ -82,7 +82,9 @@ class PSGReader:
         if missing == ["relations"] and self.source.name == "psg_val_test.json":
             missing = []
         if missing:
-            raise RecordError(place, f"the key {missing[0]!r} is missing; expected {', '.join((*needed, 'relations'))}")
+            raise RecordError(
+                place, f"the key {missing[0]!r} is missing; expected {', '.join((*needed, 'relations'))}"
+            )
         image_id = str(raw["image_id"])
         try:
             annotations = _list(raw, "annotations", dict)
@@ -102,7 +104,9 @@ class PSGReader:
         category = entry.get("category_id")
         if not _is_index(category, self._categories):
             last = len(self._categories) - 1
-            raise GraphError(f"object {index}: category_id must be a whole number from 0 to {last}, found {category!r}")
+            raise GraphError(
+                f"object {index}: category_id must be a whole number from 0 to {last}, found {category!r}"
+            )
         if entry.get("bbox_mode", 0) != 0:
             raise GraphError(f"object {index}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}")
         return self._categories[category]
@@ -113,7 +117,9 @@ class PSGReader:
         subject, target, predicate = entry
         if not _is_index(predicate, self._predicates):
             last = len(self._predicates) - 1
-            raise GraphError(f"relation {index}: predicate must be a whole number from 0 to {last}, found {predicate!r}")
+            raise GraphError(
+                f"relation {index}: predicate must be a whole number from 0 to {last}, found {predicate!r}"
+            )
         return Relation(subject, self._predicates[predicate], target)  # SceneGraph checks both ends
 
     def _image(self, place: str, file_name) -> Path:
@@ -143,7 +149,9 @@ def _find(root: Path, annotations: str) -> Path:
     present = sorted(path.name for folder in (root / "psg", root) for path in folder.glob("*.json"))
     if present:
         known = [name for name in present if name in FILES] or present
-        raise SgrlError(f"{root / 'psg' / annotations} does not exist{suggest(annotations, known)} (--annotations NAME)")
+        raise SgrlError(
+            f"{root / 'psg' / annotations} does not exist{suggest(annotations, known)} (--annotations NAME)"
+        )
     inside = sorted(path.name for path in root.iterdir())[:10]
     raise SgrlError(
         f"{root} holds no psg/{annotations}, only {', '.join(inside) or 'nothing'}; expected psg/psg.json and coco/ "
@@ -153,7 +161,9 @@ def _find(root: Path, annotations: str) -> Path:
 
 def _check_names(path: Path, key: str, names) -> None:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise SgrlError(f"{path} has no list of names {key!r}; expected a PSG annotation file with {', '.join(_LISTS)}")
+        raise SgrlError(
+            f"{path} has no list of names {key!r}; expected a PSG annotation file with {', '.join(_LISTS)}"
+        )
     if len(set(names)) != len(names):
         raise SgrlError(f"{path}: {key!r} holds a name twice")
 
