@@ -1,0 +1,245 @@
+"""The reward terms of R1-SGG (Chen et al., 2025), unweighted.
+
+With N reference objects, g reference relations, s the similarity of two labels, over the pairs of the Hungarian
+assignment:
+
+    object_class        sum of s / N; extra objects cost nothing
+    object_box          sum of (2 IoU + 5 exp(-L1)) / 7 / N, whatever the labels
+    soft_recall         sum of s(subject) s(object) s(predicate) / g through the assignment; where several predicates
+                        are predicted for one pair of objects, the last one counts
+    hard_recall         reference relations of which a prediction has equal labels and both boxes at IoU >= threshold / g
+    hard_recall_relax   the best s(subject) s(object) s(predicate) of predictions with both boxes near enough, / g
+
+Unlike SceneGraphVLM's, these terms score a readable graph whose format is wrong. Departures from the published code:
+labels are compared with `_` and `-` as blanks on both sides (published: on one), a relation that names an unknown object
+counts for nothing (published: it may void the sample), boxes of NaN or infinite numbers make the text unreadable
+(published: they pass every IoU test), the format reward works (published: 0 for every graph with an object).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from rewards.matching import Reference, Similarity, assign, geometry, label_similarity
+from rewards.terms import COUNTS, Settings
+from sgrl.text import answer
+from sgrl.text.codec import Codec
+from sgrl.text.parsed import MAX_RECOVERED, FormatError, ParsedGraph
+
+TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax")
+TASKS = ("sgg", "det", "cls")
+"""Scene graphs, objects only (the recalls are 0), relations between classes (the object terms are 0)."""
+
+LARGEST = 1e9
+"""A coordinate beyond this is treated as infinite."""
+
+_THINK_THEN_ANSWER = re.compile(rf"</think>\s*{answer.OPEN}")
+
+
+class Reading(NamedTuple):
+    """A prediction.
+
+    same_id: per object the position of the last object of the same id, the one that relations mean.
+    triplets: labels of all relations, also of those that name an unknown object (the task `cls` has no objects).
+    """
+
+    graph: ParsedGraph
+    same_id: list[int]
+    triplets: list[tuple[str, str, str]]
+    format: float
+    reason: str | None
+
+
+def normalised(label: str) -> str:
+    """A label for comparison.
+
+    >>> normalised("Looking_at")
+    'looking at'
+    """
+    return label.lower().replace("_", " ").replace("-", " ").strip()
+
+
+def reference(graph: ParsedGraph) -> Reference:
+    """A reference whose labels are normalised."""
+    return Reference(_normalised(graph))
+
+
+def _normalised(graph: ParsedGraph) -> ParsedGraph:
+    relations = [(subject, normalised(predicate), target) for subject, predicate, target in graph.relations]
+    return ParsedGraph([normalised(label) for label in graph.labels], graph.boxes, relations)
+
+
+def read(text: str, codec: Codec, settings: Settings) -> Reading:
+    """What a completion says.
+
+    For the codec `json` the reading is R1-SGG's own, which does not ask for the format; for others it is the strict one.
+
+    Raises:
+        FormatError: there is no readable graph.
+    """
+    if codec.name != "json":
+        graph = _normalised(codec.parse(text, settings.width, settings.height))
+        triplets = [(graph.labels[s], predicate, graph.labels[o]) for s, predicate, o in graph.relations]
+        return Reading(graph, list(range(len(graph.labels))), triplets, 1.0, None)
+    text = text.strip()
+    tagged = text.startswith("<think>") and text.endswith(answer.CLOSE) and bool(_THINK_THEN_ANSWER.search(text))
+    data = _load(text)
+    labels, boxes, ids = [], [], []
+    for row in data["objects"]:
+        name, box = (row.get("id"), row.get("bbox")) if isinstance(row, dict) else (None, None)
+        if not isinstance(name, str) or not _is_box(box):
+            raise FormatError(f'expected {{"id": "label.1", "bbox": [x1, y1, x2, y2]}}, found {str(row)[:80]}')
+        ids.append(normalised(name))
+        labels.append(_category(name))
+        boxes.append(tuple(map(float, box)))
+    positions = {name: i for i, name in enumerate(ids)}
+    relations, triplets, reason = [], [], None
+    rows = data.get("relationships")
+    if not isinstance(rows, list):
+        rows, reason = [], 'expected "relationships": [...]'
+    if max(len(ids), len(rows)) > MAX_RECOVERED:
+        raise FormatError(f"more than {MAX_RECOVERED} objects or relations")
+    for row in rows:
+        ends = [row.get(key) for key in ("subject", "predicate", "object")] if isinstance(row, dict) else [None]
+        if not all(isinstance(end, str) for end in ends):
+            reason = f"a relation needs a subject, a predicate and an object, found {str(row)[:80]}"
+            continue
+        triplets.append(tuple(map(_category, ends)))
+        subject, target = positions.get(normalised(ends[0])), positions.get(normalised(ends[2]))
+        if subject is not None and target is not None:
+            relations.append((subject, triplets[-1][1], target))
+        elif settings.task == "sgg":
+            reason = f"a relation names an unknown object: {str(row)[:80]}"
+    if reason is not None:
+        form = 0.0
+    elif tagged:
+        form = 1.0
+    else:
+        form, reason = 0.0 if settings.strict_format else 0.5, "expected <think>...</think><answer>...</answer>"
+    return Reading(ParsedGraph(labels, boxes, relations), [positions[name] for name in ids], triplets, form, reason)
+
+
+def _load(text: str) -> dict:
+    """The JSON object of the first answer outside the reasoning, fences and the word "json" removed."""
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2] or text
+    body, closed = answer.first_closed(text.replace("```", "").replace("json", ""))
+    if not closed:
+        body = body.partition(answer.OPEN)[2] or body
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
+        raise FormatError('expected {"objects": [...], "relationships": [...]}')
+    return data
+
+
+def _category(name: str) -> str:
+    """The label in an id: the text before its first dot, normalised."""
+    return normalised(name.partition(".")[0])
+
+
+def _is_box(box: object) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(x, int | float) and not isinstance(x, bool) and -LARGEST <= x <= LARGEST for x in box)
+    )
+
+
+def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[str, float], dict[str, int]]:
+    """Terms and counts of one readable prediction."""
+    labels, boxes, relations = reading.graph
+    n, g, m = len(truth.labels), len(truth.relations), len(labels)
+    similarity = settings.similarity or _equal
+    terms = dict.fromkeys(TERMS, 0.0)
+    terms["format"] = reading.format
+    matched = grounded = hits = 0
+    if settings.task == "cls" and g:
+        terms["soft_recall"] = _triplet_recall(reading.triplets, truth, similarity)
+    if n and m:
+        pairs = geometry(np.array(boxes, dtype=np.float64), truth.boxes, settings.width, settings.height)
+        if settings.task != "cls":
+            similar = label_similarity(labels, truth, settings.similarity)
+            label_weight, giou_weight, l1_weight = settings.matching_weights
+            cost = label_weight * (1.0 - similar) + giou_weight * (1.0 - pairs.giou) + l1_weight * pairs.l1
+            rows, columns = assign(cost)
+            iou = pairs.iou[rows, columns]
+            quality = giou_weight * iou + l1_weight * np.exp(-pairs.l1[rows, columns])
+            terms["object_class"] = float(similar[rows, columns].sum()) / n
+            terms["object_box"] = float(quality.sum()) / max(1e-9, giou_weight + l1_weight) / n
+            equal = np.array([labels[row] == truth.labels[column] for row, column in zip(rows, columns, strict=True)])
+            matched, grounded = int(equal.sum()), int((equal & (iou >= settings.iou_threshold)).sum())
+        if settings.task == "sgg" and g:
+            prediction = dict(zip(columns.tolist(), rows.tolist(), strict=True))
+            terms["soft_recall"] = _soft_recall(reading, truth, prediction, similarity)
+        if settings.task != "det" and relations and g:
+            hits, relaxed = _hard_recalls(reading, truth, pairs.iou >= settings.relation_iou_threshold, similarity)
+            terms["hard_recall"], terms["hard_recall_relax"] = hits / g, relaxed / g
+    counts = (m, n, matched, grounded, len(reading.triplets), g, hits)
+    return terms, dict(zip(COUNTS, counts, strict=True))
+
+
+def _equal(a: str, b: str) -> float:
+    return 1.0 if a == b else 0.0
+
+
+def _soft_recall(reading: Reading, truth: Reference, prediction: dict[int, int], similarity: Similarity) -> float:
+    """`prediction`: reference object -> predicted object."""
+    labels, _, relations = reading.graph
+    said = {(subject, target): predicate for subject, predicate, target in relations}
+    total = 0.0
+    for subject, predicate, target in truth.relations:
+        if subject in prediction and target in prediction:
+            s, t = prediction[subject], prediction[target]
+            word = said.get((reading.same_id[s], reading.same_id[t]))
+            if word is not None:
+                total += (
+                    similarity(labels[s], truth.labels[subject])
+                    * similarity(labels[t], truth.labels[target])
+                    * similarity(word, predicate)
+                )
+    return total / len(truth.relations)
+
+
+def _hard_recalls(reading: Reading, truth: Reference, near: np.ndarray, similarity: Similarity) -> tuple[int, float]:
+    """Reference relations found exactly, and the sum of the best similarities. `near` (P, N): boxes that overlap."""
+    labels, _, relations = reading.graph
+    subjects, targets = [r[0] for r in relations], [r[2] for r in relations]
+    hits, relaxed = 0, 0.0
+    for subject, predicate, target in truth.relations:
+        ends = truth.labels[subject], truth.labels[target]
+        found = {
+            (labels[relations[i][0]], relations[i][1], labels[relations[i][2]])
+            for i in np.flatnonzero(near[subjects, subject] & near[targets, target]).tolist()
+        }
+        hits += (ends[0], predicate, ends[1]) in found
+        if found:
+            relaxed += max(
+                similarity(s, ends[0]) * similarity(o, ends[1]) * similarity(p, predicate) for s, p, o in found
+            )
+    return hits, relaxed
+
+
+def _triplet_recall(triplets: Sequence[tuple[str, str, str]], truth: Reference, similarity: Similarity) -> float:
+    """Sum of similarities of triplets over their best one-to-one assignment, / g."""
+    if not triplets:
+        return 0.0
+    similar = np.array(
+        [
+            [
+                similarity(s, truth.labels[subject]) * similarity(o, truth.labels[target]) * similarity(p, predicate)
+                for subject, predicate, target in truth.relations
+            ]
+            for s, p, o in triplets
+        ]
+    )
+    rows, columns = linear_sum_assignment(similar, maximize=True)
+    return float(similar[rows, columns].sum()) / len(truth.relations)

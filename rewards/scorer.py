@@ -1,0 +1,234 @@
+"""Score completions against reference graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rewards import r1_sgg, terms
+from rewards.matching import Reference
+from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
+from rewards.similarity import get_similarity
+from sgrl.errors import SgrlError, suggest
+from sgrl.graph import SceneGraph
+from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
+
+LARGEST_BROADCAST = 1 << 18
+"""Pairs of boxes compared at once, so that memory does not grow with the group."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphScore:
+    """What one completion is worth. Equal completions of one call may share one GraphScore.
+
+    Attributes:
+        valid: tags and layout as required.
+        reason: why not, else None.
+        terms: unweighted rewards in [0, 1], penalties in [-1, 0]; all 0 for a text that cannot be scored.
+        counts: see rewards.terms.COUNTS; predicted and matched ones are 0 for a text that cannot be scored.
+        diagnostics: of any text: no_relation, num_objects, num_relations, invalid_relation_fraction, has_answer_tags.
+    """
+
+    valid: bool
+    reason: str | None
+    terms: dict[str, float]
+    counts: dict[str, int]
+    diagnostics: dict[str, float]
+
+
+class GraphScorer:
+    """Scores completions for images of one size; `many` is the fast path, a call scores one.
+
+    Never raises on a completion, whatever it holds. Pure CPU, no state: safe to share and to pickle.
+
+    Args:
+        codec: layout of completions and references: "toon", "toon-pairs", "json", "toon-lean", or a Codec.
+        width, height: size of the frame of the boxes: the image's pixels, or 1000 x 1000 for the frame `norm1000`.
+        preset: chooses the family of terms (SceneGraphVLM's by default, or R1_SGG) and is what `total` weighs with.
+        iou_threshold: least IoU of a grounded object, in [0, 1].
+        relation_iou_threshold: least IoU of a relation's subject and object; by default the same.
+        matching_weights: of label, GIoU and L1 in the cost of the Hungarian assignment; the last two also weigh
+            IoU and exp(-L1) in object_box.
+        hallucination_power: exponent of relation_hallucination.
+        similarity: of labels in the assignment and in the terms that are not exact by definition; see get_similarity.
+        task: R1-SGG only: "sgg", "det" (objects) or "cls" (relations between classes).
+        strict_format: R1-SGG only: whether a graph without the tags gets a format of 0 instead of 0.5.
+
+    Raises:
+        SgrlError: an argument that makes no sense; misspelt names come with the nearest right one.
+
+    >>> scorer = GraphScorer("toon", width=640, height=480)
+    >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
+    >>> score = scorer(f"<answer>\\n{graph}\\n</answer>", graph)
+    >>> score.valid, score.terms["object_class"], scorer.preset.total(score)
+    (True, 1.0, 3.5)
+    """
+
+    def __init__(
+        self,
+        codec: str | Codec,
+        width: int,
+        height: int,
+        *,
+        preset: str | Preset = SCENEGRAPHVLM,
+        iou_threshold: float = 0.5,
+        relation_iou_threshold: float | None = None,
+        matching_weights: tuple[float, float, float] = (1.0, 2.0, 5.0),
+        hallucination_power: float = 2.0,
+        similarity=None,
+        task: str = "sgg",
+        strict_format: bool = True,
+    ):
+        if relation_iou_threshold is None:
+            relation_iou_threshold = iou_threshold
+        for name, value in (("iou_threshold", iou_threshold), ("relation_iou_threshold", relation_iou_threshold)):
+            if not 0 <= value <= 1:
+                raise SgrlError(f"{name} must lie in [0, 1], found {value!r}")
+        if not (width > 0 and height > 0):
+            raise SgrlError(f"width and height must be positive, found {width!r} x {height!r}")
+        if len(matching_weights) != 3 or not all(weight >= 0 for weight in matching_weights):
+            raise SgrlError(f"matching_weights are three numbers >= 0 (label, GIoU, L1), found {matching_weights!r}")
+        if not hallucination_power > 0:
+            raise SgrlError(f"hallucination_power must be positive, found {hallucination_power!r}")
+        if task not in r1_sgg.TASKS:
+            raise SgrlError(f"unknown task {task!r}{suggest(task, r1_sgg.TASKS)}")
+        self.codec = get_codec(codec)
+        self.preset = get_preset(preset)
+        self.settings = terms.Settings(
+            width=width,
+            height=height,
+            iou_threshold=iou_threshold,
+            relation_iou_threshold=relation_iou_threshold,
+            matching_weights=tuple(matching_weights),
+            hallucination_power=hallucination_power,
+            similarity=get_similarity(similarity),
+            task=task,
+            strict_format=strict_format,
+        )
+
+    def __call__(self, completion, solution) -> GraphScore:
+        """The score of one completion (str, bytes, or a chat message or list of them) for one reference.
+
+        Raises:
+            FormatError: the reference is malformed.
+        """
+        return self.many([completion], [solution])[0]
+
+    def many(self, completions: Sequence, solutions: Sequence) -> list[GraphScore]:
+        """The scores of many completions, each with its reference; those that share a reference are scored together.
+
+        Raises:
+            SgrlError: not as many solutions as completions.
+            FormatError: a reference is malformed. References are never used in part.
+        """
+        if len(completions) != len(solutions):
+            raise SgrlError(f"{len(completions)} completions, but {len(solutions)} solutions")
+        scores: list[GraphScore] = [None] * len(completions)
+        groups: dict = {}
+        for i, solution in enumerate(solutions):
+            groups.setdefault(solution if isinstance(solution, str) else id(solution), []).append(i)
+        for indices in groups.values():
+            reference = self.reference(solutions[indices[0]])
+            texts = [text_of(completions[i]) for i in indices]
+            unique = list(dict.fromkeys(texts))
+            score = dict(zip(unique, self._score_texts(unique, reference), strict=True))
+            for i, text in zip(indices, texts, strict=True):
+                scores[i] = score[text]
+        return scores
+
+    def reference(self, solution) -> Reference:
+        """A reference, read once: may stand in for the solution in every call.
+
+        Args:
+            solution: its text with or without answer tags, a chat message with that, a SceneGraph (which is scored as
+                the codec writes it), or what this method returned before.
+
+        Raises:
+            FormatError: it is not exactly what a valid answer would be.
+        """
+        if isinstance(solution, Reference):
+            return solution
+        if isinstance(solution, SceneGraph):
+            if (solution.width, solution.height) != (self.settings.width, self.settings.height):
+                raise SgrlError(
+                    f"the reference graph is of an image of {solution.width} x {solution.height}, the scorer's is "
+                    f"{self.settings.width} x {self.settings.height}; use graph.resized(...)"
+                )
+            solution = self.codec.encode(solution)
+        text = text_of(solution)
+        try:
+            graph = self.codec.parse(text, self.settings.width, self.settings.height, tags=answer.OPEN in text)
+        except FormatError as error:
+            raise FormatError(f"malformed reference: {error.reason}", error.line) from None
+        return r1_sgg.reference(graph) if self.preset.family == "r1-sgg" else Reference(graph)
+
+    def _score_texts(self, texts: list[str], reference: Reference) -> list[GraphScore]:
+        if self.preset.family == "r1-sgg":
+            return [self._score_r1(text, reference) for text in texts]
+        scores: list[GraphScore] = []
+        graphs: list[ParsedGraph] = []
+        places: list[int] = []
+        parse, width, height = self.codec.parse, self.settings.width, self.settings.height
+        for text in texts:
+            try:
+                graphs.append(parse(text, width, height))
+                places.append(len(scores))
+                scores.append(None)
+            except FormatError as error:
+                scores.append(self._unreadable(text, reference, error))
+        for place, graph, (values, counts) in zip(places, graphs, self._score_graphs(graphs, reference), strict=True):
+            relations = len(graph.relations)
+            diagnostics = {
+                "no_relation": 0.0 if relations else 1.0,
+                "num_objects": float(len(graph.labels)),
+                "num_relations": float(relations),
+                "invalid_relation_fraction": 0.0,
+                "has_answer_tags": 1.0,
+            }
+            scores[place] = GraphScore(True, None, values, counts, diagnostics)
+        return scores
+
+    def _score_graphs(self, graphs: list[ParsedGraph], reference: Reference):
+        start, pairs = 0, 0
+        for i, graph in enumerate(graphs):
+            size = len(graph.labels) * len(reference.labels)
+            if i > start and pairs + size > LARGEST_BROADCAST:
+                yield from terms.score_group(reference, graphs[start:i], self.settings)
+                start, pairs = i, 0
+            pairs += size
+        if graphs:
+            yield from terms.score_group(reference, graphs[start:], self.settings)
+
+    def _score_r1(self, text: str, reference: Reference) -> GraphScore:
+        try:
+            reading = r1_sgg.read(text, self.codec, self.settings)
+        except FormatError as error:
+            return self._unreadable(text, reference, error)
+        values, counts = r1_sgg.score(reading, reference, self.settings)
+        return GraphScore(values["format"] == 1.0, reading.reason, values, counts, self.codec.diagnose(text))
+
+    def _unreadable(self, text: str, reference: Reference, error: FormatError) -> GraphScore:
+        counts = dict.fromkeys(terms.COUNTS, 0)
+        counts["objects_reference"] = len(reference.labels)
+        counts["relations_reference"] = len(reference.relations)
+        zeros = dict.fromkeys(FAMILIES[self.preset.family], 0.0)
+        return GraphScore(False, str(error), zeros, counts, self.codec.diagnose(text))
+
+
+def text_of(completion) -> str:
+    """The text of a completion however a trainer hands it over: str, bytes, chat message, list of messages or parts.
+
+    >>> text_of([{"role": "assistant", "content": [{"type": "text", "text": "hello"}]}])
+    'hello'
+    """
+    if isinstance(completion, str):
+        return completion
+    if isinstance(completion, bytes | bytearray):
+        return bytes(completion).decode("utf-8", "replace")
+    if isinstance(completion, dict):
+        return text_of(completion.get("content", completion.get("text")))
+    if isinstance(completion, list | tuple) and completion:
+        if all(isinstance(part, dict) and part.get("type") == "text" for part in completion):
+            return "".join(text_of(part) for part in completion)
+        return text_of(completion[0])
+    return ""

@@ -1,0 +1,135 @@
+"""The reward terms of SceneGraphVLM (section 3.4 and table 5 of the paper), unweighted.
+
+With N reference objects, M predicted ones, g and p relations, t relations matched one to one, over the pairs of the
+Hungarian assignment:
+
+    object_class            pairs of equal label / max(N, M)
+    object_box              sum of (2 IoU + 5 exp(-L1)) / 7 / max(N, M), whatever the labels
+    relation_recall         t / g, relation_precision t / p, relation_f1 their harmonic mean; 0 without relations
+    object_hallucination    -(M - h) / M, h pairs of equal label and IoU >= threshold
+    relation_hallucination  -((p - t) / p)^2
+
+A text that is not valid scores 0 in every term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from rewards.matching import Reference, Similarity, assign, count_matches, geometry, label_similarity
+from sgrl.text.parsed import ParsedGraph
+
+TERMS = (
+    "format",
+    "object_class",
+    "object_box",
+    "relation_recall",
+    "relation_precision",
+    "relation_f1",
+    "object_hallucination",
+    "relation_hallucination",
+)
+COUNTS = (
+    "objects_predicted",
+    "objects_reference",
+    "objects_matched",
+    "objects_grounded",
+    "relations_predicted",
+    "relations_reference",
+    "relations_matched",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What scoring one image size depends on. See GraphScorer for the meaning of each field."""
+
+    width: int
+    height: int
+    iou_threshold: float = 0.5
+    relation_iou_threshold: float = 0.5
+    matching_weights: tuple[float, float, float] = (1.0, 2.0, 5.0)
+    hallucination_power: float = 2.0
+    similarity: Similarity | None = None
+    task: str = "sgg"
+    strict_format: bool = True
+
+
+def score_group(
+    reference: Reference, graphs: Sequence[ParsedGraph], settings: Settings
+) -> list[tuple[dict[str, float], dict[str, int]]]:
+    """Terms and counts of valid predictions that share one reference."""
+    sizes = [len(graph.labels) for graph in graphs]
+    ends = np.cumsum(sizes).tolist()
+    labels = [label for graph in graphs for label in graph.labels]
+    boxes = [graph.boxes for graph in graphs]
+    flat = np.fromiter(chain.from_iterable(chain.from_iterable(boxes)), dtype=np.float64, count=4 * ends[-1])
+    pairs = geometry(flat.reshape(-1, 4), reference.boxes, settings.width, settings.height)
+    same = label_similarity(labels, reference, None)
+    similar = same
+    if settings.similarity is not None:
+        similar = np.clip(label_similarity(labels, reference, settings.similarity), 0.0, 1.0)
+    label_weight, giou_weight, l1_weight = settings.matching_weights
+    # label (1 - similarity) + giou (1 - GIoU) + l1 L1, less a constant
+    cost = pairs.l1 * l1_weight
+    cost -= pairs.giou * giou_weight
+    cost -= similar * label_weight
+
+    rows, columns, owners = [], [], []
+    start = 0
+    for i, end in enumerate(ends):
+        row, column = assign(cost[start:end])
+        rows.append(row + start)
+        columns.append(column)
+        owners.append(np.full(len(row), i))
+        start = end
+    rows, columns, owners = np.concatenate(rows), np.concatenate(columns), np.concatenate(owners)
+    iou = pairs.iou[rows, columns]
+    equal = same[rows, columns]
+    quality = iou * giou_weight + np.exp(-pairs.l1[rows, columns]) * l1_weight
+    quality /= max(1e-9, giou_weight + l1_weight)
+
+    def per_graph(values: np.ndarray) -> list[float]:
+        return np.bincount(owners, weights=values, minlength=len(graphs)).tolist()
+
+    similar_sums = per_graph(similar[rows, columns])
+    box_sums = per_graph(quality)
+    matched = per_graph(equal)
+    grounded = per_graph(equal * (iou >= settings.iou_threshold))
+    near: set[int] = set()
+    if reference.relations:
+        near.update(np.flatnonzero((pairs.iou >= settings.relation_iou_threshold) & (same > 0)).tolist())
+
+    scored = []
+    n, g = len(reference.labels), len(reference.relations)
+    for i, graph in enumerate(graphs):
+        m, p = sizes[i], len(graph.relations)
+        t = count_matches(reference.candidates(graph, near, ends[i] - m)) if g and p else 0
+        larger = max(n, m)
+        ungrounded = (m - grounded[i]) / m
+        wrong = (p - t) / p if p else 0.0
+        terms = {
+            "format": 1.0,
+            "object_class": similar_sums[i] / larger,
+            "object_box": box_sums[i] / larger,
+            "relation_recall": t / g if g else 0.0,
+            "relation_precision": t / p if p else 0.0,
+            "relation_f1": 2.0 * t / (p + g) if t else 0.0,
+            "object_hallucination": 0.0 - ungrounded,
+            "relation_hallucination": 0.0 - wrong**settings.hallucination_power,
+        }
+        counts = {
+            "objects_predicted": m,
+            "objects_reference": n,
+            "objects_matched": int(matched[i]),
+            "objects_grounded": int(grounded[i]),
+            "relations_predicted": p,
+            "relations_reference": g,
+            "relations_matched": t,
+        }
+        scored.append((terms, counts))
+    return scored
