@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import re
 import unicodedata
+from dataclasses import dataclass, field
+from importlib import resources
+
+from sgrl.errors import SgrlError, suggest
 
 UNNAMED = "unknown"
 """The text form of a label without a single letter or digit."""
@@ -28,3 +34,81 @@ def canonical(label: str, wide: bool = False) -> str:
     else:
         text = _NOT_ALNUM.sub("-", label).strip("-")
     return text or UNNAMED
+
+
+class VocabularyError(SgrlError):
+    """Class lists that cannot be told apart in text, or a data set that has none here."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The class lists of a data set, in the official order and spelling.
+
+    Args:
+        name: of the data set.
+        objects, predicates: labels; a position in the list is the official index (VG150: minus one).
+        groups: predicates by group, for Action Genome. With groups, text keeps `_`, `.` and `/`.
+
+    Raises:
+        VocabularyError: an empty or repeated label, two labels with one text form, a group with foreign predicates.
+    """
+
+    name: str
+    objects: tuple[str, ...]
+    predicates: tuple[str, ...]
+    groups: dict[str, tuple[str, ...]] | None = None
+    _official: dict[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("objects", tuple(self.objects))
+        set_field("predicates", tuple(self.predicates))
+        if self.groups is not None:
+            set_field("groups", {group: tuple(labels) for group, labels in self.groups.items()})
+        official: dict[str, str] = {}
+        for kind in ("objects", "predicates"):
+            labels = getattr(self, kind)
+            if len(set(labels)) != len(labels):
+                twice = next(label for label in labels if labels.count(label) > 1)
+                raise VocabularyError(f"vocabulary {self.name!r}: {twice!r} stands twice among the {kind}")
+            for label in labels:
+                text = canonical(label)
+                if text == UNNAMED and label != UNNAMED:
+                    raise VocabularyError(f"vocabulary {self.name!r}: {label!r} has no letter or digit")
+                if official.setdefault(text, label) != label:
+                    raise VocabularyError(
+                        f"vocabulary {self.name!r}: {official[text]!r} and {label!r} are both {text!r} in text; "
+                        "rename one"
+                    )
+        for group, labels in (self.groups or {}).items():
+            foreign = sorted(set(labels) - set(self.predicates))
+            if foreign:
+                raise VocabularyError(
+                    f"vocabulary {self.name!r}: group {group!r} has {foreign[0]!r}, which is no predicate"
+                    f"{suggest(foreign[0], self.predicates)}"
+                )
+        set_field("_official", official)
+
+    def to_text(self, label: str) -> str:
+        """The form that a label has in text, whether or not it belongs to the vocabulary."""
+        return canonical(label, wide=self.groups is not None)
+
+    def from_text(self, text: str) -> str | None:
+        """The official label that a text means, in whatever spelling; None if there is none.
+
+        >>> get_vocabulary("psg").from_text("traffic-light"), get_vocabulary("psg").from_text("unicorn")
+        ('traffic light', None)
+        """
+        return self._official.get(canonical(text))
+
+
+VOCABULARIES = ("psg", "pvsg", "action_genome", "vg150")
+
+
+@functools.cache
+def get_vocabulary(name: str) -> Vocabulary:
+    """The official lists of a data set (one of VOCABULARIES). Raises VocabularyError for any other name."""
+    if name not in VOCABULARIES:
+        raise VocabularyError(f"unknown vocabulary {name!r}{suggest(name, VOCABULARIES)}")
+    data = json.loads(resources.files("sgrl").joinpath(f"vocabularies/{name}.json").read_text(encoding="utf-8"))
+    return Vocabulary(data["name"], data["objects"], data["predicates"], data.get("groups"))

@@ -6,8 +6,9 @@ from sgrl.errors import suggest
 from sgrl.text.codec import Codec
 from sgrl.text.parsed import FormatError, ParsedGraph
 from sgrl.text.toon import Toon
+from sgrl.text.toon_pairs import ToonPairs
 
-_CODECS: dict[str, Codec] = {codec.name: codec for codec in (Toon(),)}
+_CODECS: dict[str, Codec] = {codec.name: codec for codec in (Toon(), ToonPairs())}
 CODECS = tuple(_CODECS)
 
 

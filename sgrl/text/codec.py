@@ -29,7 +29,7 @@ class Codec:
 
         Args:
             text: the completion.
-            tags: True demands the answer tags; False takes a bare graph text, as references are stored; None takes both.
+            tags: True demands the answer tags; False takes a bare graph text, as references are stored; None either.
             width, height: the image in pixels; every box must lie inside it and have an area.
 
         Raises:

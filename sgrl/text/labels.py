@@ -9,16 +9,14 @@ from sgrl.text.parsed import FormatError
 from sgrl.vocabulary import canonical
 
 # TOON (section 7.2) quotes what would be read as another type. Of all canonical labels only these would be.
-_KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?:\.[0-9]++)?+(?:e[+-]?+[0-9]++)?+)"
-_NEEDS_QUOTES = re.compile(_KEYWORD_OR_NUMBER)
+KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?:\.[0-9]++)?+(?:e[+-]?+[0-9]++)?+)"
+_NEEDS_QUOTES = re.compile(KEYWORD_OR_NUMBER)
 
-LABEL = rf'(?:[A-Za-z0-9-]++|"{_KEYWORD_OR_NUMBER}")'
+LABEL = rf'(?:[A-Za-z0-9-]++|"{KEYWORD_OR_NUMBER}")'
 """Pattern of a label cell; where hyphens may stand is checked by `check_labels`, a column at a time."""
 
-WIDE_LABEL = rf'(?:[A-Za-z0-9._/-]++|"{_KEYWORD_OR_NUMBER}")'
+WIDE_LABEL = rf'(?:[A-Za-z0-9._/-]++|"{KEYWORD_OR_NUMBER}")'
 """The same for Action Genome, whose labels keep `_`, `.` and `/`."""
-
-_MISPLACED = re.compile(r"[-._/](?:[-._/,]|$)|(?:^|,)[-._/]")
 
 
 def quote(cell: str) -> str:
@@ -26,7 +24,7 @@ def quote(cell: str) -> str:
     return f'"{cell}"' if not cell or _NEEDS_QUOTES.fullmatch(cell) else cell
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=8192)
 def quoted(label: str) -> str:
     """The cell for any label.
 
@@ -36,7 +34,16 @@ def quoted(label: str) -> str:
     return quote(canonical(label))
 
 
-def check_labels(cells: list[str], first_line: int) -> list[str]:
+@lru_cache(maxsize=8192)
+def quoted_wide(label: str) -> str:
+    """The same in the spelling of Action Genome, which keeps `_`, `.` and `/`."""
+    return quote(canonical(label, wide=True))
+
+
+_TO_HYPHENS = str.maketrans("._/", "---")
+
+
+def check_labels(cells: list[str], first_line: int, wide: bool = False) -> list[str]:
     """Cells of one column that a pattern accepted -> labels, lower-cased and without quotes.
 
     Raises:
@@ -46,11 +53,12 @@ def check_labels(cells: list[str], first_line: int) -> list[str]:
     joined = ",".join(cells).lower()
     if " " in joined or "\t" in joined or '"' in joined:
         joined = ",".join([cell.strip(' \t"') for cell in joined.split(",")])
-    labels = joined.split(",") if cells else []
-    if _MISPLACED.search(joined):
-        for i, label in enumerate(labels):
-            if _MISPLACED.search(label):
+    hyphens = joined.translate(_TO_HYPHENS) if wide else joined
+    if "-" in hyphens and ("--" in hyphens or "-," in hyphens or ",-" in hyphens or "-" in (hyphens[0], hyphens[-1])):
+        for i, label in enumerate(hyphens.split(",")):
+            if "--" in label or label.strip("-") != label:
                 raise FormatError(
-                    f"label {label!r}: expected letters and digits, joined by single hyphens inside", first_line + i
+                    f"label {joined.split(',')[i]!r}: separators may only stand singly, between letters or digits",
+                    first_line + i,
                 )
-    return labels
+    return joined.split(",") if cells else []

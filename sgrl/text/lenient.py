@@ -10,7 +10,11 @@ import csv
 import re
 from collections.abc import Callable
 
-from sgrl.text.parsed import MAX_RECOVERED, ParsedGraph
+from sgrl.text import answer
+from sgrl.text.parsed import GROUPS, MAX_RECOVERED, ParsedGraph
+
+MAX_LABEL = 200
+"""Characters; what is longer is no label."""
 
 # line -> [(id, predicate, id)], or None if it is no relation
 RowReader = Callable[[str], list[tuple[str, str, str]] | None]
@@ -56,7 +60,7 @@ def read(body: str, relation_table: str, relation_row: RowReader) -> tuple[Parse
             continue
         if table == "obj" and len(labels) < MAX_RECOVERED:
             cells = split_row(line)
-            if len(cells) >= 6 and _ID.fullmatch(cells[0]) and all(map(_FLOAT.fullmatch, cells[2:6])):
+            if is_object(cells):
                 x1, y1, x2, y2 = map(float, cells[2:6])
                 if x1 > x2 or y1 > y2:
                     issues.append(f"object {cells[0]}: corners swapped")
@@ -86,6 +90,16 @@ def read(body: str, relation_table: str, relation_row: RowReader) -> tuple[Parse
     return ParsedGraph(labels, boxes, relations), issues
 
 
+def is_object(cells: list[str]) -> bool:
+    """Whether a row begins with an id, a label and four numbers."""
+    return (
+        len(cells) >= 6
+        and _ID.fullmatch(cells[0]) is not None
+        and len(cells[1]) <= MAX_LABEL
+        and all(map(_FLOAT.fullmatch, cells[2:6]))
+    )
+
+
 def _position(cell: str, position: dict[int, int]) -> int:
     return position.get(int(cell), -1)
 
@@ -93,6 +107,73 @@ def _position(cell: str, position: dict[int, int]) -> int:
 def triplet_row(line: str) -> list[tuple[str, str, str]] | None:
     """subj,pred,obj with any predicate."""
     cells = split_row(line)
-    if len(cells) >= 3 and _ID.fullmatch(cells[0]) and cells[1] and _ID.fullmatch(cells[2]):
+    if len(cells) >= 3 and _ID.fullmatch(cells[0]) and 0 < len(cells[1]) <= MAX_LABEL and _ID.fullmatch(cells[2]):
         return [(cells[0], cells[1].lower(), cells[2])]
     return None
+
+
+_BRACKETED = re.compile(
+    r"([0-9]{1,9}+)[^\[]*+\[([^\]]*+)\][^\[]*+\[([^\]]*+)\][^\[]*+\[([^\]]*+)\][ \t,]*+([0-9]{1,9}+)"
+)
+
+
+def pairs_row(line: str) -> list[tuple[str, str, str]] | None:
+    """subj,attention,spatial,contacting,obj in either form, with any labels and any number of them."""
+    match = _BRACKETED.match(line)
+    if match:
+        subject, *groups, target = match.groups()
+        separator = ","
+    else:
+        cells = split_row(line)
+        if len(cells) < 5 or not _ID.fullmatch(cells[0]) or not _ID.fullmatch(cells[4]):
+            return None
+        subject, *groups, target = cells[:5]
+        separator = "|"
+    return [
+        (subject, f"{group}__{label}", target)
+        for group, cell in zip(GROUPS, groups, strict=True)
+        for label in (part.strip(' \t"').lower() for part in cell.split(separator))
+        if 0 < len(label) <= MAX_LABEL
+    ]
+
+
+_INTEGER = re.compile(r"[+-]?+[0-9]{1,9}+")
+_OBJECTS = re.compile(r"obj\[[0-9]*+\]\{[^{}]*+\}:", re.IGNORECASE)
+
+# (row, id -> label) -> the pair it names and how many relations it holds; None if it breaks the layout
+Checker = Callable[[str, dict[int, str]], tuple[int, int, int] | None]
+
+
+def diagnose(text: str, relation_table: str, check_row: Checker) -> dict[str, float]:
+    """See `Codec.diagnose`. Reads the first closed answer after any reasoning, or the whole text, as the diagnostics
+    of SceneGraphVLM's reward do."""
+    thought = text.lstrip()
+    if thought.startswith("<think>"):
+        text = thought.partition("</think>")[2] or text
+    body, closed = answer.first_closed(text)
+    header = re.compile(relation_table + r"\[[0-9]*+\]\{[^{}]*+\}:", re.IGNORECASE).search(body)
+    objects = _OBJECTS.search(body)
+    labels: dict[int, str] = {}
+    num_objects = 0
+    if objects:
+        end = header.start() if header and header.start() > objects.end() else len(body)
+        for line in body[objects.end() : end].splitlines():
+            cells = [cell.strip() for cell in line.split(",", 6)]
+            if len(cells) >= 6 and all(map(_INTEGER.fullmatch, (cells[0], *cells[2:6]))):
+                labels[int(cells[0])] = cells[1].lower()
+                num_objects += 1
+    rows = valid = relations = 0
+    for line in body[header.end() :].splitlines() if header else ():
+        line = line.strip()
+        rows += bool(line)
+        found = check_row(line, labels) if line else None
+        if found and found[0] != found[1] and found[0] in labels and found[1] in labels:
+            valid += 1
+            relations += found[2]
+    return {
+        "no_relation": float(relations == 0),
+        "num_objects": float(num_objects),
+        "num_relations": float(relations),
+        "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
+        "has_answer_tags": float(closed),
+    }

@@ -1,4 +1,4 @@
-"""What a codec reads out of a text: plain lists, so that scoring a thousand completions does not build a thousand graphs."""
+"""What a codec reads out of a text: plain lists, so that scoring a thousand texts does not build a thousand graphs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,10 @@ class ParsedGraph(NamedTuple):
 
 
 def to_graph(parsed: ParsedGraph, width: int, height: int, grouped: bool = False) -> SceneGraph:
-    """The SceneGraph of a ParsedGraph; relations with an end of -1 are left out. `grouped`: split "<group>__<label>"."""
+    """The SceneGraph of a ParsedGraph; relations with an end of -1 are left out.
+
+    `grouped`: predicates are "<group>__<label>".
+    """
     relations = []
     for subject, predicate, target in parsed.relations:
         if subject < 0 or target < 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from sgrl.graph import SceneGraph
-from sgrl.text.labels import check_labels
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError
 
 # One regular expression is a whole layout. Possessive quantifiers (*+, ++) never go back, so that matching is linear.
@@ -80,21 +79,19 @@ def check_count(name: str, announced: str, found: int, low: int, high: int) -> N
         raise FormatError(f"{name}[{announced}]: expected {low} to {high} rows")
 
 
-def read_objects(
-    labels: list[str], corners: list[list[str]], width: int, height: int
-) -> tuple[list[str], list[tuple]]:
-    """Columns of the object table -> labels and boxes. Raises FormatError on a bad label or box."""
-    labels = check_labels(labels, first_line=2)
-    boxes = list(zip(*[map(float, column) for column in corners], strict=True))
-    for x1, y1, x2, y2 in boxes:
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            line = boxes.index((x1, y1, x2, y2)) + 2
+def read_boxes(
+    x1: list[str], y1: list[str], x2: list[str], y2: list[str], width: int, height: int
+) -> list[tuple[float, float, float, float]]:
+    """Columns of the object table -> boxes. Raises FormatError on one that is empty or leaves the image."""
+    boxes = list(zip(map(float, x1), map(float, y1), map(float, x2), map(float, y2), strict=True))
+    for a, b, c, d in boxes:
+        if not (0 <= a < c <= width and 0 <= b < d <= height):
+            line = boxes.index((a, b, c, d)) + 2
             raise FormatError(
-                f"box {x1:.0f},{y1:.0f},{x2:.0f},{y2:.0f}: expected 0 <= x1 < x2 <= {width} "
-                f"and 0 <= y1 < y2 <= {height}",
+                f"box {a:.0f},{b:.0f},{c:.0f},{d:.0f}: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}",
                 line,
             )
-    return labels, boxes
+    return boxes
 
 
 def read_ends(column: list[str], positions: dict[int, int]) -> list[int]:
@@ -105,16 +102,16 @@ def read_ends(column: list[str], positions: dict[int, int]) -> list[int]:
         raise FormatError(f"a relation names object {error.args[0]}, but ids run from 1 to {len(positions)}") from None
 
 
-def check_relations(relations: list[tuple[int, str, int]], first_line: int) -> None:
+def check_relations(relations: list[tuple[int, str, int]]) -> None:
     """Raises FormatError on a self-relation or a repeated relation."""
-    for i, (subject, predicate, target) in enumerate(relations):
+    for subject, predicate, target in relations:
         if subject == target:
-            raise FormatError(f"relation {predicate!r} runs from an object to itself", first_line + i)
+            raise FormatError(f"relation {predicate!r} runs from object {subject + 1} to itself")
     if len(set(relations)) != len(relations):
         seen = set()
-        for i, relation in enumerate(relations):
+        for relation in relations:
             if relation in seen:
-                raise FormatError(f"relation {relation[1]!r} between the same objects stands twice", first_line + i)
+                raise FormatError(f"the relation {relation[0] + 1},{relation[1]},{relation[2] + 1} stands twice")
             seen.add(relation)
 
 
@@ -126,11 +123,16 @@ def check_object_count(announced: str, found: int) -> None:
     check_count("obj", announced, found, 1, MAX_OBJECTS)
 
 
-def explain(body: str, headers: tuple[str, str], patterns: tuple[re.Pattern, ...]) -> FormatError:
+def explain(
+    body: str,
+    headers: tuple[str, str],
+    patterns: tuple[re.Pattern, ...],
+    otherwise: str = "the text does not follow the layout",
+) -> FormatError:
     """The first line at which a text leaves its layout.
 
     `headers`: the two headers as they should be ("obj[N]{...}:", "rel[M]{...}:"). `patterns`: object header, object
-    row, relation header, relation row.
+    row, relation header, relation row. `otherwise`: what is wrong if every line is right.
     """
     object_header, object_row, relation_header, relation_row = patterns
     lines = body.split("\n")
@@ -153,7 +155,7 @@ def explain(body: str, headers: tuple[str, str], patterns: tuple[re.Pattern, ...
             return FormatError(f"expected a row of {headers[0]} or {headers[1]}, found {_short(line)}", number)
     if not in_relations:
         return FormatError(f"{headers[1]} is missing")
-    return FormatError("the text does not follow the layout")
+    return FormatError(otherwise)
 
 
 def _short(text: str, limit: int = 60) -> str:

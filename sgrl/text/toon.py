@@ -56,15 +56,27 @@ class Toon(Codec):
         cells = tables.cells(objects)
         tables.check_object_count(n, len(cells) // 6)
         positions = tables.read_ids(cells[1::6])
-        labels, boxes = tables.read_objects(cells[2::6], [cells[i::6] for i in (3, 4, 5, 6)], width, height)
+        labels = check_labels(cells[2::6], first_line=2)
+        boxes = tables.read_boxes(cells[3::6], cells[4::6], cells[5::6], cells[6::6], width, height)
         cells = tables.cells(relations)
         tables.check_relation_count("rel", m, len(cells) // 3)
         subjects = tables.read_ends(cells[1::3], positions)
         targets = tables.read_ends(cells[3::3], positions)
         predicates = check_labels(cells[2::3], first_line=len(labels) + 3)
         triplets = list(zip(subjects, predicates, targets, strict=True))
-        tables.check_relations(triplets, first_line=len(labels) + 3)
+        tables.check_relations(triplets)
         return ParsedGraph(labels, boxes, triplets)
 
     def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
         return lenient.read(answer.lenient(as_text(text), "obj["), "rel", lenient.triplet_row)
+
+    def diagnose(self, text: str | bytes | None) -> dict[str, float]:
+        return lenient.diagnose(as_text(text), "rel", _check_row)
+
+
+_STRICT_ROW = re.compile(rf"([0-9]{{1,9}}+){S},{S}{LABEL}{S},{S}([0-9]{{1,9}}+)")
+
+
+def _check_row(line: str, labels: dict[int, str]) -> tuple[int, int, int] | None:
+    match = _STRICT_ROW.fullmatch(line)
+    return (int(match[1]), int(match[2]), 1) if match else None

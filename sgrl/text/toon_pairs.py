@@ -1,0 +1,169 @@
+"""`toon-pairs`: Action Genome, where one person-object pair carries labels of three groups.
+
+    obj[2]{id,name,x1,y1,x2,y2}:
+      1,person,12,30,200,470
+      2,cup/glass/bottle,300,5,340,80
+    rel_pairs[1]{subj,attention,spatial,contacting,obj}:
+      1,unsure,"",holding|touching,2
+
+Several labels of one cell are joined by `|`; a group without labels is `""`, the empty string of TOON. The bracketed
+cells of SceneGraphVLM (`1,[unsure],[],[holding,touching],2`), which TOON cannot decode, are read too; a text uses one
+form throughout.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sgrl.graph import SceneGraph
+from sgrl.text import answer, lenient, tables
+from sgrl.text.codec import Codec, as_text, require_text
+from sgrl.text.labels import KEYWORD_OR_NUMBER, WIDE_LABEL, check_labels, quote, quoted_wide
+from sgrl.text.parsed import GROUPS, FormatError, ParsedGraph
+from sgrl.text.tables import ID, NUMBER, S
+from sgrl.vocabulary import canonical
+
+LIMITS = (1, 5, 4)
+"""Labels of each group that one row may have (SceneGraphVLM, AG_ATTENTION_MAX and so on)."""
+
+OBJECT_HEADER = tables.header("obj", "{id,name,x1,y1,x2,y2}")
+RELATION_HEADER = tables.header("rel_pairs", "{subj,attention,spatial,contacting,obj}")
+OBJECT_ROW = rf"{ID},{S}{WIDE_LABEL}{S},{NUMBER},{NUMBER},{NUMBER},{NUMBER}"
+_BARS = rf'{S}(?:[A-Za-z0-9._/|-]++|"(?:{KEYWORD_OR_NUMBER})?+"){S}'
+_BRACKETS = rf"{S}\[[A-Za-z0-9._/ \t,-]*+\]{S}"
+BAR_ROW = rf"{ID},{_BARS},{_BARS},{_BARS},{ID}"
+BRACKET_ROW = rf"{ID},{_BRACKETS},{_BRACKETS},{_BRACKETS},{ID}"
+_DOCUMENT = re.compile(
+    OBJECT_HEADER
+    + tables.rows(OBJECT_ROW)
+    + r"\r?+\n"
+    + RELATION_HEADER
+    + rf"((?:(?:\r?+\n{BAR_ROW})++|(?:\r?+\n{BRACKET_ROW})*+))"
+    + tables.END_OF_TEXT
+)
+_BRACKET_CELLS = re.compile(r"([0-9]{1,9}+)" + 3 * r"[ \t]*+,[ \t]*+\[([^\[\]]*+)\]" + r"[ \t]*+,[ \t]*+([0-9]{1,9}+)")
+_BAR_CELLS = re.compile(rf"([0-9]{{1,9}}+){S},({_BARS}),({_BARS}),({_BARS}),{S}([0-9]{{1,9}}+)")
+_BAR_LINE, _BRACKET_LINE = re.compile(BAR_ROW), re.compile(BRACKET_ROW)
+_HEADERS = ("obj[N]{id,name,x1,y1,x2,y2}:", "rel_pairs[M]{subj,attention,spatial,contacting,obj}:")
+_LINES = tuple(map(re.compile, (OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, rf"{BAR_ROW}|{BRACKET_ROW}")))
+
+
+class ToonPairs(Codec):
+    """Args:
+    limits: how many attention, spatial and contacting labels one row may have.
+    person_subject: whether every subject must be labelled "person".
+    """
+
+    name = "toon-pairs"
+    grouped = True
+
+    def __init__(self, limits: tuple[int, int, int] = LIMITS, person_subject: bool = True):
+        self.limits = limits
+        self.person_subject = person_subject
+
+    def encode(self, graph: SceneGraph) -> str:
+        """As `Codec.encode`; a pair with more labels than a row may have takes several rows.
+
+        Raises:
+            FormatError: a relation without one of the three groups.
+        """
+        pairs: dict[tuple[int, int], tuple[list[str], ...]] = {}
+        for r in graph.relations:
+            if r.group not in GROUPS:
+                raise FormatError(
+                    f"relation {r.predicate!r} has the group {r.group!r}; expected one of {', '.join(GROUPS)}; "
+                    "for relations without groups use the codec 'toon'"
+                )
+            cells = pairs.setdefault((r.subject, r.object), ([], [], []))
+            cells[GROUPS.index(r.group)].append(canonical(r.predicate, wide=True))
+        rows = []
+        for (subject, target), cells in pairs.items():
+            while any(cells):
+                now = [quote("|".join(cell[:limit])) for cell, limit in zip(cells, self.limits, strict=True)]
+                rows.append(f"  {subject + 1},{','.join(now)},{target + 1}")
+                cells = tuple(cell[limit:] for cell, limit in zip(cells, self.limits, strict=True))
+        lines = tables.encode_objects(graph, quoted_wide)
+        lines.append(f"rel_pairs[{len(rows)}]{{subj,attention,spatial,contacting,obj}}:")
+        return "\n".join(lines + rows)
+
+    def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
+        body = answer.body(require_text(text), tags)
+        match = _DOCUMENT.fullmatch(body)
+        if match is None:
+            raise tables.explain(body, _HEADERS, _LINES, "rows with and without brackets are mixed")
+        n, objects, m, relations = match.groups()
+        cells = tables.cells(objects)
+        tables.check_object_count(n, len(cells) // 6)
+        positions = tables.read_ids(cells[1::6])
+        labels = check_labels(cells[2::6], first_line=2, wide=True)
+        boxes = tables.read_boxes(cells[3::6], cells[4::6], cells[5::6], cells[6::6], width, height)
+        first_line = len(labels) + 3
+        if "[" in relations:
+            rows, separator = _BRACKET_CELLS.findall(relations), ","
+        else:
+            cells, separator = tables.cells(relations), "|"
+            rows = list(zip(*[cells[i::5] for i in range(1, 6)], strict=True))
+        tables.check_relation_count("rel_pairs", m, len(rows))
+        triplets: list[tuple[int, str, int]] = []
+        if rows:
+            subjects = tables.read_ends([row[0] for row in rows], positions)
+            targets = tables.read_ends([row[4] for row in rows], positions)
+            for i, (row, subject, target) in enumerate(zip(rows, subjects, targets, strict=True)):
+                try:
+                    predicates = self._row(row[1:4], separator)
+                except FormatError as error:
+                    raise FormatError(error.reason, first_line + i) from None
+                if self.person_subject and labels[subject] != "person":
+                    raise FormatError(f"the subject must be a person, found {labels[subject]!r}", first_line + i)
+                triplets += [(subject, predicate, target) for predicate in predicates]
+        tables.check_relations(triplets)
+        return ParsedGraph(labels, boxes, triplets)
+
+    def _row(self, cells: tuple[str, ...], separator: str) -> list[str]:
+        """The three cells of a row -> "<group>__<label>"; raises FormatError (reason only)."""
+        predicates = []
+        for group, cell, limit in zip(GROUPS, cells, self.limits, strict=True):
+            labels = _split(cell, separator)
+            if len(labels) > limit:
+                raise FormatError(f"{len(labels)} {group} labels; at most {limit} are allowed")
+            if len(labels) > 1 and len(set(labels)) != len(labels):
+                raise FormatError(f"a {group} label stands twice in one cell")
+            predicates += [f"{group}__{label}" for label in labels]
+        if not predicates:
+            raise FormatError("a row without any label")
+        return predicates
+
+    def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
+        return lenient.read(answer.lenient(as_text(text), "obj["), "rel_pairs", lenient.pairs_row)
+
+    def diagnose(self, text: str | bytes | None) -> dict[str, float]:
+        text = as_text(text)
+        separator = "," if _BRACKET_CELLS.search(text) else "|"
+
+        def check_row(line: str, labels: dict[int, str]) -> tuple[int, int, int] | None:
+            row, cells = (_BRACKET_LINE, _BRACKET_CELLS) if separator == "," else (_BAR_LINE, _BAR_CELLS)
+            match = cells.fullmatch(line) if row.fullmatch(line) else None
+            try:
+                count = len(self._row(match.groups()[1:4], separator)) if match else 0
+            except FormatError:
+                return None
+            if not count or (self.person_subject and labels.get(int(match[1])) != "person"):
+                return None
+            return int(match[1]), int(match[5]), count
+
+        return lenient.diagnose(text, "rel_pairs", check_row)
+
+
+def _split(cell: str, separator: str) -> list[str]:
+    """The labels of a cell, lower-cased; raises FormatError (reason only)."""
+    cell = cell.strip(" \t").lower()
+    if separator == "|":
+        cell = cell.strip('"')
+        labels = cell.split("|") if cell else []
+        if "" in labels:
+            raise FormatError(f"empty label in {cell!r}")
+    else:
+        labels = [label for label in (part.strip(" \t") for part in cell.split(",")) if label]
+        if any(" " in label or "\t" in label for label in labels):
+            raise FormatError(f"blank inside a label of [{cell}]")
+    return check_labels(labels, first_line=0, wide=True) if labels else []
