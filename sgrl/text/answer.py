@@ -20,11 +20,12 @@ def wrap(body: str) -> str:
     return f"{OPEN}\n{body}\n{CLOSE}"
 
 
-def strict(text: str) -> str:
+def strict(text: str, newline: bool = True) -> str:
     """The text between the tags of a well-formed completion.
 
     The rules of SceneGraphVLM's format reward: after white space, a run of end markers (which may be quoted) and one
-    leading `<think>...</think>` are taken away, exactly `<answer>`, newline, body, newline, `</answer>` must be left.
+    leading `<think>...</think>` are taken away, exactly `<answer>`, newline, body, newline, `</answer>` must be left;
+    with `newline=False` the newlines may be missing.
 
     Raises:
         FormatError: anything else.
@@ -36,25 +37,27 @@ def strict(text: str) -> str:
             if end < 0:
                 raise FormatError("<think> is not closed; expected <think>...</think> before <answer>")
             text = text[end + len("</think>") :].strip()
-        if not text.startswith(OPEN):
+        if not text.startswith(OPEN) or len(text) < len(OPEN) + len(CLOSE):
             raise FormatError(f"the completion must begin with {OPEN}, found {text[:40]!r}")
-        if not text.startswith(f"{OPEN}\n"):
+        if newline and not text.startswith(f"{OPEN}\n"):
             raise FormatError(f"{OPEN} must be followed by a newline")
         if not text.endswith(CLOSE):
             raise FormatError(f"the completion must end with {CLOSE}, found {text[-40:]!r}")
-        if not text.endswith(f"\n{CLOSE}"):
+        if newline and not text.endswith(f"\n{CLOSE}"):
             raise FormatError(f"{CLOSE} must stand at the beginning of a line")
-    body = text[len(OPEN) + 1 : -len(CLOSE) - 1]
+    body = text[len(OPEN) : -len(CLOSE)]
+    if newline:
+        body = body[1:-1]
     if OPEN in body or CLOSE in body:
         raise FormatError("more than one answer; expected one <answer>...</answer>")
     return body
 
 
-def body(text: str, tags: bool | None) -> str:
+def body(text: str, tags: bool | None, newline: bool = True) -> str:
     """The graph text for a strict reader: of a completion (True), of a bare graph text (False), of either (None)."""
     if tags is None:
         tags = OPEN in text
-    return strict(text) if tags else text.strip()
+    return strict(text, newline) if tags else text.strip()
 
 
 def _without_end_markers(text: str) -> str:

@@ -8,6 +8,9 @@ from functools import lru_cache
 from sgrl.text.parsed import FormatError
 from sgrl.vocabulary import canonical
 
+MAX_LABEL = 200
+"""Characters; lenient readers take nothing longer for a label."""
+
 # TOON (section 7.2) quotes what would be read as another type. Of all canonical labels only these would be.
 KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?:\.[0-9]++)?+(?:e[+-]?+[0-9]++)?+)"
 _NEEDS_QUOTES = re.compile(KEYWORD_OR_NUMBER)

@@ -11,10 +11,8 @@ import re
 from collections.abc import Callable
 
 from sgrl.text import answer
+from sgrl.text.labels import MAX_LABEL
 from sgrl.text.parsed import GROUPS, MAX_RECOVERED, ParsedGraph
-
-MAX_LABEL = 200
-"""Characters; what is longer is no label."""
 
 # line -> [(id, predicate, id)], or None if it is no relation
 RowReader = Callable[[str], list[tuple[str, str, str]] | None]
@@ -34,12 +32,12 @@ def split_row(line: str) -> list[str]:
     return [cell.strip() for cell in line.split(",")]
 
 
-def read(body: str, relation_table: str, relation_row: RowReader) -> tuple[ParsedGraph, list[str]]:
+def read(body: str, relation_table: str, relation_row: RowReader, ids: bool = True) -> tuple[ParsedGraph, list[str]]:
     """The graph in a body, line by line, and what was wrong with it.
 
     Objects: rows id,label,x1,y1,x2,y2 after a header `obj[...]`, any numbers, corners in any order (they are sorted);
     the first of several objects with one id is the one that relations mean. Relations: rows that `relation_row` reads
-    after a header named `relation_table`, wherever it stands.
+    after a header named `relation_table`, wherever it stands. Without `ids`, the row's number is the id.
     """
     labels: list[str] = []
     boxes: list[tuple[float, float, float, float]] = []
@@ -48,7 +46,7 @@ def read(body: str, relation_table: str, relation_row: RowReader) -> tuple[Parse
     issues: list[str] = []
     announced: dict[str, str] = {}
     table = None
-    ignored = 0
+    rows = ignored = 0
     for line in body.splitlines():
         line = line.strip()
         if not line or line.startswith("```"):
@@ -59,7 +57,8 @@ def read(body: str, relation_table: str, relation_row: RowReader) -> tuple[Parse
             announced[table] = match[2]
             continue
         if table == "obj" and len(labels) < MAX_RECOVERED:
-            cells = split_row(line)
+            rows += 1
+            cells = split_row(line) if ids else [str(rows), *split_row(line)]
             if is_object(cells):
                 x1, y1, x2, y2 = map(float, cells[2:6])
                 if x1 > x2 or y1 > y2:
@@ -106,10 +105,20 @@ def _position(cell: str, position: dict[int, int]) -> int:
 
 def triplet_row(line: str) -> list[tuple[str, str, str]] | None:
     """subj,pred,obj with any predicate."""
-    cells = split_row(line)
+    return triplet_cells(split_row(line))
+
+
+def triplet_cells(cells: list[str]) -> list[tuple[str, str, str]] | None:
+    """The relation in the cells subject, predicate, object."""
     if len(cells) >= 3 and _ID.fullmatch(cells[0]) and 0 < len(cells[1]) <= MAX_LABEL and _ID.fullmatch(cells[2]):
         return [(cells[0], cells[1].lower(), cells[2])]
     return None
+
+
+def lean_triplet_row(line: str) -> list[tuple[str, str, str]] | None:
+    """pred,subj,obj with any predicate."""
+    cells = split_row(line)
+    return triplet_cells([cells[1], cells[0], *cells[2:]]) if len(cells) >= 3 else None
 
 
 _BRACKETED = re.compile(
@@ -144,7 +153,7 @@ _OBJECTS = re.compile(r"obj\[[0-9]*+\]\{[^{}]*+\}:", re.IGNORECASE)
 Checker = Callable[[str, dict[int, str]], tuple[int, int, int] | None]
 
 
-def diagnose(text: str, relation_table: str, check_row: Checker) -> dict[str, float]:
+def diagnose(text: str, relation_table: str, check_row: Checker, ids: bool = True) -> dict[str, float]:
     """See `Codec.diagnose`. Reads the first closed answer after any reasoning, or the whole text, as the diagnostics
     of SceneGraphVLM's reward do."""
     thought = text.lstrip()
@@ -157,8 +166,10 @@ def diagnose(text: str, relation_table: str, check_row: Checker) -> dict[str, fl
     num_objects = 0
     if objects:
         end = header.start() if header and header.start() > objects.end() else len(body)
-        for line in body[objects.end() : end].splitlines():
+        for number, line in enumerate(body[objects.end() : end].splitlines()):
             cells = [cell.strip() for cell in line.split(",", 6)]
+            if not ids:
+                cells.insert(0, str(number))
             if len(cells) >= 6 and all(map(_INTEGER.fullmatch, (cells[0], *cells[2:6]))):
                 labels[int(cells[0])] = cells[1].lower()
                 num_objects += 1

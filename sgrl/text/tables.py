@@ -12,7 +12,6 @@ from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError
 S = r"[ \t]*+"
 NUMBER = rf"{S}-?+[0-9]{{1,9}}+{S}"
 ID = rf"{S}[0-9]{{1,9}}+{S}"
-END_OF_TEXT = r"(?:\r?+\n|\r)?+"
 
 
 def header(name: str, fields: str) -> str:
@@ -28,6 +27,18 @@ def header(name: str, fields: str) -> str:
 def rows(row: str) -> str:
     """Pattern of a table's rows, as one group, each with the line break before it."""
     return rf"((?:\r?+\n{row})*+)"
+
+
+def document(object_header: str, object_row: str, relation_header: str, relation_rows: str) -> re.Pattern:
+    """A whole graph: groups are the two row counts and the two tables. One last line break is allowed."""
+    return re.compile(
+        object_header + rows(object_row) + r"\r?+\n" + relation_header + relation_rows + r"(?:\r?+\n|\r)?+", re.ASCII
+    )
+
+
+def lines(*patterns: str) -> tuple[re.Pattern, ...]:
+    """The patterns of single lines, for `explain`."""
+    return tuple(re.compile(pattern, re.ASCII) for pattern in patterns)
 
 
 def cells(table: str) -> list[str]:
@@ -57,6 +68,11 @@ def encode_objects(graph: SceneGraph, quoted) -> list[str]:
 
 _POSITIONS = {n: dict(zip(range(1, n + 1), range(n), strict=True)) for n in range(1, MAX_OBJECTS + 1)}
 _IDS = {n: list(positions) for n, positions in _POSITIONS.items()}
+
+
+def row_positions(n: int) -> dict[int, int]:
+    """id -> position where rows count from 1."""
+    return _POSITIONS[n]
 
 
 def read_ids(column: list[str]) -> dict[int, int]:

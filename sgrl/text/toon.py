@@ -26,16 +26,9 @@ OBJECT_HEADER = tables.header("obj", "{id,name,x1,y1,x2,y2}")
 RELATION_HEADER = tables.header("rel", "{subj,pred,obj}")
 OBJECT_ROW = rf"{ID},{S}{LABEL}{S},{NUMBER},{NUMBER},{NUMBER},{NUMBER}"
 RELATION_ROW = rf"{ID},{S}{LABEL}{S},{ID}"
-_DOCUMENT = re.compile(
-    OBJECT_HEADER
-    + tables.rows(OBJECT_ROW)
-    + r"\r?+\n"
-    + RELATION_HEADER
-    + tables.rows(RELATION_ROW)
-    + tables.END_OF_TEXT
-)
+_DOCUMENT = tables.document(OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, tables.rows(RELATION_ROW))
 _HEADERS = ("obj[N]{id,name,x1,y1,x2,y2}:", "rel[M]{subj,pred,obj}:")
-_LINES = tuple(map(re.compile, (OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, RELATION_ROW)))
+_LINES = tables.lines(OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, RELATION_ROW)
 
 
 class Toon(Codec):

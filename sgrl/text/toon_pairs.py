@@ -33,25 +33,21 @@ _BARS = rf'{S}(?:[A-Za-z0-9._/|-]++|"(?:{KEYWORD_OR_NUMBER})?+"){S}'
 _BRACKETS = rf"{S}\[[A-Za-z0-9._/ \t,-]*+\]{S}"
 BAR_ROW = rf"{ID},{_BARS},{_BARS},{_BARS},{ID}"
 BRACKET_ROW = rf"{ID},{_BRACKETS},{_BRACKETS},{_BRACKETS},{ID}"
-_DOCUMENT = re.compile(
-    OBJECT_HEADER
-    + tables.rows(OBJECT_ROW)
-    + r"\r?+\n"
-    + RELATION_HEADER
-    + rf"((?:(?:\r?+\n{BAR_ROW})++|(?:\r?+\n{BRACKET_ROW})*+))"
-    + tables.END_OF_TEXT
-)
+_RELATION_ROWS = rf"((?:(?:\r?+\n{BAR_ROW})++|(?:\r?+\n{BRACKET_ROW})*+))"
+_DOCUMENT = tables.document(OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, _RELATION_ROWS)
 _BRACKET_CELLS = re.compile(r"([0-9]{1,9}+)" + 3 * r"[ \t]*+,[ \t]*+\[([^\[\]]*+)\]" + r"[ \t]*+,[ \t]*+([0-9]{1,9}+)")
 _BAR_CELLS = re.compile(rf"([0-9]{{1,9}}+){S},({_BARS}),({_BARS}),({_BARS}),{S}([0-9]{{1,9}}+)")
 _BAR_LINE, _BRACKET_LINE = re.compile(BAR_ROW), re.compile(BRACKET_ROW)
 _HEADERS = ("obj[N]{id,name,x1,y1,x2,y2}:", "rel_pairs[M]{subj,attention,spatial,contacting,obj}:")
-_LINES = tuple(map(re.compile, (OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, rf"{BAR_ROW}|{BRACKET_ROW}")))
+_LINES = tables.lines(OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, rf"{BAR_ROW}|{BRACKET_ROW}")
 
 
 class ToonPairs(Codec):
-    """Args:
-    limits: how many attention, spatial and contacting labels one row may have.
-    person_subject: whether every subject must be labelled "person".
+    """The codec of Action Genome.
+
+    Args:
+        limits: how many attention, spatial and contacting labels one row may have.
+        person_subject: whether every subject must be labelled "person".
     """
 
     name = "toon-pairs"

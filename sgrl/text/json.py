@@ -1,0 +1,212 @@
+"""`json`: the layout of R1-SGG, one JSON object. An object's id is its class, a dot, and a number.
+
+{"objects": [{"id": "person.1", "bbox": [12, 30, 200, 470]}, {"id": "traffic-light.2", "bbox": [300, 5, 340, 80]}],
+ "relationships": [{"subject": "person.1", "predicate": "looking-at", "object": "traffic-light.2"}]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from sgrl.graph import SceneGraph
+from sgrl.text import answer, tables
+from sgrl.text.codec import Codec, as_text, require_text
+from sgrl.text.labels import MAX_LABEL
+from sgrl.text.parsed import MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
+from sgrl.vocabulary import canonical
+
+ENDS = ("subject", "predicate", "object")
+
+
+class Json(Codec):
+    name = "json"
+
+    def encode(self, graph: SceneGraph) -> str:
+        ids = [f"{canonical(o.label)}.{i}" for i, o in enumerate(graph.objects, 1)]
+        boxes = [tables.pixels(o.box, graph.width, graph.height) for o in graph.objects]
+        return json.dumps(
+            {
+                "objects": [{"id": i, "bbox": box} for i, box in zip(ids, boxes, strict=True)],
+                "relationships": [
+                    {"subject": ids[r.subject], "predicate": canonical(r.predicate), "object": ids[r.object]}
+                    for r in graph.relations
+                ],
+            }
+        )
+
+    def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
+        """As `Codec.parse`. `<answer>` needs no newline; one code fence may stand around the JSON; a graph may
+        be empty; labels may have any spelling."""
+        objects, relations = read_document(_unfenced(answer.body(require_text(text), tags, newline=False)))
+        if len(objects) > MAX_OBJECTS or len(relations) > MAX_RELATIONS:
+            raise FormatError(
+                f"{len(objects)} objects and {len(relations)} relations; at most {MAX_OBJECTS} and {MAX_RELATIONS} "
+                "are allowed"
+            )
+        positions = {name: i for i, (name, _) in enumerate(objects)}
+        if len(positions) != len(objects):
+            raise FormatError("an object id stands twice")
+        for name, (x1, y1, x2, y2) in objects:
+            if not name.isprintable() or not class_of(name).strip():
+                raise FormatError(f"id {name!r}: expected a class, a dot and a number")
+            if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+                raise FormatError(
+                    f"box {[x1, y1, x2, y2]} of {name!r}: expected 0 <= x1 < x2 <= {width} and "
+                    f"0 <= y1 < y2 <= {height}"
+                )
+        triplets = []
+        for subject, predicate, target in relations:
+            if not predicate.strip() or not predicate.isprintable():
+                raise FormatError(f"predicate {predicate!r}: expected words")
+            triplets.append((positions[subject], predicate.lower(), positions[target]))
+        tables.check_relations(triplets)
+        return ParsedGraph([class_of(name).lower() for name, _ in objects], [box for _, box in objects], triplets)
+
+    def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
+        """As `Codec.recover_parsed`, reading what R1-SGG's rewards read: the first answer, or what follows its tag, or
+        the whole text, without code fences and the word "json". Ids match in any case, with `_` and `-` as blanks.
+        Corners stay as written. Of several objects with one id, relations mean the last."""
+        issues: list[str] = []
+        document = _load(find_answer(as_text(text)), issues)
+        labels: list[str] = []
+        boxes: list[tuple[float, float, float, float]] = []
+        positions: dict[str, int] = {}
+        for i, item in enumerate(_list(document, "objects", issues)[:MAX_RECOVERED]):
+            try:
+                name, box = _object(item)
+            except FormatError as error:
+                issues.append(f"object {i}: {error.reason}")
+                continue
+            if positions.get(_normal(name)) is not None:
+                issues.append(f"object {i}: id {name!r} stands twice")
+            positions[_normal(name)] = len(labels)
+            labels.append(class_of(name).lower())
+            boxes.append(box)
+        relations = []
+        for i, item in enumerate(_list(document, "relationships", issues)[:MAX_RECOVERED]):
+            try:
+                subject, predicate, target = _relation(item)
+            except FormatError as error:
+                issues.append(f"relation {i}: {error.reason}")
+                continue
+            ends = positions.get(_normal(subject), -1), positions.get(_normal(target), -1)
+            if -1 in ends:
+                issues.append(f"relation {i}: names an unknown object")
+            relations.append((ends[0], predicate.lower(), ends[1]))
+        return ParsedGraph(labels, boxes, relations), issues
+
+    def diagnose(self, text: str | bytes | None) -> dict[str, float]:
+        text = as_text(text)
+        parsed, issues = self.recover_parsed(text, 1, 1)
+        valid = sum(s >= 0 and o >= 0 and s != o for s, _, o in parsed.relations)
+        rows = len(parsed.relations) + sum(
+            issue.startswith("relation ") and "unknown" not in issue for issue in issues
+        )
+        return {
+            "no_relation": float(valid == 0),
+            "num_objects": float(len(parsed.labels)),
+            "num_relations": float(valid),
+            "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
+            "has_answer_tags": float(answer.first_closed(text)[1]),
+        }
+
+
+def class_of(name: str) -> str:
+    """The class in an object id.
+
+    >>> class_of("traffic light.2"), class_of("person")
+    ('traffic light', 'person')
+    """
+    return name.rpartition(".")[0] if "." in name else name
+
+
+def read_document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, str]]]:
+    """The structure that R1-SGG's format reward asks for: objects (id, box) and relationships (ids as written).
+
+    Raises:
+        FormatError: no JSON object with both lists; an object without a string id and four finite numbers; a relation
+            whose subject, predicate and object are not strings, or that names an unknown id.
+    """
+    issues: list[str] = []
+    document = _load(body, issues)
+    objects, relations = [], []
+    for i, item in enumerate(_list(document, "objects", issues)):
+        try:
+            objects.append(_object(item))
+        except FormatError as error:
+            raise FormatError(f"object {i}: {error.reason}") from None
+    names = {name for name, _ in objects}
+    for i, item in enumerate(_list(document, "relationships", issues)):
+        try:
+            relation = _relation(item)
+        except FormatError as error:
+            raise FormatError(f"relation {i}: {error.reason}") from None
+        for name in (relation[0], relation[2]):
+            if name not in names:
+                raise FormatError(f"relation {i}: no object has the id {name[:MAX_LABEL]!r}")
+        relations.append(relation)
+    if issues:
+        raise FormatError(issues[0])
+    return objects, relations
+
+
+def _load(body: str, issues: list[str]) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        issues.append("the JSON is nested too deeply")
+    except ValueError as error:  # broken syntax, or an integer of more digits than Python converts
+        issues.append(f"not JSON: {error}")
+    return None
+
+
+def _list(document: Any, key: str, issues: list[str]) -> list:
+    value = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(value, list):
+        issues.append(f"expected a JSON object with a list {key!r}")
+        return []
+    return value
+
+
+def _object(item: Any) -> tuple[str, tuple[float, float, float, float]]:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str) or len(item["id"]) > MAX_LABEL:
+        raise FormatError("expected an id, a string")
+    box = item.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
+        raise FormatError("expected a bbox of four numbers")
+    try:
+        box = tuple(map(float, box))
+    except OverflowError:
+        box = (math.inf,) * 4
+    if not all(map(math.isfinite, box)):
+        raise FormatError("the bbox is not finite")
+    return item["id"], box
+
+
+def _relation(item: Any) -> tuple[str, str, str]:
+    values = tuple(item.get(key) for key in ENDS) if isinstance(item, dict) else ()
+    if not values or not all(isinstance(v, str) and len(v) <= MAX_LABEL for v in values):
+        raise FormatError("expected subject, predicate and object, three strings")
+    return values
+
+
+def find_answer(text: str) -> str:
+    """What R1-SGG takes for the answer of any text: the first closed answer, or what follows the first `<answer>`, or
+    everything; without code fences and the word "json", wherever it stands."""
+    body, closed = answer.first_closed(text)
+    if not closed:
+        body = text.partition(answer.OPEN)[2] or text
+    return body.replace("```", "").replace("json", "").strip()
+
+
+def _unfenced(body: str) -> str:
+    body = body.strip()
+    if body.startswith("```") and body.endswith("```"):
+        body = body[3:-3].removeprefix("json")
+    return body
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", " ").replace("-", " ")
