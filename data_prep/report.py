@@ -40,6 +40,7 @@ class Report:
     def __init__(self):
         self.counts: dict[str, Counter] = defaultdict(Counter)
         self.damaged: list[str] = []
+        self.other_splits: set[str] = set()  # that were there but not asked for
 
     def kept(self, split: str) -> int:
         """Rows written so far."""

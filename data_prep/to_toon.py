@@ -79,6 +79,11 @@ class Converter:
         self.reader = reader
         self.options = options
         self.codec = get_codec(options.codec)
+        if self.codec.grouped and not reader.vocabulary.groups:
+            raise SgrlError(
+                f"the format {self.codec.name} is for relations in groups, which {reader.name} does not have; choose "
+                f"{' or '.join(name for name in CODECS if not get_codec(name).grouped)}"
+            )
         self.count = count
         self.report = Report()
         self._prompt = lru_cache(maxsize=1024)(self._render)  # with sizes kept there are as many prompts as sizes
@@ -167,6 +172,7 @@ def convert(
         records = converter.reader.records(None if strict else report.damage)
         for record in tqdm(records, desc="converting", unit=" images", disable=not progress):
             if record.split not in splits:
+                report.other_splits.add(record.split)
                 continue
             if limit is not None and report.kept(record.split) >= limit:
                 if all(report.kept(split) >= limit for split in splits):
@@ -191,7 +197,8 @@ def _nothing(report: Report, splits: set[str]) -> str:
     if any(report.counts.values()):
         lines += [report.table(), "images without relations are kept with --keep-empty"]
     elif not report.damaged:
-        lines.append(f"there is no record of the split {', '.join(sorted(splits))}")
+        others = ", ".join(sorted(report.other_splits)) or "nothing at all"
+        lines.append(f"there is no record of the split {', '.join(sorted(splits))}, only {others}")
     if report.damaged:
         lines.append(f"{len(report.damaged)} records are damaged, the first: {report.damaged[0]}")
     return "\n".join(lines)

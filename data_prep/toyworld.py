@@ -100,9 +100,12 @@ def _candidate(rng, boxes, nested):
 
 
 def _layer(boxes, labels):
-    """Paint the shapes, large ones first: (96, 96) int8 with the index of the shape on top, -1 is background."""
+    """Paint the shapes, large ones first: (96, 96) int8 with the index of the shape on top, -1 is background.
+
+    The order of the list does not matter.
+    """
     layer = np.full((SIZE, SIZE), -1, np.int8)
-    for index in sorted(range(len(boxes)), key=lambda i: -(boxes[i][2] - boxes[i][0])):
+    for index in sorted(range(len(boxes)), key=lambda i: (boxes[i][0] - boxes[i][2], boxes[i])):
         x1, y1, x2, y2 = boxes[index]
         layer[y1:y2, x1:x2][_shape(labels[index], x2 - x1)] = index
     return layer
@@ -282,6 +285,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (SgrlError, OSError) as error:
         print(f"toyworld: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"toyworld: interrupted; {args.output} is incomplete until the command is run again", file=sys.stderr)
+        return 130
     if counts is None:
         print(f"{args.output} already holds these scenes; nothing to do")
         return 0

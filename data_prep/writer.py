@@ -6,12 +6,14 @@ import io
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from sgrl import data
 
+# What is held in memory, and what a reader has to load to reach one row.
 _GROUP_ROWS = 1000
-_GROUP_BYTES = 32 << 20  # of images: what is held in memory, and what a reader has to load to reach one row
+_GROUP_BYTES = 8 << 20  # of images
 
 
 class DatasetWriter:
@@ -50,24 +52,34 @@ class DatasetWriter:
         shards[-1].add(row)
 
     def __exit__(self, kind, error, trace) -> None:
-        for shards in self._shards.values():
-            shards[-1].close(flush=kind is None)
-        if kind is None:
-            for old in data.files(self.output) if self._holds_data() else ():
-                old.unlink()
-            for split, shards in self._shards.items():
-                for number, shard in enumerate(shards):
-                    os.replace(shard.path, self.output / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        if kind is not None:
-            for folder in self._made:
-                try:
-                    folder.rmdir()
-                except OSError:
-                    break
+        complete = False
+        try:
+            if kind is None:
+                for shards in self._shards.values():
+                    shards[-1].close()
+                self._publish()
+                complete = True
+        finally:
+            if not complete:
+                self._discard()
+            shutil.rmtree(self.partial, ignore_errors=True)
 
-    def _holds_data(self) -> bool:
-        return any(self.output.glob("*.parquet"))
+    def _publish(self) -> None:
+        for old in self.output.glob("*.parquet"):
+            old.unlink()
+        for split, shards in self._shards.items():
+            for number, shard in enumerate(shards):
+                os.replace(shard.path, self.output / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+
+    def _discard(self) -> None:
+        for shards in self._shards.values():
+            with suppress(Exception):  # the disk may be full; the file goes anyway
+                shards[-1].close(flush=False)
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for folder in self._made:
+            if any(folder.iterdir()):
+                break
+            folder.rmdir()
 
 
 class _Shard:

@@ -67,6 +67,7 @@ _EXAMPLES = (
     ("man", "holding", "umbrella"),
     ("circle", "inside", "square"),
 )
+_EXAMPLE_BOXES = ((0.31, 0.38, 0.48, 0.63), (0.20, 0.31, 0.56, 0.94))  # fractions of width and height
 
 
 def scene_graph_prompt(
@@ -127,8 +128,9 @@ def _example(vocabulary: Vocabulary, codec: str, width: int, height: int) -> Sce
         if {words[0], words[2]} <= set(vocabulary.objects) and words[1] in vocabulary.predicates:
             subject, predicate, target = words
             break
-    boxes = ((0.20, 0.31, 0.56, 0.94), (0.31, 0.38, 0.48, 0.63))
-    boxes = [(round(a * width), round(b * height), round(c * width), round(d * height)) for a, b, c, d in boxes]
+    boxes = [(x1 * width, y1 * height, x2 * width, y2 * height) for x1, y1, x2, y2 in _EXAMPLE_BOXES]
+    if subject in ("person", "adult", "man"):
+        boxes.reverse()  # what a person holds is the smaller of the two
     relations = [Relation(0, predicate, 1)]
     if codec == "toon-pairs":
         groups = vocabulary.groups or {}

@@ -36,16 +36,13 @@ class _Text:
             chunk = self.file.read(amount)
         except UnicodeDecodeError as error:
             raise SgrlError(
-                f"{self.path} is not UTF-8 text near character {self.where():,} ({error.reason}); download it again, "
-                "or unpack it first if it is an archive"
+                f"{self.path} is not UTF-8 text near character {self.offset + self.position:,} ({error.reason}); "
+                "download it again, or unpack it first if it is an archive"
             ) from None
         self.offset += self.position
         self.buffer, self.position = self.buffer[self.position :] + chunk, 0
         self.ended = not chunk
         return not self.ended
-
-    def where(self) -> int:
-        return self.offset + self.position
 
     def peek(self) -> str:
         """The next character that is not white space, '' at the end of the file."""
@@ -72,25 +69,29 @@ class _Text:
                 if end < len(self.buffer) or self.ended:  # else a number may go on in the next chunk
                     self.position = end
                     return value
-            except (json.JSONDecodeError, RecursionError):
-                if len(self.buffer) - self.position > _LARGEST_ITEM:
-                    self.fail("a value", inside)
-                if self.ended:
-                    self.fail("the rest of a value", inside)
+            except json.JSONDecodeError as error:
+                if self.ended or len(self.buffer) - self.position > _LARGEST_ITEM:
+                    expected = (
+                        error.msg.removeprefix("Expecting ") if error.msg.startswith("Expecting") else "valid JSON"
+                    )
+                    self.fail(expected, inside, error.pos)
+            except RecursionError:
+                self.fail("fewer nested brackets", inside)
             self.more(amount)
             amount *= 2  # each retry decodes from the start of the value: doubling keeps that linear
 
-    def fail(self, expected: str, inside: str):
+    def fail(self, expected: str, inside: str, at: int | None = None):
+        """Raise what is wrong; `at` is a position in the buffer, by default the current one."""
         if self.ended and len(self.buffer) - self.position < _LARGEST_ITEM and self._cut_off():
             size = self.path.stat().st_size
             raise SgrlError(
                 f"{self.path} is truncated: its {size:,} bytes end {inside}. Expected a complete JSON file; download "
                 "or copy it again"
             )
-        found = self.buffer[self.position : self.position + 40]
+        at = self.position if at is None else at
         raise SgrlError(
-            f"{self.path} is damaged {inside}, at character {self.where():,}: expected {expected}, found {found!r}; "
-            "download or copy it again"
+            f"{self.path} is damaged {inside}, at character {self.offset + at:,}: expected {expected}, found "
+            f"{self.buffer[at : at + 40]!r}; download or copy it again"
         )
 
     def _cut_off(self) -> bool:

@@ -125,7 +125,7 @@ class PSGReader:
     def _image(self, place: str, file_name) -> Path:
         if not isinstance(file_name, str) or not file_name:
             raise RecordError(place, f"file_name must be a path below {self.images}, found {file_name!r}")
-        if ".." in Path(file_name).parts or Path(file_name).is_absolute():
+        if file_name.startswith("/") or ".." in file_name.split("/"):
             raise RecordError(place, f"file_name {file_name!r} points outside {self.images}")
         return self.images / file_name
 
