@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The whole job on the toy world, from nothing to a page of results: `make demo` runs it.
+#
+#   recipes/demo.sh [FOLDER]            default: build/demo
+#   QUICK=1 recipes/demo.sh FOLDER      every step on a handful of images: shows that it runs, teaches nothing
+#
+# Each step is a command that you can use by itself. Interrupted, it goes on where it was when it is started again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-build/demo}
+train=32000 test=300 sft=() grpo=()
+if [ -n "${QUICK:-}" ]; then
+    train=96 test=8
+    sft=(--max_steps 4 --warmup_steps 0 --save_steps 2 --logging_steps 1)
+    grpo=(--max_steps 2 --warmup_steps 0 --save_steps 1)
+fi
+
+step() {
+    printf '\n\033[1m%s\033[0m\n' "$1"
+    shift
+    printf '  $'
+    printf ' %s' "$@"
+    printf '\n'
+    "$@"
+}
+launch=(accelerate launch --config_file recipes/accelerate/cpu.yaml)
+[ "$(tools/accelerator.sh)" = gpu ] && launch=(accelerate launch --config_file recipes/accelerate/single_gpu.yaml)
+
+step "1. Draw the toy world in PSG's official layout" \
+    python data_prep/toyworld.py --output "$out/toyworld" --train $train --test $test
+step "2. Convert it to chat data" \
+    python data_prep/to_toon.py --dataset psg --root "$out/toyworld" --output "$out/data" --resize keep --prompt short
+step "3. Build a tiny vision-language model with random weights" \
+    python -m sgrl.tiny --output "$out/base"
+step "4. Supervised fine-tuning" \
+    "${launch[@]}" recipes/sft_psg.py --config recipes/configs/toy/sft.yaml \
+    --model_name_or_path "$out/base" --dataset "$out/data" --output_dir "$out/sft" "${sft[@]}"
+step "5. GRPO with the graph rewards; vLLM writes the rollouts in the trainer's process" \
+    "${launch[@]}" recipes/grpo_psg.py --config recipes/configs/toy/grpo.yaml \
+    --model_name_or_path "$out/sft" --dataset "$out/data" --output_dir "$out/grpo" "${grpo[@]}"
+runs=()
+for model in base sft grpo; do
+    step "6. Evaluate $model on held-out scenes" \
+        python recipes/evaluate.py --model "$out/$model" --dataset "$out/data" --split test --output "$out/eval/$model" \
+        --max-new-tokens 80
+    runs+=(--run "$model=$out/eval/$model")
+done
+step "7. The page" \
+    python -m sgrl.report "${runs[@]}" --dataset "$out/data" --curve "$out/sft" --curve "$out/grpo" \
+    --output "$out/report.html"
+printf '\nDone in %d min %d s. Open %s in a browser.\n' $((SECONDS / 60)) $((SECONDS % 60)) "$out/report.html"
