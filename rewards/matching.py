@@ -1,7 +1,7 @@
 """Which predicted object is which reference object, and how many relations are right.
 
-Everything here works on one reference and all predictions made for it, because a group of completions in GRPO shares its
-reference: one broadcast computes the geometry of the whole group.
+Everything here works on one reference and all predictions made for it, because a group of completions in GRPO shares
+its reference: one broadcast computes the geometry of the whole group.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ SCENEGRAPHVLM = Preset(
 SCENEGRAPHVLM_RECALL = Preset(
     "recall-only", {"format": 0.5, "object_class": 1.5, "object_box": 1.5, "relation_recall": 3.0}
 )
-"""The same without precision, F1 and penalties: the baseline that the paper's section 4 argues against. At most 6.5."""
+"""The same without precision, F1 and penalties: what the paper's precision terms are compared with. At most 6.5."""
 
 R1_SGG = Preset(
     "r1-sgg",

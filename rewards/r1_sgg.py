@@ -7,13 +7,14 @@ assignment:
     object_box          sum of (2 IoU + 5 exp(-L1)) / 7 / N, whatever the labels
     soft_recall         sum of s(subject) s(object) s(predicate) / g through the assignment; where several predicates
                         are predicted for one pair of objects, the last one counts
-    hard_recall         reference relations of which a prediction has equal labels and both boxes at IoU >= threshold / g
+    hard_recall         reference relations that a prediction equals, with both boxes at IoU >= threshold, / g
     hard_recall_relax   the best s(subject) s(object) s(predicate) of predictions with both boxes near enough, / g
 
 Unlike SceneGraphVLM's, these terms score a readable graph whose format is wrong. Departures from the published code:
-labels are compared with `_` and `-` as blanks on both sides (published: on one), a relation that names an unknown object
-counts for nothing (published: it may void the sample), boxes of NaN or infinite numbers make the text unreadable
-(published: they pass every IoU test), the format reward works (published: 0 for every graph with an object).
+labels are compared with `_` and `-` as blanks on both sides (published: on one), a relation that names an unknown
+object counts for nothing (published: it may void the sample), boxes of NaN or infinite numbers make the text
+unreadable (published: they pass every IoU test), the format reward works (published: 0 for every graph with an
+object), and an answer inside <think> is no answer.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def _normalised(graph: ParsedGraph) -> ParsedGraph:
 def read(text: str, codec: Codec, settings: Settings) -> Reading:
     """What a completion says.
 
-    For the codec `json` the reading is R1-SGG's own, which does not ask for the format; for others it is the strict one.
+    For the codec `json` the reading is R1-SGG's own, which does not ask for the format; for others the strict one.
 
     Raises:
         FormatError: there is no readable graph.

@@ -11,7 +11,7 @@ from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
 from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
-from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
+from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 
 LARGEST_BROADCAST = 1 << 18
 """Pairs of boxes compared at once, so that memory does not grow with the group."""
@@ -155,9 +155,8 @@ class GraphScorer:
                     f"{self.settings.width} x {self.settings.height}; use graph.resized(...)"
                 )
             solution = self.codec.encode(solution)
-        text = text_of(solution)
         try:
-            graph = self.codec.parse(text, self.settings.width, self.settings.height, tags=answer.OPEN in text)
+            graph = self.codec.parse(text_of(solution), self.settings.width, self.settings.height, tags=None)
         except FormatError as error:
             raise FormatError(f"malformed reference: {error.reason}", error.line) from None
         return r1_sgg.reference(graph) if self.preset.family == "r1-sgg" else Reference(graph)

@@ -18,8 +18,8 @@ def get_similarity(similarity: Callable | Table | tuple[Sequence[str], np.ndarra
 
     Args:
         similarity: None or "exact"; a mapping {(a, b): value}, read in both directions; a pair (words, matrix) with a
-            square matrix; or a function of two labels. In tables a pair that is not listed is 1 if equal, else 0. Labels
-            arrive as the terms compare them: lower-cased, in R1-SGG also with blanks for `_` and `-`.
+            square matrix; or a function of two labels. In tables a pair that is not listed is 1 if equal, else 0.
+            Labels arrive as the terms compare them: lower-cased, in R1-SGG also with blanks for `_` and `-`.
 
     Raises:
         SgrlError: something else, or a matrix that does not fit its words.
@@ -36,7 +36,8 @@ def get_similarity(similarity: Callable | Table | tuple[Sequence[str], np.ndarra
     if callable(similarity):
         return CachedSimilarity(similarity)
     raise SgrlError(
-        f'similarity must be "exact", a mapping, a pair (words, matrix) or a function, found {type(similarity).__name__}'
+        'similarity: expected "exact", a mapping, a pair (words, matrix) or a function, '
+        f"found {type(similarity).__name__}"
     )
 
 

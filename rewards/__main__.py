@@ -1,0 +1,141 @@
+"""`python -m rewards validate DATASET`: does every reference score the maximum, and an empty answer the minimum?
+
+A data set whose references are malformed, or whose SFT answers are not what the reward asks for, teaches the wrong
+thing without any error. Run this once after data_prep/to_toon.py, before training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rewards.presets import PRESETS, Preset, get_preset
+from rewards.scorer import GraphScorer, text_of
+from sgrl.errors import SgrlError
+from sgrl.text import FormatError, answer, detect_codec
+
+TOLERANCE = 1e-9
+
+
+@dataclass
+class Report:
+    """What `validate` found.
+
+    Attributes:
+        rows, without_relations: how many references, and how many of them have no relation.
+        failures: how many rows failed, by kind. examples: (row, kind, explanation) of the first ones.
+    """
+
+    rows: int = 0
+    without_relations: int = 0
+    failures: Counter = field(default_factory=Counter)
+    examples: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def fail(self, row: str, kind: str, explanation: str, keep: int) -> None:
+        self.failures[kind] += 1
+        if len(self.examples) < keep:
+            self.examples.append((row, kind, explanation))
+
+
+def read_rows(path: str) -> Iterator[dict]:
+    """The text columns of a data set, row by row, with `row`: where the row is. Needs pyarrow (with `datasets`)."""
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise SgrlError("reading Parquet needs pyarrow: pip install 'sgrl[data]'") from None
+    from sgrl.data import files
+
+    for file in files(path):
+        try:
+            parquet = pyarrow.parquet.ParquetFile(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise SgrlError(f"{file} is not a readable Parquet file: {error}; convert or copy it again") from None
+        found = parquet.schema_arrow.names
+        missing = [name for name in ("solution", "width", "height") if name not in found]
+        if missing:
+            raise SgrlError(f"{file} has no column {', '.join(missing)}; it has {', '.join(found)}")
+        columns = [name for name in ("solution", "width", "height", "completion", "image_id") if name in found]
+        number = 0
+        for batch in parquet.iter_batches(batch_size=1024, columns=columns):
+            for row in batch.to_pylist():
+                name = f"{file.name}, row {number}"
+                yield row | {"row": name if row.get("image_id") is None else f"{name} ({row['image_id']})"}
+                number += 1
+
+
+def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
+    """Scores each reference as an answer, the row's `completion` if there is one, and the empty answer.
+
+    rows: dicts with solution, width, height, row (a name), perhaps completion. keep: how many failures to describe.
+    """
+    report = Report()
+    scorers: dict[tuple, GraphScorer] = {}
+    for row in rows:
+        report.rows += 1
+        try:
+            solution = row["solution"]
+            key = (detect_codec(solution), row["width"], row["height"])
+            scorer = scorers.get(key) or scorers.setdefault(key, GraphScorer(*key, preset=preset))
+            reference = scorer.reference(solution)
+        except SgrlError as error:
+            kind = "malformed reference" if isinstance(error, FormatError) else "unusable row"
+            report.fail(row["row"], kind, str(error).removeprefix("malformed reference: "), keep)
+            continue
+        report.without_relations += not reference.relations
+        answers = {"reference below the maximum": as_answer(solution, preset), "empty answer scores": ""}
+        if row.get("completion") is not None:
+            answers["SFT answer below the maximum"] = row["completion"]
+        best = preset.maximum(relations=bool(reference.relations))
+        for kind, text in answers.items():
+            score = scorer(text, reference)
+            total, wanted = preset.total(score), 0.0 if text == "" else best
+            if abs(total - wanted) > TOLERANCE:
+                why = score.reason or ", ".join(f"{name} {score.terms[name]:.3f}" for name in preset.weights)
+                report.fail(row["row"], kind, f"{total:.4f} instead of {wanted:.4f}: {why}", keep)
+    return report
+
+
+def as_answer(solution, preset: Preset) -> str:
+    """The completion that a model should write: the reference in answer tags, for R1-SGG behind a thought."""
+    text = text_of(solution)
+    text = text if answer.OPEN in text else answer.wrap(text)
+    return f"<think>\n</think>\n{text}" if preset.family == "r1-sgg" else text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m rewards", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("validate", help="score every reference of a data set against itself")
+    command.add_argument("dataset", help="folder or file of Parquet with the columns solution, width, height")
+    command.add_argument("--preset", default="full", help=f"reward set: {', '.join(PRESETS)} (default: full)")
+    command.add_argument("--show", type=int, default=20, metavar="N", help="failures to print in full (default: 20)")
+    options = parser.parse_args(arguments)
+    try:
+        preset = get_preset(options.preset)
+        report = validate(read_rows(options.dataset), preset, options.show)
+    except SgrlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for row, kind, explanation in report.examples:
+        print(f"{row}: {kind}: {explanation}")
+    failed = report.failures.total()
+    if failed > len(report.examples):
+        print(f"... and {failed - len(report.examples)} more")
+    print(
+        f"{report.rows} references, {report.without_relations} of them without relations; preset {preset.name}: "
+        f"maximum {preset.maximum():g} ({preset.maximum(relations=False):g} without relations), empty answer 0"
+    )
+    for kind, count in report.failures.most_common():
+        print(f"FAILED  {kind}: {count}")
+    if not report.rows:
+        print("FAILED  the data set is empty")
+    elif not failed:
+        print("OK  every reference scores the maximum, every empty answer the minimum")
+    return 0 if report.rows and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The same rewards for ms-swift and verl. Neither is imported here.
+
+ms-swift, in a file given with `--external_plugins` (the data set has the columns solution, width and height):
+
+    from swift.rewards import orms  # swift.plugin in ms-swift 3
+    from rewards.adapters import ms_swift
+    orms.update(ms_swift("full"))   # then: --reward_funcs sg_format sg_object_class ... --reward_weights 0.5 1.5 ...
+
+verl, in its configuration (`extra_info` of each row has width and height):
+
+    custom_reward_function: {path: .../rewards/adapters.py, name: compute_score, reward_kwargs: {preset: full}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from rewards.presets import get_preset
+from rewards.scorer import GraphScorer
+from rewards.trl import Term, reward_functions
+from sgrl.errors import SgrlError
+from sgrl.text import detect_codec
+
+
+def ms_swift(preset="full", **options) -> dict[str, type]:
+    """The functions of a preset as ORM classes, named sg_<term>; each gives the unweighted term.
+
+    options: keywords of GraphScorer. The completions of a batch are scored once for all classes.
+    """
+    functions, _ = reward_functions(preset, **options)
+    return {f"sg_{function.__name__}": _orm_class(function) for function in functions}
+
+
+def _orm_class(function: Term) -> type:
+    class Reward:
+        def __init__(self, *args, **kwargs):
+            pass
+
+        def __call__(self, completions, solution, **columns) -> list[float]:
+            # ms-swift has no "not applicable": what cannot be scored is worth nothing
+            columns = {name: columns.get(name) for name in ("width", "height")}
+            return [value or 0.0 for value in function(completions, solution, **columns)]
+
+    Reward.__name__ = Reward.__qualname__ = f"sg_{function.__name__}"
+    return Reward
+
+
+def compute_score(
+    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping | None = None, preset="full", **options
+) -> dict[str, float]:
+    """verl's custom reward function: {"score": weighted total, and every term}.
+
+    Args:
+        solution_str: the completion. ground_truth: the reference text. data_source: not used.
+        extra_info: with width and height, the frame of the reference's boxes.
+        options: keywords of GraphScorer.
+
+    Raises:
+        SgrlError: no width and height, or (FormatError) the reference is malformed.
+    """
+    try:
+        size = int(extra_info["width"]), int(extra_info["height"])
+    except (KeyError, TypeError):
+        raise SgrlError(f"extra_info needs width and height, the frame of the boxes; found {extra_info!r}") from None
+    scorer = _scorer(detect_codec(ground_truth), *size, get_preset(preset).name, tuple(sorted(options.items())))
+    score = scorer(solution_str, ground_truth)
+    return {"score": scorer.preset.total(score)} | score.terms
+
+
+@lru_cache(maxsize=4096)
+def _scorer(codec: str, width: int, height: int, preset: str, options: tuple) -> GraphScorer:
+    return GraphScorer(codec, width, height, preset=preset, **dict(options))

@@ -1,0 +1,161 @@
+"""Precision, recall and F1 of objects and relations: the strict metric of SceneGraphVLM's evaluation.
+
+Unlike the reward, the metric reads a prediction leniently (a wrong count or a missing tag does not make a graph wrong)
+and matches objects by their boxes alone. With N reference objects and M predicted ones:
+
+* The Hungarian assignment of greatest total IoU pairs objects; pairs under the threshold are dropped. Pairs of equal
+  label are right: precision = right / M, recall = right / N.
+* A predicted relation is right if the assignment carries its subject and object to those of a reference relation with
+  an equal predicate, each reference relation counting once. Object labels play no part in it.
+* Labels are compared in lower case with `_` and `-` as blanks.
+* F1 is 0 where precision and recall are, sgg_score = (object F1 + relation F1) / 2, and what is reported is the mean
+  over samples. A prediction without a single object is a failure and counts as zero everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from rewards.matching import Reference, assign, label_similarity
+from rewards.r1_sgg import normalised
+from rewards.scorer import GraphScorer, text_of
+from sgrl.boxes import iou
+from sgrl.errors import SgrlError, suggest
+from sgrl.text import Codec, ParsedGraph, answer
+
+PROTOCOLS = ("default", "published")
+VALUES = (
+    "object_precision",
+    "object_recall",
+    "object_f1",
+    "relation_precision",
+    "relation_recall",
+    "relation_f1",
+    "sgg_score",
+)
+
+TIE = 1e-6
+"""What an equal label adds to the IoU of a pair, so that identical boxes are not paired arbitrarily."""
+
+_OBJECT_HEADER = re.compile(r"obj\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE)
+_RELATION_HEADER = {
+    False: re.compile(r"\n[ \t]*+rel\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
+    True: re.compile(r"\n[ \t]*+rel_pairs\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
+}
+
+
+class SceneGraphMetrics:
+    """Means over a stream of predictions; memory does not grow with their number.
+
+    Args:
+        codec, width, height: as in GraphScorer.
+        iou_threshold: least IoU of a pair, in [0, 1].
+        protocol: "default", or "published" to reproduce the numbers of the published evaluator: relations absent from
+            both graphs count as 0 instead of 1, and objects whose relation header is missing or misplaced are lost.
+
+    >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
+    >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
+    >>> metrics.add(f"<answer>\\n{graph}\\n</answer>", graph)["object_f1"]
+    1.0
+    >>> metrics.add("no graph", graph)["object_f1"]
+    0.0
+    >>> metrics.compute()["object_f1"], metrics.compute()["failure_rate"]
+    (0.5, 0.5)
+    """
+
+    def __init__(
+        self,
+        codec: str | Codec,
+        width: int,
+        height: int,
+        *,
+        iou_threshold: float = 0.5,
+        protocol: str = "default",
+    ):
+        if protocol not in PROTOCOLS:
+            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        self._scorer = GraphScorer(codec, width, height, iou_threshold=iou_threshold)
+        self.protocol = protocol
+        self.samples = 0
+        self.failures = 0
+        self._sums = dict.fromkeys(VALUES, 0.0)
+
+    def add(self, prediction, reference) -> dict[str, float]:
+        """Count one prediction (any text, or None) and return its own values.
+
+        Args:
+            reference: text of the reference graph, or a SceneGraph.
+
+        Returns: the values that `compute` averages, and failure (1.0 or 0.0) and matched_iou (mean IoU of the pairs
+            that reach the threshold, 0 without any).
+
+        Raises:
+            FormatError: the reference is malformed; the sample is not counted.
+        """
+        truth = self._scorer.reference(reference)
+        settings = self._scorer.settings
+        text = text_of(prediction)
+        graph, _ = self._scorer.codec.recover_parsed(text, settings.width, settings.height)
+        failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))
+        if failed:
+            values = dict.fromkeys(VALUES, 0.0) | {"failure": 1.0, "matched_iou": 0.0}
+        else:
+            values = self._compare(graph, truth) | {"failure": 0.0}
+        self.samples += 1
+        self.failures += failed
+        for name in VALUES:
+            self._sums[name] += values[name]
+        return values
+
+    def compute(self) -> dict[str, float]:
+        """Means over all samples so far, failures included, besides samples, failures and failure_rate.
+
+        All 0 before the first sample.
+        """
+        n = max(1, self.samples)
+        counted = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
+        return counted | {name: total / n for name, total in self._sums.items()}
+
+    def _both_headers(self, text: str) -> bool:
+        """Whether a relation header follows an object header in the answer that is read."""
+        body = answer.lenient(text, "obj[")
+        head = _OBJECT_HEADER.search(body)
+        return bool(head and _RELATION_HEADER[self._scorer.codec.grouped].search(body, head.end()))
+
+    def _compare(self, graph: ParsedGraph, truth: Reference) -> dict[str, float]:
+        labels = [normalised(label) for label in truth.labels]
+        truth_ids = Reference(ParsedGraph(labels, [], []))
+        equal = label_similarity([normalised(label) for label in graph.labels], truth_ids, None)
+        overlap = iou(np.array(graph.boxes), truth.boxes)
+        rows, columns = assign(-(overlap + TIE * equal))
+        kept = overlap[rows, columns] >= self._scorer.settings.iou_threshold
+        rows, columns = rows[kept], columns[kept]
+        right = int(equal[rows, columns].sum())
+        partner = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+
+        # nobody but -1 has no partner in the reference, so what the assignment cannot carry over never counts
+        predicted = Counter(
+            (partner.get(s, -1), normalised(predicate), partner.get(o, -1)) for s, predicate, o in graph.relations
+        )
+        wanted = Counter((s, normalised(predicate), o) for s, predicate, o in truth.relations)
+        right_relations = (predicted & wanted).total()
+
+        both_empty = 0.0 if self.protocol == "published" else 1.0
+        objects = _precision_recall_f1(right, len(graph.labels), len(labels), both_empty)
+        relations = _precision_recall_f1(right_relations, len(graph.relations), len(truth.relations), both_empty)
+        values = dict(zip(VALUES, (*objects, *relations, (objects[2] + relations[2]) / 2), strict=True))
+        values["matched_iou"] = float(overlap[rows, columns].mean()) if len(rows) else 0.0
+        return values
+
+
+def _precision_recall_f1(right: int, predicted: int, wanted: int, both_empty: float) -> tuple[float, float, float]:
+    if not predicted and not wanted:
+        return both_empty, both_empty, both_empty
+    return (
+        right / predicted if predicted else 0.0,
+        right / wanted if wanted else 0.0,
+        2.0 * right / (predicted + wanted),
+    )

@@ -1,0 +1,236 @@
+"""Reward functions for TRL's GRPOTrainer (and everything that calls rewards as TRL does).
+
+    trl grpo --reward_funcs rewards.trl.format rewards.trl.object_class rewards.trl.relation_f1 ...
+
+    from rewards.trl import reward_functions
+    functions, weights = reward_functions("full")
+    GRPOTrainer(..., reward_funcs=functions, args=GRPOConfig(reward_weights=weights, ...))
+
+Every function gives one unweighted term. The data set needs the columns `solution` (the reference text), `width` and
+`height`; the layout is recognised by the solution. Whichever function comes first in a batch scores it, for all of
+them, and logs its diagnostics as `sg/...`. A completion never raises; a malformed reference gives None, which TRL
+leaves out of the batch, and a warning (`python -m rewards validate DATASET` finds them before training).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from rewards.presets import FAMILIES, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
+from rewards.scorer import GraphScore, GraphScorer, text_of
+from sgrl.errors import SgrlError, suggest
+from sgrl.text import FormatError, detect_codec
+
+logger = logging.getLogger(__name__)
+
+
+class BatchScorer:
+    """Scores a batch once for all terms that ask for it.
+
+    Args:
+        family: of terms, "scenegraphvlm" or "r1-sgg".
+        options: keywords of GraphScorer, such as iou_threshold or similarity.
+    """
+
+    def __init__(self, family: str = SCENEGRAPHVLM.family, **options):
+        self.family = family
+        self.options = {"preset": Preset(family, {}, family)} | options
+        self._scorers: dict[tuple, GraphScorer] = {}
+        self._batch: tuple | None = None
+        self._scores: list[GraphScore | None] = []
+        self._served: set[str] = set()
+
+    def __getstate__(self) -> dict:
+        return {"family": self.family, "options": self.options}
+
+    def __setstate__(self, state: dict):
+        options = {name: value for name, value in state["options"].items() if name != "preset"}
+        self.__init__(state["family"], **options)
+
+    def for_term(
+        self, term: str, completions: Sequence, solutions: Sequence, sizes: Sequence, log_metric=None, log_extra=None
+    ) -> list[GraphScore | None]:
+        """Scores of a batch: those at hand if this is the batch of the last call, which this term has not had yet."""
+        batch = ([text_of(completion) for completion in completions], list(solutions), list(sizes))
+        if term in self._served or batch != self._batch:
+            self._scores = self.score(*batch)
+            self._batch, self._served = batch, set()
+            _log(self._scores, FAMILIES[self.family], log_metric, log_extra)
+        self._served.add(term)
+        return self._scores
+
+    def score(self, texts: Sequence, solutions: Sequence, sizes: Sequence[tuple]) -> list[GraphScore | None]:
+        """Scores for images of various sizes and layouts; None where the reference is malformed."""
+        if not len(texts) == len(solutions) == len(sizes):
+            raise SgrlError(f"{len(texts)} completions, but {len(solutions)} solutions and {len(sizes)} image sizes")
+        scores: list[GraphScore | None] = [None] * len(texts)
+        groups: dict = {}
+        for i, (solution, size) in enumerate(zip(solutions, sizes, strict=True)):
+            groups.setdefault((text_of(solution), size), []).append(i)
+        for (solution, size), indices in groups.items():
+            try:
+                scorer = self._scorer(detect_codec(solution), *size)
+                reference = scorer.reference(solution)
+            except FormatError as error:
+                logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
+                continue
+            group = scorer.many([texts[i] for i in indices], [reference] * len(indices))
+            for i, score in zip(indices, group, strict=True):
+                scores[i] = score
+        return scores
+
+    def _scorer(self, codec: str, width: int, height: int) -> GraphScorer:
+        key = (codec, width, height)
+        if key not in self._scorers:
+            if len(self._scorers) > 4096:
+                self._scorers.clear()
+            self._scorers[key] = GraphScorer(codec, width, height, **self.options)
+        return self._scorers[key]
+
+
+def _log(scores: Sequence[GraphScore | None], terms: Sequence[str], log_metric, log_extra) -> None:
+    """Diagnostics as metrics, every term as a column of the completions table."""
+    known = [score for score in scores if score is not None]
+    if log_metric is not None:
+        log_metric("sg/malformed_references", (len(scores) - len(known)) / max(1, len(scores)))
+        if known:
+            log_metric("sg/valid", sum(score.valid for score in known) / len(known))
+            for name in known[0].diagnostics:
+                log_metric(f"sg/{name}", sum(score.diagnostics[name] for score in known) / len(known))
+    if log_extra is not None:
+        log_extra("sg/reason", [score and score.reason for score in scores])
+        for term in terms:
+            log_extra(f"sg/{term}", [score and score.terms[term] for score in scores])
+
+
+class Term:
+    """One reward term as TRL wants it: a picklable callable with a name.
+
+    Args:
+        term: of the scorer's family.
+        scorer: shared by all terms of one reward set.
+        name: what TRL logs; by default the term.
+    """
+
+    def __init__(self, term: str, scorer: BatchScorer, name: str | None = None):
+        check_term(term, scorer.family)
+        self.term = term
+        self.scorer = scorer
+        self.__name__ = name or term
+
+    def __repr__(self) -> str:
+        return f"<reward {self.__name__}>"
+
+    def __reduce__(self):
+        if FUNCTIONS.get(self.__name__) is self:
+            return get_function, (self.__name__,)
+        return type(self), (self.term, self.scorer, self.__name__)
+
+    def __call__(
+        self,
+        completions: Sequence,
+        solution: Sequence,
+        *,
+        width: Sequence[int] | int | None = None,
+        height: Sequence[int] | int | None = None,
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list], None] | None = None,
+        **columns,
+    ) -> list[float | None]:
+        """The term of each completion; None where the reference is malformed.
+
+        Args:
+            completions: texts, or lists of chat messages of which the first counts.
+            solution: references, one per completion.
+            width, height: frame of the boxes in the references, one per completion or one for all.
+            log_metric, log_extra: given by TRL; called once a batch.
+
+        Raises:
+            SgrlError: no width and height, or lists of unequal length.
+        """
+        widths = _column("width", width, len(completions))
+        sizes = list(zip(widths, _column("height", height, len(completions)), strict=True))
+        scores = self.scorer.for_term(self.term, completions, solution, sizes, log_metric, log_extra)
+        return [None if score is None else score.terms[self.term] for score in scores]
+
+
+def _column(name: str, values, count: int) -> list[int]:
+    if values is None:
+        raise SgrlError(
+            f"the rewards need the column {name!r} (frame of the boxes in the solution), which the data set does not "
+            "have; data_prep/to_toon.py writes it"
+        )
+    values = [int(value) for value in values] if hasattr(values, "__len__") else [int(values)] * count
+    if len(values) != count:
+        raise SgrlError(f"{count} completions, but {len(values)} values in the column {name!r}")
+    return values
+
+
+_scenegraphvlm = BatchScorer(SCENEGRAPHVLM.family)
+_r1_sgg = BatchScorer(R1_SGG.family)
+
+format = Term("format", _scenegraphvlm)
+object_class = Term("object_class", _scenegraphvlm)
+object_box = Term("object_box", _scenegraphvlm)
+relation_recall = Term("relation_recall", _scenegraphvlm)
+relation_precision = Term("relation_precision", _scenegraphvlm)
+relation_f1 = Term("relation_f1", _scenegraphvlm)
+object_hallucination = Term("object_hallucination", _scenegraphvlm)
+relation_hallucination = Term("relation_hallucination", _scenegraphvlm)
+
+r1_format = Term("format", _r1_sgg, "r1_format")
+r1_object_class = Term("object_class", _r1_sgg, "r1_object_class")
+r1_object_box = Term("object_box", _r1_sgg, "r1_object_box")
+hard_recall = Term("hard_recall", _r1_sgg)
+hard_recall_relax = Term("hard_recall_relax", _r1_sgg)
+soft_recall = Term("soft_recall", _r1_sgg)
+
+FUNCTIONS: dict[str, Term] = {
+    function.__name__: function
+    for function in (
+        format,
+        object_class,
+        object_box,
+        relation_recall,
+        relation_precision,
+        relation_f1,
+        object_hallucination,
+        relation_hallucination,
+        r1_format,
+        r1_object_class,
+        r1_object_box,
+        hard_recall,
+        hard_recall_relax,
+        soft_recall,
+    )
+}
+"""All functions by name; each is also an attribute of this module."""
+
+
+def get_function(name: str) -> Term:
+    """The function called `name`. Raises SgrlError with the nearest name for an unknown one."""
+    if name not in FUNCTIONS:
+        raise SgrlError(f"unknown reward function {name!r}{suggest(name, FUNCTIONS)}")
+    return FUNCTIONS[name]
+
+
+def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[list[Term], list[float]]:
+    """A preset as `reward_funcs` and `reward_weights` of TRL.
+
+    Args:
+        preset: or its name; see get_preset.
+        options: keywords of GraphScorer, for example `iou_threshold=0.6` or `similarity=table`.
+
+    >>> functions, weights = reward_functions("recall-only")
+    >>> [function.__name__ for function in functions], weights
+    (['format', 'object_class', 'object_box', 'relation_recall'], [0.5, 1.5, 1.5, 3.0])
+    """
+    preset = get_preset(preset)
+    weights = [float(weight) for weight in preset.weights.values()]
+    functions = {(function.scorer.family, function.term): function for function in FUNCTIONS.values()}
+    chosen = [functions[preset.family, term] for term in preset.weights]
+    if options:
+        scorer = BatchScorer(preset.family, **options)
+        chosen = [Term(function.term, scorer, function.__name__) for function in chosen]
+    return chosen, weights
