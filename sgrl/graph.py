@@ -96,8 +96,8 @@ class SceneGraph:
                 index = getattr(relation, end)
                 if not (isinstance(index, int | np.integer) and 0 <= index < n):
                     raise GraphError(
-                        f"relation {i} ({relation.predicate!r}): {end} must be the position of one of the {n} objects, "
-                        f"found {index!r}"
+                        f"relation {i} ({relation.predicate!r}): {end} must be the position of one of the "
+                        f"{n} objects, found {index!r}"
                     )
 
     @property
