@@ -162,6 +162,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     """
     import pyarrow
     from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
     paths = files(path, split)
     read_metadata(path)
@@ -170,7 +171,11 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
             _check(file)
         except (pyarrow.ArrowException, OSError) as error:
             raise SgrlError(f"{file} is damaged ({_first_line(error)}); convert or copy it again") from None
-    return load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
+    try:
+        return load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
+    except DatasetGenerationError as error:  # what the check leaves out: the pages of the images
+        cause = _first_line(error.__cause__ or error)
+        raise SgrlError(f"a file of {path}, split {split}, is damaged ({cause}); convert or copy it again") from error
 
 
 def _check(file: Path) -> None:

@@ -44,13 +44,13 @@ _RULES = {
     "toon-lean": (
         "- obj[N] announces N objects, one per row: name, and the box as left, top, right and bottom edge. Objects "
         "are counted from 1 in the order of the rows.\n"
-        "- rel[M] announces M relations, one per row: number of the subject, predicate, number of the object, in the "
-        "order that the header gives. Without relations write rel[0] and no rows."
+        "- rel[M] announces M relations, one per row: predicate, number of the subject, number of the object. Without "
+        "relations write rel[0] and no rows."
     ),
     "toon-pairs": (
         f"{_TOON_OBJECTS}\n"
-        "- rel_pairs[M] announces M rows, one per pair: id of the subject, its attention, spatial and contacting "
-        "labels, id of the object. Labels of one cell are joined by |; a cell may be empty, but not all three."
+        "- rel_pairs[M] announces M rows, one per pair: id of the person, then at most 1 attention, 5 spatial and 4 "
+        "contacting labels, id of the object. Labels of one cell are joined by |; not all three cells may be empty."
     ),
     "json": (
         '- "objects" holds one entry per object: "id" is the name, a dot and a number that tells objects of one name '
