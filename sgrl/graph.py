@@ -163,5 +163,6 @@ class SceneGraph:
             elif key in relations:
                 report["duplicate_relations"] += 1
             else:
-                relations[key] = replace(r, subject=subject, object=target)
+                same = subject == r.subject and target == r.object
+                relations[key] = r if same else replace(r, subject=subject, object=target)
         return SceneGraph(tuple(objects), tuple(relations.values()), self.width, self.height), report
