@@ -89,9 +89,8 @@ class _Shard:
         # Prompts repeat: a dictionary stores each once per row group. JPEG bytes do not compress further.
         leaves = _leaf_paths(schema)
         compression = {leaf: "NONE" if leaf.startswith("image.") else "ZSTD" for leaf in leaves}
-        dictionary = [
-            leaf for leaf in leaves if leaf.startswith(("prompt.", "dataset", "completion.")) or leaf == "width"
-        ]
+        repeated = ("prompt.", "completion.list.element.role", "dataset", "width", "height")
+        dictionary = [leaf for leaf in leaves if leaf.startswith(repeated)]
         self.path = path
         self.schema = schema
         self.rows = 0
