@@ -55,8 +55,8 @@ def l1(a, b, width: float, height: float) -> np.ndarray:
 
 def scale(boxes, from_size: tuple[float, float], to_size: tuple[float, float]) -> np.ndarray:
     """Boxes (N, 4) of an image of `from_size` (width, height) in the coordinates of the same image at `to_size`."""
-    sx, sy = to_size[0] / from_size[0], to_size[1] / from_size[1]
-    return _rows(boxes) * np.array([sx, sy, sx, sy])
+    # multiplying first keeps whole numbers whole: 640 of 640 pixels is 1000 of 1000
+    return _rows(boxes) * np.array([*to_size, *to_size]) / np.array([*from_size, *from_size])
 
 
 def to_norm1000(boxes, width: float, height: float) -> np.ndarray:

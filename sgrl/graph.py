@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sgrl.boxes import scale
 from sgrl.errors import SgrlError
 
 Box = tuple[float, float, float, float]
@@ -107,8 +108,8 @@ class SceneGraph:
 
     def resized(self, width: int, height: int) -> SceneGraph:
         """The same graph for the image scaled to `width` x `height`."""
-        sx, sy = width / self.width, height / self.height
-        objects = [replace(o, box=(o.box[0] * sx, o.box[1] * sy, o.box[2] * sx, o.box[3] * sy)) for o in self.objects]
+        boxes = scale(self.boxes, (self.width, self.height), (width, height)).tolist()
+        objects = [replace(o, box=box) for o, box in zip(self.objects, boxes, strict=True)]
         return SceneGraph(tuple(objects), self.relations, width, height)
 
     def cleaned(self) -> tuple[SceneGraph, dict[str, int]]:

@@ -106,8 +106,15 @@ def lenient(text: str, mark: str) -> str:
     return text
 
 
+def after_thinking(text: str) -> str:
+    """The text behind a leading, closed `<think>` block."""
+    if text.lstrip().startswith("<think>"):
+        return text.partition(_THINK_END)[2] or text
+    return text
+
+
 def first_closed(text: str) -> tuple[str, bool]:
-    """The first closed answer anywhere and True, or the whole text and False: where the published diagnostics look."""
+    """The first closed answer and True, or the whole text and False."""
     start = text.find(OPEN)
     end = text.find(CLOSE, start) if start >= 0 else -1
     return (text[start + len(OPEN) : end], True) if end >= 0 else (text, False)

@@ -39,7 +39,7 @@ class Json(Codec):
     def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
         """As `Codec.parse`. `<answer>` needs no newline; one code fence may stand around the JSON; a graph may
         be empty; labels may have any spelling."""
-        objects, relations = read_document(_unfenced(answer.body(require_text(text), tags, newline=False)))
+        objects, relations = _document(_unfenced(answer.body(require_text(text), tags, newline=False)))
         if len(objects) > MAX_OBJECTS or len(relations) > MAX_RELATIONS:
             raise FormatError(
                 f"{len(objects)} objects and {len(relations)} relations; at most {MAX_OBJECTS} and {MAX_RELATIONS} "
@@ -69,7 +69,7 @@ class Json(Codec):
         the whole text, without code fences and the word "json". Ids match in any case, with `_` and `-` as blanks.
         Corners stay as written. Of several objects with one id, relations mean the last."""
         issues: list[str] = []
-        document = _load(find_answer(as_text(text)), issues)
+        document = _load(_find_answer(as_text(text)), issues)
         labels: list[str] = []
         boxes: list[tuple[float, float, float, float]] = []
         positions: dict[str, int] = {}
@@ -109,7 +109,7 @@ class Json(Codec):
             "num_objects": float(len(parsed.labels)),
             "num_relations": float(valid),
             "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
-            "has_answer_tags": float(answer.first_closed(text)[1]),
+            "has_answer_tags": float(answer.first_closed(answer.after_thinking(text))[1]),
         }
 
 
@@ -122,7 +122,7 @@ def class_of(name: str) -> str:
     return name.rpartition(".")[0] if "." in name else name
 
 
-def read_document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, str]]]:
+def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, str]]]:
     """The structure that R1-SGG's format reward asks for: objects (id, box) and relationships (ids as written).
 
     Raises:
@@ -192,9 +192,10 @@ def _relation(item: Any) -> tuple[str, str, str]:
     return values
 
 
-def find_answer(text: str) -> str:
-    """What R1-SGG takes for the answer of any text: the first closed answer, or what follows the first `<answer>`, or
-    everything; without code fences and the word "json", wherever it stands."""
+def _find_answer(text: str) -> str:
+    """What R1-SGG takes for the answer: the first closed answer (after any reasoning), or what follows the first
+    `<answer>`, or everything; without code fences and the word "json", wherever it stands."""
+    text = answer.after_thinking(text)
     body, closed = answer.first_closed(text)
     if not closed:
         body = text.partition(answer.OPEN)[2] or text
