@@ -19,41 +19,68 @@ from sgrl.text.parsed import ParsedGraph
 Similarity = Callable[[str, str], float]
 
 
+def in_order(graph: ParsedGraph) -> tuple[ParsedGraph, list[int]]:
+    """The graph with its objects sorted by box and label, and the new position of each old one (-1 stays -1).
+
+    Of several assignments of equal cost, the solver takes one that depends on the order of rows and columns. Sorted,
+    they are the same for the same objects, and so is every score.
+    """
+    labels, boxes, relations = graph
+    keys = list(zip(boxes, labels, strict=True))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    rank = [-1] * (len(keys) + 1)
+    for new, old in enumerate(order):
+        rank[old] = new
+    return (
+        ParsedGraph(
+            [labels[old] for old in order],
+            [boxes[old] for old in order],
+            [(rank[subject], predicate, rank[target]) for subject, predicate, target in relations],
+        ),
+        rank,
+    )
+
+
 class Reference:
     """A reference graph, prepared once for all predictions that are compared with it.
 
     Attributes:
-        labels, relations: as in ParsedGraph.
+        labels, relations: as in ParsedGraph, the objects in order (see in_order).
         boxes: (N, 4) float64.
     """
 
-    __slots__ = ("labels", "boxes", "relations", "label_ids", "_by_triplet")
+    __slots__ = ("labels", "boxes", "relations", "ids", "_id_of", "_by_triplet")
 
     def __init__(self, graph: ParsedGraph):
-        self.labels, _, self.relations = graph
-        self.boxes = np.array(graph.boxes, dtype=np.float64).reshape(-1, 4)
-        self.label_ids: dict[str, int] = {}
+        (self.labels, boxes, self.relations), _ = in_order(graph)
+        self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        self._id_of: dict[str, int] = {}
         for label in self.labels:
-            self.label_ids.setdefault(label, len(self.label_ids))
+            self._id_of.setdefault(label, len(self._id_of))
+        self.ids = self.label_ids(self.labels)
         self._by_triplet: dict[tuple[str, str, str], list[tuple[int, int, int]]] = {}
         for i, (subject, predicate, target) in enumerate(self.relations):
             triplet = (self.labels[subject], predicate, self.labels[target])
             self._by_triplet.setdefault(triplet, []).append((i, subject, target))
 
-    def candidates(self, graph: ParsedGraph, near: set[int], first_row: int = 0) -> list[list[int]]:
+    def label_ids(self, labels: Sequence[str]) -> np.ndarray:
+        """A number for each label; -1 for all that the reference does not have. Compare with `ids`."""
+        number = self._id_of.get
+        return np.array([number(label, -1) for label in labels], dtype=np.int64)
+
+    def candidates(self, graph: ParsedGraph, offsets: Sequence[int], near: set[int]) -> list[list[int]]:
         """For each predicted relation that could be right: the reference relations that it could be.
 
         A predicted relation may stand for a reference relation of equal predicate and equal classes whose subject and
-        object both lie near enough. `near` holds (first_row + predicted object) * N + reference object of near pairs.
+        object both lie near enough: `near` holds offsets[predicted object] + reference object of near pairs.
         """
-        n = len(self.labels)
         labels = graph.labels
         triplets = self._by_triplet
         found = []
         for subject, predicate, target in graph.relations:
             same = triplets.get((labels[subject], predicate, labels[target]))
             if same is not None:
-                s, t = (first_row + subject) * n, (first_row + target) * n
+                s, t = offsets[subject], offsets[target]
                 near_same = [i for i, rs, rt in same if s + rs in near and t + rt in near]
                 if near_same:
                     found.append(near_same)
@@ -122,13 +149,8 @@ def geometry(predicted: np.ndarray, reference: np.ndarray, width: float, height:
     return Geometry(iou, giou, distance[0] + distance[1])
 
 
-def label_similarity(predicted: Sequence[str], reference: Reference, similarity: Similarity | None) -> np.ndarray:
-    """(P, N) similarity of labels: 1.0 or 0.0 for equal or different ones, or what `similarity` says."""
-    if similarity is None:
-        ids = reference.label_ids
-        a = np.array([ids.get(label, -1) for label in predicted])
-        b = np.array([ids[label] for label in reference.labels])
-        return (a[:, None] == b[None, :]).astype(np.float64)
+def label_similarity(predicted: Sequence[str], reference: Reference, similarity: Similarity) -> np.ndarray:
+    """(P, N) similarities of labels."""
     columns = {label: [similarity(label, other) for other in reference.labels] for label in set(predicted)}
     return np.array([columns[label] for label in predicted], dtype=np.float64).reshape(-1, len(reference.labels))
 

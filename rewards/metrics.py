@@ -19,7 +19,7 @@ from collections import Counter
 
 import numpy as np
 
-from rewards.matching import Reference, assign, label_similarity
+from rewards.matching import Reference, assign, in_order
 from rewards.r1_sgg import normalised
 from rewards.scorer import GraphScorer, text_of
 from sgrl.boxes import iou
@@ -126,9 +126,9 @@ class SceneGraphMetrics:
         return bool(head and _RELATION_HEADER[self._scorer.codec.grouped].search(body, head.end()))
 
     def _compare(self, graph: ParsedGraph, truth: Reference) -> dict[str, float]:
+        graph, _ = in_order(graph)
         labels = [normalised(label) for label in truth.labels]
-        truth_ids = Reference(ParsedGraph(labels, [], []))
-        equal = label_similarity([normalised(label) for label in graph.labels], truth_ids, None)
+        equal = np.array([[normalised(label) == other for other in labels] for label in graph.labels])
         overlap = iou(np.array(graph.boxes), truth.boxes)
         rows, columns = assign(-(overlap + TIE * equal))
         kept = overlap[rows, columns] >= self._scorer.settings.iou_threshold

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards.matching import Reference, Similarity, assign, geometry, label_similarity
+from rewards.matching import Reference, Similarity, assign, geometry, in_order, label_similarity
 from rewards.terms import COUNTS, Settings
 from sgrl.text import answer
 from sgrl.text.codec import Codec
@@ -157,7 +157,7 @@ def _is_box(box: object) -> bool:
 
 def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[str, float], dict[str, int]]:
     """Terms and counts of one readable prediction."""
-    labels, boxes, relations = reading.graph
+    (labels, boxes, relations), rank = in_order(reading.graph)
     n, g, m = len(truth.labels), len(truth.relations), len(labels)
     similarity = settings.similarity or _equal
     terms = dict.fromkeys(TERMS, 0.0)
@@ -168,7 +168,7 @@ def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[
     if n and m:
         pairs = geometry(np.array(boxes, dtype=np.float64), truth.boxes, settings.width, settings.height)
         if settings.task != "cls":
-            similar = label_similarity(labels, truth, settings.similarity)
+            similar = label_similarity(labels, truth, similarity)
             label_weight, giou_weight, l1_weight = settings.matching_weights
             cost = label_weight * (1.0 - similar) + giou_weight * (1.0 - pairs.giou) + l1_weight * pairs.l1
             rows, columns = assign(cost)
@@ -180,9 +180,12 @@ def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[
             matched, grounded = int(equal.sum()), int((equal & (iou >= settings.iou_threshold)).sum())
         if settings.task == "sgg" and g:
             prediction = dict(zip(columns.tolist(), rows.tolist(), strict=True))
-            terms["soft_recall"] = _soft_recall(reading, truth, prediction, similarity)
+            named = {rank[i]: rank[last] for i, last in enumerate(reading.same_id)}
+            terms["soft_recall"] = _soft_recall(labels, relations, named, truth, prediction, similarity)
         if settings.task != "det" and relations and g:
-            hits, relaxed = _hard_recalls(reading, truth, pairs.iou >= settings.relation_iou_threshold, similarity)
+            hits, relaxed = _hard_recalls(
+                labels, relations, truth, pairs.iou >= settings.relation_iou_threshold, similarity
+            )
             terms["hard_recall"], terms["hard_recall_relax"] = hits / g, relaxed / g
     counts = (m, n, matched, grounded, len(reading.triplets), g, hits)
     return terms, dict(zip(COUNTS, counts, strict=True))
@@ -192,15 +195,14 @@ def _equal(a: str, b: str) -> float:
     return 1.0 if a == b else 0.0
 
 
-def _soft_recall(reading: Reading, truth: Reference, prediction: dict[int, int], similarity: Similarity) -> float:
-    """`prediction`: reference object -> predicted object."""
-    labels, _, relations = reading.graph
+def _soft_recall(labels, relations, named: dict[int, int], truth: Reference, prediction, similarity) -> float:
+    """`named`: predicted object -> the one that its id means; `prediction`: reference object -> predicted object."""
     said = {(subject, target): predicate for subject, predicate, target in relations}
     total = 0.0
     for subject, predicate, target in truth.relations:
         if subject in prediction and target in prediction:
             s, t = prediction[subject], prediction[target]
-            word = said.get((reading.same_id[s], reading.same_id[t]))
+            word = said.get((named[s], named[t]))
             if word is not None:
                 total += (
                     similarity(labels[s], truth.labels[subject])
@@ -210,9 +212,8 @@ def _soft_recall(reading: Reading, truth: Reference, prediction: dict[int, int],
     return total / len(truth.relations)
 
 
-def _hard_recalls(reading: Reading, truth: Reference, near: np.ndarray, similarity: Similarity) -> tuple[int, float]:
+def _hard_recalls(labels, relations, truth: Reference, near: np.ndarray, similarity) -> tuple[int, float]:
     """Reference relations found exactly, and the sum of the best similarities. `near` (P, N): boxes that overlap."""
-    labels, _, relations = reading.graph
     subjects, targets = [r[0] for r in relations], [r[2] for r in relations]
     hits, relaxed = 0, 0.0
     for subject, predicate, target in truth.relations:

@@ -63,31 +63,39 @@ def score_group(
     reference: Reference, graphs: Sequence[ParsedGraph], settings: Settings
 ) -> list[tuple[dict[str, float], dict[str, int]]]:
     """Terms and counts of valid predictions that share one reference."""
+    n, g = len(reference.labels), len(reference.relations)
     sizes = [len(graph.labels) for graph in graphs]
     ends = np.cumsum(sizes).tolist()
+    owner = np.repeat(np.arange(len(graphs)), sizes)
     labels = [label for graph in graphs for label in graph.labels]
-    boxes = [graph.boxes for graph in graphs]
-    flat = np.fromiter(chain.from_iterable(chain.from_iterable(boxes)), dtype=np.float64, count=4 * ends[-1])
-    pairs = geometry(flat.reshape(-1, 4), reference.boxes, settings.width, settings.height)
-    same = label_similarity(labels, reference, None)
+    ids = reference.label_ids(labels)
+    flat = chain.from_iterable(box for graph in graphs for box in graph.boxes)
+    boxes = np.fromiter(flat, dtype=np.float64, count=4 * ends[-1]).reshape(-1, 4)
+    # each graph's objects in order, for the reason given at matching.in_order
+    kind = ids if settings.similarity is None else np.unique(labels, return_inverse=True)[1]
+    order = np.lexsort((kind, boxes[:, 3], boxes[:, 2], boxes[:, 1], boxes[:, 0], owner))
+    row_of = np.empty_like(order)
+    row_of[order] = np.arange(len(order))
+    offsets = (row_of * n).tolist()
+
+    pairs = geometry(boxes[order], reference.boxes, settings.width, settings.height)
+    same = ids[order][:, None] == reference.ids[None, :]
     similar = same
     if settings.similarity is not None:
-        similar = np.clip(label_similarity(labels, reference, settings.similarity), 0.0, 1.0)
+        similar = label_similarity([labels[i] for i in order], reference, settings.similarity).clip(0.0, 1.0)
     label_weight, giou_weight, l1_weight = settings.matching_weights
     # label (1 - similarity) + giou (1 - GIoU) + l1 L1, less a constant
     cost = pairs.l1 * l1_weight
     cost -= pairs.giou * giou_weight
     cost -= similar * label_weight
 
-    rows, columns, owners = [], [], []
-    start = 0
-    for i, end in enumerate(ends):
-        row, column = assign(cost[start:end])
-        rows.append(row + start)
+    rows, columns = [], []
+    for size, end in zip(sizes, ends, strict=True):
+        row, column = assign(cost[end - size : end])
+        rows.append(row + (end - size))
         columns.append(column)
-        owners.append(np.full(len(row), i))
-        start = end
-    rows, columns, owners = np.concatenate(rows), np.concatenate(columns), np.concatenate(owners)
+    rows, columns = np.concatenate(rows), np.concatenate(columns)
+    owners = owner[rows]
     iou = pairs.iou[rows, columns]
     equal = same[rows, columns]
     quality = iou * giou_weight + np.exp(-pairs.l1[rows, columns]) * l1_weight
@@ -102,13 +110,12 @@ def score_group(
     grounded = per_graph(equal * (iou >= settings.iou_threshold))
     near: set[int] = set()
     if reference.relations:
-        near.update(np.flatnonzero((pairs.iou >= settings.relation_iou_threshold) & (same > 0)).tolist())
+        near.update(np.flatnonzero((pairs.iou >= settings.relation_iou_threshold) & same).tolist())
 
     scored = []
-    n, g = len(reference.labels), len(reference.relations)
     for i, graph in enumerate(graphs):
         m, p = sizes[i], len(graph.relations)
-        t = count_matches(reference.candidates(graph, near, ends[i] - m)) if g and p else 0
+        t = count_matches(reference.candidates(graph, offsets[ends[i] - m : ends[i]], near)) if near and p else 0
         larger = max(n, m)
         ungrounded = (m - grounded[i]) / m
         wrong = (p - t) / p if p else 0.0
