@@ -1,6 +1,8 @@
 """What the tests share."""
 
 import os
+import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,16 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("the known answers beside the checkout (../shared) are not here")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cpu_environment() -> dict[str, str]:
+    """For commands that are run as a user runs them: the interpreter of the tests first, one thread, a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",  # tests run side by side
+        "MASTER_PORT": str(port),
+    }

@@ -1,0 +1,80 @@
+"""Every command of the README runs, in its order; so does its Python, with the output that it shows."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# The commands as the README has them take minutes: the test only makes the numbers small.
+SMALLER = {
+    "data_prep/toyworld.py": {"--train": "48", "--test": "6"},
+    "recipes/sft_psg.py": {"--max_steps": "3", "--per_device_train_batch_size": "8", "--warmup_steps": "1"},
+    "recipes/grpo_psg.py": {"--max_steps": "2", "--per_device_train_batch_size": "16", "--warmup_steps": "1"},
+    "recipes/evaluate.py": {"--max-new-tokens": "80"},
+}
+
+
+def blocks(root: Path, language: str) -> list[str]:
+    """The fenced blocks of the README in one language; '' for those without."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (root / "README.md").read_text(), flags=re.M | re.S)
+
+
+def smaller(words: list[str]) -> list[str]:
+    for script, options in SMALLER.items():
+        if script in words:
+            for option, value in options.items():
+                if option in words:
+                    words[words.index(option) + 1] = value
+                else:
+                    words += [option, value]
+    return words
+
+
+def test_the_two_commands_exist_and_ci_runs_the_test_command(root):
+    commands = [block.strip() for block in blocks(root, "") if block.startswith("make ")]
+    assert commands == ["make demo", "make test"]
+    for command in commands:
+        dry = subprocess.run([*command.split(), "--dry-run"], cwd=root, capture_output=True, text=True)
+        assert dry.returncode == 0, dry.stderr
+    assert (
+        "recipes/demo.sh"
+        in subprocess.run(["make", "demo", "--dry-run"], cwd=root, capture_output=True, text=True).stdout
+    )
+    assert re.search(r"^make test$", (root / ".ci/run").read_text(), flags=re.M)
+
+
+def test_python_prints_what_the_readme_says(root):
+    (code,) = blocks(root, "python")
+    (output,) = blocks(root, "text")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == output
+
+
+@pytest.mark.slow
+def test_commands_run_in_their_order(root, tmp_path, cpu_environment):
+    commands = [block.strip() for block in blocks(root, "bash")]
+    assert len(commands) >= 8
+    for command in commands:
+        assert "\n" not in command, f"one command in a block: {command}"
+        words = smaller(shlex.split(command.replace("build/readme", str(tmp_path))))
+        done = subprocess.run(words, cwd=root, env=cpu_environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    page = (tmp_path / "report.html").read_text()
+    assert "<svg" in page and "http" not in re.findall(r'src="([^"]{0,8})', page)
+
+
+@pytest.mark.slow
+def test_quick_demo(root, tmp_path, cpu_environment):
+    """`make demo` with a handful of images: every step runs, and a second call finds everything done."""
+    command = ["recipes/demo.sh", str(tmp_path / "demo")]
+    environment = cpu_environment | {"QUICK": "1"}
+    for _ in range(2):
+        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    for name in ("base", "sft", "grpo"):
+        assert (tmp_path / "demo/eval" / name / "metrics.json").is_file()
+        assert name in done.stdout
+    assert (tmp_path / "demo/report.html").stat().st_size > 10_000
