@@ -47,12 +47,13 @@ class Reference:
     Attributes:
         labels, relations: as in ParsedGraph, the objects in order (see in_order).
         boxes: (N, 4) float64.
+        rank: position here of each object as written.
     """
 
-    __slots__ = ("labels", "boxes", "relations", "ids", "_id_of", "_by_triplet")
+    __slots__ = ("labels", "boxes", "relations", "rank", "ids", "_id_of", "_by_triplet")
 
     def __init__(self, graph: ParsedGraph):
-        (self.labels, boxes, self.relations), _ = in_order(graph)
+        (self.labels, boxes, self.relations), self.rank = in_order(graph)
         self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
         self._id_of: dict[str, int] = {}
         for label in self.labels:

@@ -51,7 +51,7 @@ class SceneGraphMetrics:
     """Means over a stream of predictions; memory does not grow with their number.
 
     Args:
-        codec, width, height: as in GraphScorer.
+        codec, width, height: as in GraphScorer; `add` takes other sizes too.
         iou_threshold: least IoU of a pair, in [0, 1].
         protocol: "default", or "published" to reproduce the numbers of the published evaluator: relations absent from
             both graphs count as 0 instead of 1, and objects whose relation header is missing or misplaced are lost.
@@ -78,16 +78,18 @@ class SceneGraphMetrics:
         if protocol not in PROTOCOLS:
             raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
         self._scorer = GraphScorer(codec, width, height, iou_threshold=iou_threshold)
+        self._scorers = {(width, height): self._scorer}
         self.protocol = protocol
         self.samples = 0
         self.failures = 0
         self._sums = dict.fromkeys(VALUES, 0.0)
 
-    def add(self, prediction, reference) -> dict[str, float]:
+    def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
         """Count one prediction (any text, or None) and return its own values.
 
         Args:
             reference: text of the reference graph, or a SceneGraph.
+            width, height: frame of this image's boxes, if it differs from the one given at the start.
 
         Returns: the values that `compute` averages, and failure (1.0 or 0.0) and matched_iou (mean IoU of the pairs
             that reach the threshold, 0 without any).
@@ -95,20 +97,47 @@ class SceneGraphMetrics:
         Raises:
             FormatError: the reference is malformed; the sample is not counted.
         """
-        truth = self._scorer.reference(reference)
-        settings = self._scorer.settings
-        text = text_of(prediction)
-        graph, _ = self._scorer.codec.recover_parsed(text, settings.width, settings.height)
-        failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))
-        if failed:
+        graph, truth = self._read(prediction, reference, width, height)
+        if graph is None:
             values = dict.fromkeys(VALUES, 0.0) | {"failure": 1.0, "matched_iou": 0.0}
         else:
             values = self._compare(graph, truth) | {"failure": 0.0}
         self.samples += 1
-        self.failures += failed
+        self.failures += graph is None
         for name in VALUES:
             self._sums[name] += values[name]
         return values
+
+    def matches(
+        self, prediction, reference, width: int | None = None, height: int | None = None
+    ) -> dict[str, list[tuple[int, int]]]:
+        """Which objects and relations of a prediction `add` counts as right, and for which of the reference.
+
+        Arguments and errors as in `add`; counts nothing. Returns "objects" and "relations", each a list of (position
+        in what `codec.recover_parsed` reads, position in the reference as written); both empty for a failure.
+
+        >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
+        >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
+        >>> metrics.matches(f"<answer>\\n{graph}\\n</answer>", graph)
+        {'objects': [(0, 0)], 'relations': []}
+        """
+        graph, truth = self._read(prediction, reference, width, height)
+        if graph is None:
+            return {"objects": [], "relations": []}
+        graph, rank = in_order(graph)
+        rows, columns, equal, _ = self._pair(graph, truth)
+        partner = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+        wanted: dict[tuple[int, str, int], list[int]] = {}
+        for i, (s, predicate, o) in enumerate(truth.relations):
+            wanted.setdefault((s, normalised(predicate), o), []).append(i)
+        relations = []
+        for i, (s, predicate, o) in enumerate(graph.relations):
+            same = wanted.get((partner.get(s, -1), normalised(predicate), partner.get(o, -1)))
+            if same:
+                relations.append((i, same.pop(0)))
+        written = {t: i for i, t in enumerate(truth.rank)}
+        objects = [(i, written[partner[p]]) for i, p in enumerate(rank[:-1]) if p in partner and equal[p, partner[p]]]
+        return {"objects": objects, "relations": relations}
 
     def compute(self) -> dict[str, float]:
         """Means over all samples so far, failures included, besides samples, failures and failure_rate.
@@ -125,14 +154,31 @@ class SceneGraphMetrics:
         head = _OBJECT_HEADER.search(body)
         return bool(head and _RELATION_HEADER[self._scorer.codec.grouped].search(body, head.end()))
 
-    def _compare(self, graph: ParsedGraph, truth: Reference) -> dict[str, float]:
-        graph, _ = in_order(graph)
+    def _read(self, prediction, reference, width, height) -> tuple[ParsedGraph | None, Reference]:
+        """The predicted graph, None for a failure, and the reference."""
+        size = (width or self._scorer.settings.width, height or self._scorer.settings.height)
+        if size not in self._scorers:
+            iou_threshold = self._scorer.settings.iou_threshold
+            self._scorers[size] = GraphScorer(self._scorer.codec, *size, iou_threshold=iou_threshold)
+        truth = self._scorers[size].reference(reference)
+        text = text_of(prediction)
+        graph, _ = self._scorer.codec.recover_parsed(text, *size)
+        if not graph.labels or (self.protocol == "published" and not self._both_headers(text)):
+            return None, truth
+        return graph, truth
+
+    def _pair(self, graph: ParsedGraph, truth: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Rows and columns of the object pairs that reach the threshold, equality of labels and IoU of all pairs."""
         labels = [normalised(label) for label in truth.labels]
         equal = np.array([[normalised(label) == other for other in labels] for label in graph.labels])
         overlap = iou(np.array(graph.boxes), truth.boxes)
         rows, columns = assign(-(overlap + TIE * equal))
         kept = overlap[rows, columns] >= self._scorer.settings.iou_threshold
-        rows, columns = rows[kept], columns[kept]
+        return rows[kept], columns[kept], equal, overlap
+
+    def _compare(self, graph: ParsedGraph, truth: Reference) -> dict[str, float]:
+        graph, _ = in_order(graph)
+        rows, columns, equal, overlap = self._pair(graph, truth)
         right = int(equal[rows, columns].sum())
         partner = dict(zip(rows.tolist(), columns.tolist(), strict=True))
 
@@ -144,7 +190,7 @@ class SceneGraphMetrics:
         right_relations = (predicted & wanted).total()
 
         both_empty = 0.0 if self.protocol == "published" else 1.0
-        objects = _precision_recall_f1(right, len(graph.labels), len(labels), both_empty)
+        objects = _precision_recall_f1(right, len(graph.labels), len(truth.labels), both_empty)
         relations = _precision_recall_f1(right_relations, len(graph.relations), len(truth.relations), both_empty)
         values = dict(zip(VALUES, (*objects, *relations, (objects[2] + relations[2]) / 2), strict=True))
         values["matched_iou"] = float(overlap[rows, columns].mean()) if len(rows) else 0.0
