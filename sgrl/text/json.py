@@ -25,7 +25,7 @@ class Json(Codec):
 
     def encode(self, graph: SceneGraph) -> str:
         ids = [f"{canonical(o.label)}.{i}" for i, o in enumerate(graph.objects, 1)]
-        boxes = [tables.pixels(o.box, graph.width, graph.height) for o in graph.objects]
+        boxes = [tables.pixels(o.box) for o in graph.objects]
         return json.dumps(
             {
                 "objects": [{"id": i, "bbox": box} for i, box in zip(ids, boxes, strict=True)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from sgrl.graph import SceneGraph
@@ -46,14 +47,16 @@ def cells(table: str) -> list[str]:
     return table.replace("\n", ",").split(",")
 
 
-def pixels(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """A box in whole pixels; one that has an area keeps at least a pixel of it."""
+def pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """A box in whole pixels. One that has an area but would lose it by rounding becomes the pixel it begins in."""
     x1, y1, x2, y2 = box
     left, top, right, bottom = round(x1), round(y1), round(x2), round(y2)
     if left == right and x1 < x2:
-        left, right = (left, left + 1) if right < width else (left - 1, left)
+        left = math.floor(x1)
+        right = left + 1
     if top == bottom and y1 < y2:
-        top, bottom = (top, top + 1) if bottom < height else (top - 1, top)
+        top = math.floor(y1)
+        bottom = top + 1
     return left, top, right, bottom
 
 
@@ -61,7 +64,7 @@ def encode_objects(graph: SceneGraph, quoted) -> list[str]:
     """The lines of `obj[N]{id,name,x1,y1,x2,y2}:`; `quoted` writes a label."""
     lines = [f"obj[{len(graph.objects)}]{{id,name,x1,y1,x2,y2}}:"]
     for i, o in enumerate(graph.objects, 1):
-        x1, y1, x2, y2 = pixels(o.box, graph.width, graph.height)
+        x1, y1, x2, y2 = pixels(o.box)
         lines.append(f"  {i},{quoted(o.label)},{x1},{y1},{x2},{y2}")
     return lines
 

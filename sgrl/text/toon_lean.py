@@ -35,7 +35,7 @@ class ToonLean(Codec):
     def encode(self, graph: SceneGraph) -> str:
         lines = [f"obj[{len(graph.objects)}]{{name,x1,y1,x2,y2}}:"]
         for o in graph.objects:
-            x1, y1, x2, y2 = tables.pixels(o.box, graph.width, graph.height)
+            x1, y1, x2, y2 = tables.pixels(o.box)
             lines.append(f" {quoted(o.label)},{x1},{y1},{x2},{y2}")
         lines.append(f"rel[{len(graph.relations)}]{{pred,subj,obj}}:")
         lines += [f" {quoted(r.predicate)},{r.subject + 1},{r.object + 1}" for r in graph.relations]
