@@ -10,6 +10,7 @@ COCO's ids; predicates are 0-based too. Other class lists than the official ones
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 FILES = ("psg.json", "psg_train_val.json", "psg_val_test.json", "tiny_psg.json")
+# Counts that were published for the official files.
+_TOTALS = {
+    "psg.json": {"records": 48749, "test records": 2186, "records without relations": 875},
+    "psg_train_val.json": {"records": 46697},
+}
 _LISTS = ("thing_classes", "stuff_classes", "predicate_classes", "test_image_ids")
 
 
@@ -35,6 +41,7 @@ class PSGReader:
     """
 
     default_size = (640, 480)
+    codec = "toon"
 
     def __init__(self, root: str | Path, annotations: str = "psg.json"):
         self.root = Path(root)
@@ -59,16 +66,29 @@ class PSGReader:
                 self.root.resolve().name, tuple(self._categories), tuple(self._predicates), None
             )
         self.name = self.vocabulary.name
+        self.notes: Counter[str] = Counter()
+        self._found: Counter[str] = Counter()
 
     def records(self, on_damage: OnDamage | None = None) -> Iterator[Record]:
         """All records in file order. A damaged one is handed to `on_damage` and skipped; without it, it is raised."""
+        self.notes.clear()
+        self._found.clear()
         for number, raw in enumerate(items(self.source, "data")):
+            self._found["records"] += 1
             try:
-                yield self._record(number, raw)
+                record = self._record(number, raw)
+                self._found["records without relations"] += not record.graph.relations
+                self._found["test records"] += record.image_id in self._test_ids
+                yield record
             except RecordError as error:
                 if on_damage is None:
                     raise
                 on_damage(error)
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Of psg.json and psg_train_val.json; the other files have no published counts."""
+        expected = _TOTALS.get(self.source.name, {}) if self.vocabulary.name == "psg" else {}
+        return {name: (self._found[name], number) for name, number in expected.items()}
 
     def _record(self, number: int, raw) -> Record:
         place = f"{self.source.name}, record {number}"
