@@ -42,15 +42,20 @@ from sgrl.training.rows import drop_long_rows, load_rows
 class GRPOArguments(SceneGraphArguments):
     reward: list[str] = field(
         default_factory=lambda: ["full"],
-        metadata={"help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."},
+        metadata={
+            "help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."
+        },
     )
     vllm_engine_kwargs: dict | str | None = field(
         default=None, metadata={"help": "Further arguments of vllm.LLM, e.g. {limit_mm_per_prompt: {image: 2}}."}
     )
     parity_threshold: float = field(
-        default=0.05, metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."}
+        default=0.05,
+        metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."},
     )
-    parity_action: str = field(default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]})
+    parity_action: str = field(
+        default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]}
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,3 +41,17 @@ def cpu_environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",  # tests run side by side
         "MASTER_PORT": str(port),
     }
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    """A small toy world in `data` (train: 64 scenes drawn, test: 16) and a tiny model with random weights in `model`."""
+    folder = tmp_path_factory.mktemp("toy")
+    for command in (
+        ["data_prep/toyworld.py", "--output", folder / "world", "--train", "64", "--test", "16", "--seed", "1"],
+        ["data_prep/to_toon.py", "--dataset", "psg", "--root", folder / "world", "--output", folder / "data"]
+        + ["--resize", "keep", "--prompt", "short"],
+        ["-m", "sgrl.tiny", "--output", folder / "model"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    return folder

@@ -64,6 +64,10 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         if args.use_vllm:
             check_same_processor(model.name_or_path, processor, args.trust_remote_code)
         engine = engine_arguments(model, args) | (vllm_engine_kwargs or {})
+        if colocated and on_cpu() and not args.torch_compile:
+            # vLLM compiles small functions of its sampler even when eager is enforced: at the first batch, with a C++
+            # compiler that need not be there, for up to 18 s.
+            torch._dynamo.config.disable = True
         with _engine_built_with(engine) if colocated else nullcontext():
             super().__init__(model=model, reward_funcs=reward_funcs, args=args, processing_class=processor, **kwargs)
         if colocated and on_cpu():

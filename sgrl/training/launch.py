@@ -55,7 +55,8 @@ class SceneGraphArguments:
         },
     )
     min_pixels: int | None = field(
-        default=None, metadata={"help": "Images with fewer pixels are enlarged. Default: as the model's processor says."}
+        default=None,
+        metadata={"help": "Images with fewer pixels are enlarged. Default: as the model's processor says."},
     )
     max_pixels: int | None = field(
         default=None, metadata={"help": "Images with more pixels are reduced. Default: as the model's processor says."}

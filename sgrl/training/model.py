@@ -24,7 +24,7 @@ ALIGNER_NAMES = ("merger", "deepstack_merger_list", "multi_modal_projector", "co
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 
 
-def check_model_folder(path: str) -> None:
+def check_model_folder(path: str | None) -> None:
     """Refuse, before anything is loaded, a folder that holds no whole vision-language model.
 
     A name that is no folder here counts as a model on the Hugging Face Hub, unless it can only be a path.
@@ -32,6 +32,10 @@ def check_model_folder(path: str) -> None:
     Raises:
         SgrlError: says what is missing and where it comes from.
     """
+    if path is None:
+        raise SgrlError(
+            "no model is given; add `model_name_or_path: DIR` to the YAML file or --model_name_or_path DIR"
+        )
     folder = Path(path)
     if not folder.exists():
         if path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.parent.is_dir():
@@ -47,7 +51,9 @@ def check_model_folder(path: str) -> None:
             found = "has no config.json; expected a folder that `save_pretrained` wrote"
         raise SgrlError(f"the model folder {path} {found}")
     if not any(name.endswith((".safetensors", ".bin", ".index.json")) for name in names):
-        raise SgrlError(f"the model folder {path} has no weights (*.safetensors); expected those that its config names")
+        raise SgrlError(
+            f"the model folder {path} has no weights (*.safetensors); expected those that its config names"
+        )
     for what, files in (("processor", PROCESSOR_FILES), ("tokenizer", ("tokenizer.json", "tokenizer_config.json"))):
         if names.isdisjoint(files):
             raise SgrlError(
@@ -56,7 +62,9 @@ def check_model_folder(path: str) -> None:
             )
 
 
-def load_processor(path: str, model_args: ModelConfig | None = None, trust_remote_code: bool = False) -> ProcessorMixin:
+def load_processor(
+    path: str, model_args: ModelConfig | None = None, trust_remote_code: bool = False
+) -> ProcessorMixin:
     """The processor of a model folder or Hub model, padding on the left as GRPO needs.
 
     GRPO tokenises twice, the second time with the tokenizer's own side (huggingface/trl#5785).
@@ -72,9 +80,13 @@ def load_processor(path: str, model_args: ModelConfig | None = None, trust_remot
     except (OSError, ValueError, ImportError) as error:
         raise SgrlError(f"the processor of {path} cannot be loaded: {error}") from error
     if getattr(processor, "image_processor", None) is None:
-        raise SgrlError(f"{path} is not a vision-language model: its processor ({type(processor).__name__}) takes no images")
+        raise SgrlError(
+            f"{path} is not a vision-language model: its processor ({type(processor).__name__}) takes no images"
+        )
     if processor.chat_template is None:
-        raise SgrlError(f"the processor of {path} has no chat template; expected chat_template.jinja in the model folder")
+        raise SgrlError(
+            f"the processor of {path} has no chat template; expected chat_template.jinja in the model folder"
+        )
     processor.tokenizer.padding_side = "left"
     return processor
 

@@ -1,0 +1,219 @@
+"""Loading, freezing and saving a model, and the pixel budget, on the tiny model."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sgrl.errors import SgrlError
+from sgrl.training import model as m
+
+
+@pytest.fixture(scope="module")
+def processor(toy):
+    return m.load_processor(str(toy / "model"))
+
+
+@pytest.fixture
+def folder(toy, tmp_path):
+    """A copy of the model folder, to damage."""
+    return shutil.copytree(toy / "model", tmp_path / "model")
+
+
+def test_what_trains(toy):
+    model = m.load_model(str(toy / "model"))
+    assert model.config._attn_implementation == "sdpa"
+    counts = m.parameter_counts(model)
+    assert counts["visual"][0] == 0 < counts["visual"][1]
+    assert counts["language_model"][0] == counts["language_model"][1] > 0
+
+    m.freeze(model, "decoder+aligner")
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert any("visual.merger" in name for name in trained)
+    assert not any("visual.blocks" in name for name in trained)
+
+    m.freeze(model, "all")
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert {trained == total for trained, total in m.parameter_counts(model).values()} == {True}
+
+    m.freeze(model, "lora")
+    assert m.parameter_counts(model) == counts
+
+
+def test_unknown_trainable(toy):
+    model = m.load_model(str(toy / "model"))
+    with pytest.raises(SgrlError, match="unknown trainable: 'decoder\\+alinger'; did you mean 'decoder\\+aligner'"):
+        m.freeze(model, "decoder+alinger")
+
+
+def test_unknown_aligner():
+    """A family whose aligner has none of the known names is told so, with the names."""
+    decoder = torch.nn.Linear(2, 2)
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.language_model = decoder
+            self.bridge = torch.nn.Linear(2, 2)
+
+        def get_decoder(self):
+            return decoder
+
+    with pytest.raises(SgrlError, match="Model has no module called merger, .*trainable: decoder or all"):
+        m.aligners(Model())
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("Qwen2_5_VL", "visual.merger"),
+        ("Qwen3_5", "visual.merger"),
+        ("InternVL", "multi_modal_projector"),
+        ("SmolVLM", "connector"),
+        ("Gemma3", "multi_modal_projector"),
+    ],
+)
+def test_aligner_of_other_families(family, name):
+    """The families' own classes, without weights: the names are theirs, and only the aligner is found."""
+    import transformers
+
+    config = getattr(transformers, f"{family}Config")()
+    config.get_text_config().pad_token_id = 0  # SmolVLM's default lies outside the default vocabulary
+    with torch.device("meta"):
+        model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
+    found = m.aligners(model)
+    assert [n.removeprefix("model.") for n, module in model.named_modules() if module in found] == [name]
+
+
+def test_lora_touches_the_language_model_alone(toy):
+    from peft import get_peft_model
+    from trl import ModelConfig
+
+    model = m.load_model(str(toy / "model"), "lora")
+    wrapped = get_peft_model(model, m.lora_config(model, ModelConfig(lora_r=4)))
+    adapted = {name.split(".lora_")[0] for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
+    assert len(adapted) == 3 * 7  # layers x (q, k, v, o, gate, up, down)
+    assert all(".language_model.layers." in name for name in adapted)
+
+
+def test_merged_adapter_equals_model_with_adapter(toy, tmp_path, processor):
+    from peft import get_peft_model
+    from transformers import AutoModelForImageTextToText
+    from trl import ModelConfig
+
+    model = m.load_model(str(toy / "model"), "lora")
+    wrapped = get_peft_model(model, m.lora_config(model, ModelConfig(lora_r=4)))
+    torch.manual_seed(0)
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)  # zero at first, so that the adapter would change nothing
+    wrapped.save_pretrained(tmp_path / "adapter")
+    m.merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+
+    tokens = processor.tokenizer("Write the scene graph.", return_tensors="pt")
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
+    base = AutoModelForImageTextToText.from_pretrained(toy / "model")
+    with torch.no_grad():
+        expected, found, before = (model(**tokens).logits for model in (wrapped.eval(), merged, base))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - before).abs().max() > 0.01
+
+
+def test_good_folder_and_hub_name(toy):
+    m.check_model_folder(str(toy / "model"))
+    m.check_model_folder("Qwen/Qwen3.5-0.8B")
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        (["config.json"], "has no config.json; expected a folder that `save_pretrained` wrote"),
+        (["model.safetensors"], "has no weights"),
+        (["processor_config.json"], "has no processor .*AutoProcessor.from_pretrained\\(BASE\\).save_pretrained"),
+        (["tokenizer.json", "tokenizer_config.json"], "has no tokenizer"),
+    ],
+)
+def test_damaged_folders(folder, removed, message):
+    for name in removed:
+        (folder / name).unlink()
+    with pytest.raises(SgrlError, match=message):
+        m.check_model_folder(str(folder))
+
+
+def test_folders_that_are_something_else(tmp_path):
+    with pytest.raises(SgrlError, match="does not exist; check `model_name_or_path`"):
+        m.check_model_folder(str(tmp_path / "nothing"))
+    with pytest.raises(SgrlError, match="no model is given"):
+        m.check_model_folder(None)
+    (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
+    with pytest.raises(SgrlError, match="holds checkpoints but no finished model"):
+        m.check_model_folder(str(tmp_path / "run"))
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+    with pytest.raises(SgrlError, match="holds a LoRA adapter alone"):
+        m.check_model_folder(str(tmp_path / "adapter"))
+
+
+def test_model_without_eyes(folder):
+    config = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SgrlError, match="cannot be loaded: .*[Qq]wen3"):
+        m.load_model(str(folder))
+
+
+def test_processor_without_chat_template(folder):
+    (folder / "chat_template.jinja").unlink()
+    with pytest.raises(SgrlError, match="has no chat template; expected chat_template.jinja"):
+        m.load_processor(str(folder))
+
+
+def test_thinking(processor):
+    assert m.template_arguments(processor, False) == {}
+    with pytest.raises(SgrlError, match="no `enable_thinking`"):
+        m.template_arguments(processor, True)
+    thinker = SimpleNamespace(chat_template="{% if enable_thinking %}<think>{% endif %}")
+    assert m.template_arguments(thinker, False) == {"enable_thinking": False}
+
+
+def test_pixel_budget(toy):
+    processor = m.load_processor(str(toy / "model"))
+    assert m.pixel_budget(processor) == (9216, 9216)
+    assert not m.set_pixel_budget(processor, None, None)
+    assert not m.set_pixel_budget(processor, 9216, 9216)
+    assert m.set_pixel_budget(processor, 2304, 4096)
+    assert m.pixel_budget(processor) == (2304, 4096)
+    assert m.pixel_budget(m.load_processor(str(toy / "model"))) == (9216, 9216)  # the class's default is not touched
+    with pytest.raises(SgrlError, match="min_pixels must be positive and at most max_pixels; they are 5000 and 4096"):
+        m.set_pixel_budget(processor, 5000, None)
+
+
+def test_families_without_a_pixel_budget():
+    from transformers import SmolVLMImageProcessor
+
+    processor = SimpleNamespace(image_processor=SmolVLMImageProcessor())
+    assert m.pixel_budget(processor) is None
+    with pytest.raises(SgrlError, match="SmolVLMImageProcessor has no pixel budget; .*resize the images"):
+        m.set_pixel_budget(processor, None, 1000)
+
+
+def test_changed_budget_reaches_vllm(toy, tmp_path):
+    """The trainer's processor and that of the folder must agree; a folder of links carries a changed one."""
+    source = str(toy / "model")
+    processor = m.load_processor(source)
+    m.check_same_processor(source, processor)
+    m.set_pixel_budget(processor, 2304, 4096)
+    with pytest.raises(
+        SgrlError, match="the trainer's image processor has size = .*4096.*which vLLM reads, has .*9216"
+    ):
+        m.check_same_processor(source, processor)
+
+    for _ in range(2):  # a resumed run writes it again
+        linked = m.model_folder(source, processor, tmp_path / "start")
+    m.check_model_folder(linked)
+    m.check_same_processor(linked, processor)
+    m.check_same_processor(source, m.load_processor(source))  # the source is as it was
+    assert (tmp_path / "start" / "model.safetensors").is_symlink()
+    assert not (tmp_path / "start" / "processor_config.json").is_symlink()
+    assert m.load_model(linked).name_or_path == linked
