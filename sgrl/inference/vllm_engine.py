@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch, uses_linear_attention
 
 logger = logging.getLogger(__name__)
-
-# On a CPU vLLM otherwise forks its engine, pins its threads to cores that others use, and takes half the memory.
-CPU_ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-}
 
 
 class VllmEngine:
@@ -29,7 +20,7 @@ class VllmEngine:
 
     def __init__(
         self,
-        model: str | Path,
+        model: str,
         chat: ChatRenderer,
         max_new_tokens: int,
         batch_size: int | None,
@@ -37,27 +28,22 @@ class VllmEngine:
         max_model_length: int,
         gpu_memory_utilization: float,
     ):
+        from transformers import AutoConfig
+        from vllm import LLM, SamplingParams
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
-        if on_cpu:
-            for key, value in CPU_ENVIRONMENT.items():
-                os.environ.setdefault(key, value)  # vLLM reads them when the engine starts
-
-        from transformers import AutoConfig
-        from vllm import LLM, SamplingParams
-
-        config = AutoConfig.from_pretrained(str(model))
+        config = AutoConfig.from_pretrained(model)
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
         if dtype == "auto":
             dtype = "bfloat16" if not on_cpu or uses_linear_attention(config) else "float32"
         self._chat = chat
-        self._batch_size = batch_size or (32 if on_cpu else 256)
+        self.batch_size = batch_size or (32 if on_cpu else 256)
         self._llm = LLM(
-            str(model),
+            model,
             dtype=dtype,
             max_model_len=min(max_model_length, positions),
-            max_num_seqs=self._batch_size,
+            max_num_seqs=self.batch_size,
             limit_mm_per_prompt={"image": 1, "video": 0},  # vLLM reserves memory for the largest video otherwise
             enforce_eager=on_cpu,
             gpu_memory_utilization=gpu_memory_utilization,
@@ -74,13 +60,6 @@ class VllmEngine:
 
     def generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
         check_batch(images, prompts)
-        generations: list[Generation] = []
-        for first in range(0, len(images), self._batch_size):
-            batch = slice(first, first + self._batch_size)
-            generations += self._generate(images[batch], prompts[batch])
-        return generations
-
-    def _generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
         start = time.perf_counter()
         requests = [
             {"prompt_token_ids": self._chat.token_ids(prompt), "multi_modal_data": {"image": image.convert("RGB")}}
@@ -90,7 +69,7 @@ class VllmEngine:
             outputs = self._llm.generate(requests, self._sampling, use_tqdm=False)
         except ValueError as error:
             if "max_model_len" in str(error) or "longer than" in str(error):
-                raise SgrlError(f"a prompt is too long for vLLM: {error}; raise --max-model-length") from error
+                raise SgrlError(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
             raise
         seconds = (time.perf_counter() - start) / max(len(images), 1)
         completions = [output.outputs[0] for output in outputs]

@@ -9,7 +9,7 @@ from html import escape
 from sgrl.report.runs import Curve
 
 # Width and height in user units, near the size in CSS pixels that a chart is shown at: the text keeps its size.
-LARGE, SMALL = (560, 250), (280, 150)
+LARGE, SMALL = (560, 330), (280, 150)
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 32
 
 Points = list[tuple[float, float]]
@@ -47,8 +47,8 @@ def thin_out(points: Points, limit: int = 400) -> Points:
 
 
 def number(value: float) -> str:
-    """Short text of an axis value: 1500, 0.25, 1e-06."""
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    """Short text of a value: 1,500, 0.25, 1e-06."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def line_chart(title: str, points: Points, size: tuple[int, int] = LARGE, colour: str = "var(--series)") -> str:
@@ -93,10 +93,10 @@ def line_chart(title: str, points: Points, size: tuple[int, int] = LARGE, colour
     single = f'<circle class="line-end" cx="{x(steps[-1])}" cy="{y(means[-1])}" r="3.5"/>'
     kind = "chart" if size == LARGE else "chart small"
     return f"""<figure class="{kind}" style="--series-colour:{colour}">
-<figcaption><b>{escape(title)}</b> <output aria-live="polite">{number(values[0])} → {number(values[-1])}</output></figcaption>
+<figcaption><b>{escape(title)}</b> <output aria-live="polite">{number(means[0])} → {number(means[-1])}</output></figcaption>
 <svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(summary)}" tabindex="0" data-points='{escape(data)}'>
 {grid}<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>{labels}
-<text x="{right}" y="{height - 3}" text-anchor="end">step</text>
+<text x="{right}" y="{height - 3}" text-anchor="end" class="unit">step</text>
 <path class="raw" d="{path(values)}"/><path class="line" d="{path(means)}"/>{single}
 <g class="cursor" hidden><line y1="{TOP}" y2="{bottom}"/><circle r="4"/></g>
 </svg></figure>"""
@@ -115,7 +115,11 @@ def curve_charts(curve: Curve) -> str:
         small += [("completions/mean_length", "tokens per answer"), ("kl", "KL divergence"), ("entropy", "entropy")]
     else:
         main = [("loss", "training loss")]
-        small = [("eval_loss", "held-out loss"), ("mean_token_accuracy", "token accuracy")]
+        small = [
+            ("eval_loss", "held-out loss"),
+            ("mean_token_accuracy", "token accuracy"),
+            ("learning_rate", "learning rate"),
+        ]
     charts = [line_chart(title, series[key]) for key, title in main if key in series]
     charts += [line_chart(title, series[key], SMALL, "var(--series-2)") for key, title in small if key in series]
     name = escape(curve.name)

@@ -138,10 +138,14 @@ class Drawing:
         dot = f'<circle cx="{start[0]:.2f}" cy="{start[1]:.2f}" r="1.3"/>'
         return f'<path class="halo" d="{curve}"/><path class="shaft" d="{curve}"/>{dot}<path class="head" d="{head}"/>'
 
-    def triplets(self, found: Sequence[tuple[str, set[int]]] = ()) -> str:
-        """The relations as a list. `found` (for the reference): per run its name and the reference indices it found."""
+    def triplets(self, found: Sequence[tuple[str, set[int]]] = (), right_if_empty: bool = False) -> str:
+        """The relations as a list.
+
+        found: for the reference, each run's name and the positions of the reference relations that it found.
+        right_if_empty: for a run, whether the reference has no relations either.
+        """
         if not self.relations:
-            return '<p class="empty">no relations</p>'
+            return f'<p class="empty {MATCHED}">{"<i>✓</i> " if right_if_empty else ""}no relations</p>'
         items = []
         for index, (s, predicate, o) in enumerate(self.relations[:MAX_RELATIONS]):
             state = self.relation_states[index]
@@ -207,7 +211,7 @@ def card(number: int, key: tuple[str, str], image: bytes, runs: Sequence[Run], c
             graph = Drawing(parsed, frame, size, pairs["objects"], pairs["relations"])
         score = row["score"]
         note = f"objects {score['object_f1']:.2f} · relations {score['relation_f1']:.2f}"
-        triplets = graph.triplets() if graph else ""
+        triplets = graph.triplets(right_if_empty=not drawn.relations) if graph else ""
         panels.append(_panel(run.name, note, graph, image_id, row["prediction"], triplets, issues))
     first, last = rows[0]["score"]["sgg_score"], rows[-1]["score"]["sgg_score"]
     wrong = graph.relation_states.count(WRONG) if graph else 0

@@ -57,9 +57,12 @@ def table(runs: Sequence[Run]) -> str:
             for run, value, text in zip(runs, values, texts, strict=True):
                 half = run.half_widths.get(key)
                 spread = f"<small>±{half:.3f}</small>" if half is not None else ""
-                share = f"{100 * min(max(value, 0), 1):.1f}%" if value is not None and group != "Cost" else "0"
-                win = ' class="best"' if text == best else ""
-                cells.append(f'<td{win} style="--share:{share}"><span>{text}</span>{spread}</td>')
+                names = ["best"] * (text == best)
+                bar = ""
+                if value is not None and direction > 0:
+                    names.append("share")
+                    bar = f' style="--share:{100 * min(max(value, 0), 1):.1f}%"'
+                cells.append(f'<td class="{" ".join(names)}"{bar}><span>{text}</span>{spread}</td>')
             body.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
         body.append("</tbody>")
     return f"<table><thead><tr><td></td>{head}</tr></thead>{''.join(body)}</table>"

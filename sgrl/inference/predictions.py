@@ -1,0 +1,158 @@
+"""A folder of predictions that can be interrupted and resumed, and never mixes two models or data sets.
+
+`run.json` says what makes the predictions, `predictions.jsonl` has one line per image, appended as they come.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]
+"""What names an image: the data set's name and the image's id."""
+
+RUN_FILE, PREDICTIONS_FILE = "run.json", "predictions.jsonl"
+_BLOCKS, _BLOCK = 64, 4096  # how much of a file the fingerprint reads
+
+
+def prediction_key(row: Mapping) -> Key:
+    """The key of a row of a data set or of predictions.jsonl."""
+    return str(row["dataset"]), str(row["image_id"])
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A short hash of some files' names, sizes and samples of their contents, spread over each file.
+
+    It tells two checkpoints of one model apart in milliseconds; it does not protect against forgery.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode())
+        with open(path, "rb") as file:
+            for index in range(_BLOCKS if size > _BLOCKS * _BLOCK else 1):
+                file.seek(index * (size // _BLOCKS))
+                digest.update(file.read(_BLOCK if size > _BLOCKS * _BLOCK else size))
+    return digest.hexdigest()[:16]
+
+
+def model_fingerprint(model: str | Path) -> str:
+    """The fingerprint of a model folder (weights, configuration, processor), or the name of a Hub model."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    kinds = (".safetensors", ".bin", ".json", ".jinja")
+    # run.json, trainer_state.json and the like lie beside a trained model and say nothing about it.
+    other = {RUN_FILE, "trainer_state.json", "train_results.json", "all_results.json"}
+    return fingerprint(path for path in folder.iterdir() if path.suffix in kinds and path.name not in other)
+
+
+class PredictionFolder:
+    """Predictions of one model on one split, on disk.
+
+    Args:
+        folder: created if need be.
+        run: what goes into run.json. Of a folder that has one already, the values under `identity` must be equal.
+        identity: the keys of `run` that make two runs the same run.
+
+    Attributes:
+        run: run.json, with what an earlier start of the same run wrote.
+        keys: of the images that are done.
+
+    Raises:
+        SgrlError: the folder belongs to another run or is damaged in a way that a crash doesn't explain.
+    """
+
+    def __init__(self, folder: str | Path, run: Mapping, identity: Iterable[str]):
+        self.folder = Path(folder)
+        self.path = self.folder / PREDICTIONS_FILE
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = read_run_file(self.folder)
+        if not found and self.path.exists():
+            raise SgrlError(f"{self.path} has no {RUN_FILE} beside it that says whose it is; choose another --output")
+        for key in identity:
+            if found and found.get(key) != run[key]:
+                raise SgrlError(
+                    f"{self.folder} holds another run: its {key} is {found.get(key)!r}, this one's {run[key]!r} "
+                    f"(model {found.get('model')}, data set {found.get('dataset')}); choose another --output, or remove "
+                    "the folder to start anew"
+                )
+        self.run = {**run, **found}
+        self._repair()
+        self.keys: set[Key] = set()
+        for number, row in enumerate(self, 1):
+            key = prediction_key(row)
+            if key in self.keys:
+                raise SgrlError(
+                    f"{self.path}, line {number}: a second prediction for image {key[1]!r}; two processes wrote to this "
+                    "folder: remove it and start anew"
+                )
+            self.keys.add(key)
+        with atomic_path(self.folder / RUN_FILE) as path:
+            path.write_text(json.dumps(self.run, indent=2) + "\n", encoding="utf-8")
+
+    def __iter__(self) -> Iterator[dict]:
+        """The rows so far, streamed from disk."""
+        if not self.path.exists():
+            return
+        with open(self.path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    row = json.loads(line)
+                    prediction_key(row)
+                except (ValueError, KeyError, TypeError) as error:
+                    raise SgrlError(
+                        f"{self.path}, line {number} is damaged ({error}); remove this line, and its image will be done again"
+                    ) from None
+                yield row
+
+    def append(self, rows: Iterable[Mapping]) -> None:
+        """Write rows at the end and hand them to the operating system at once."""
+        rows = list(rows)
+        # ASCII: what a model wrote may hold halves of a character that UTF-8 can't write.
+        text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
+        self.keys.update(prediction_key(row) for row in rows)
+
+    def _repair(self) -> None:
+        """Cut off a last line that an interruption left without its end."""
+        if not self.path.exists():
+            return
+        with open(self.path, "rb+") as file:
+            size = end = file.seek(0, 2)
+            while end:
+                start = max(0, end - 65536)
+                file.seek(start)
+                newline = file.read(end - start).rfind(b"\n")
+                if newline >= 0:
+                    end = start + newline + 1
+                    break
+                end = start
+            if end < size:
+                logger.warning("%s ended in half a line, which was removed; its image is done again.", self.path)
+                file.truncate(end)
+
+
+def read_run_file(folder: Path) -> dict:
+    """run.json of a folder, {} if there is none."""
+    path = folder / RUN_FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise SgrlError(f"{path} cannot be read ({error}); remove the folder to start anew") from None
+    if not isinstance(found, dict):
+        raise SgrlError(
+            f"{path} holds a {type(found).__name__}, expected a JSON object; remove the folder to start anew"
+        )
+    return found
