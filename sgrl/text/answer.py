@@ -37,7 +37,7 @@ def strict(text: str, newline: bool = True) -> str:
             if end < 0:
                 raise FormatError("<think> is not closed; expected <think>...</think> before <answer>")
             text = text[end + len("</think>") :].strip()
-        if not text.startswith(OPEN) or len(text) < len(OPEN) + len(CLOSE):
+        if not text.startswith(OPEN):
             raise FormatError(f"the completion must begin with {OPEN}, found {text[:40]!r}")
         if newline and not text.startswith(f"{OPEN}\n"):
             raise FormatError(f"{OPEN} must be followed by a newline")

@@ -131,24 +131,25 @@ def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, 
     """
     issues: list[str] = []
     document = _load(body, issues)
+    items = [_list(document, key, issues) for key in ("objects", "relationships")]
+    if issues:
+        raise FormatError(issues[0])
     objects, relations = [], []
-    for i, item in enumerate(_list(document, "objects", issues)):
+    for i, item in enumerate(items[0]):
         try:
             objects.append(_object(item))
         except FormatError as error:
             raise FormatError(f"object {i}: {error.reason}") from None
     names = {name for name, _ in objects}
-    for i, item in enumerate(_list(document, "relationships", issues)):
+    for i, item in enumerate(items[1]):
         try:
             relation = _relation(item)
         except FormatError as error:
             raise FormatError(f"relation {i}: {error.reason}") from None
         for name in (relation[0], relation[2]):
             if name not in names:
-                raise FormatError(f"relation {i}: no object has the id {name[:MAX_LABEL]!r}")
+                raise FormatError(f"relation {i}: no object has the id {name!r}")
         relations.append(relation)
-    if issues:
-        raise FormatError(issues[0])
     return objects, relations
 
 

@@ -26,6 +26,8 @@ class FormatError(SgrlError):
     """
 
     def __init__(self, reason: str, line: int | None = None):
+        if len(reason) > 300:  # model text is quoted in reasons
+            reason = reason[:300] + "..."
         super().__init__(reason if line is None else f"line {line}: {reason}")
         self.reason = reason
         self.line = line
