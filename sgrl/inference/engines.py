@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def load_engine(
             (which one, and why, goes to the log).
         model: a model folder or a Hub id. Its processor must be saved with it.
         max_new_tokens: limit of one answer.
-        batch_size: images at a time; 256 on a GPU and 32 elsewhere by default.
+        batch_size: images at a time; 256 on a GPU and 64 elsewhere by default.
         dtype: "auto" is bfloat16 on a GPU; on a CPU float32, and bfloat16 for models with linear attention, whose
             CPU kernels in vLLM have no float32.
         max_model_length: prompt and answer together, in tokens (vLLM reserves memory by it).
@@ -124,8 +125,11 @@ def vllm_obstacle() -> str | None:
     """Why vLLM can't run here, or None if it can. Imports vLLM and torch."""
     import torch
 
-    # On a CPU each start prints a page of warnings about things that only a GPU has.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING" if torch.cuda.is_available() else "ERROR")
+    if not torch.cuda.is_available():  # or each start prints a page of warnings about things that only a GPU has
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     try:
         import vllm  # noqa: F401
         from vllm.platforms import current_platform

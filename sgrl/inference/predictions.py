@@ -82,8 +82,8 @@ class PredictionFolder:
             if found and found.get(key) != run[key]:
                 raise SgrlError(
                     f"{self.folder} holds another run: its {key} is {found.get(key)!r}, this one's {run[key]!r} "
-                    f"(model {found.get('model')}, data set {found.get('dataset')}); choose another --output, or remove "
-                    "the folder to start anew"
+                    f"(model {found.get('model')}, data set {found.get('dataset')}); choose another --output, or "
+                    "remove the folder to start anew"
                 )
         self.run = {**run, **found}
         self._repair()
@@ -92,8 +92,8 @@ class PredictionFolder:
             key = prediction_key(row)
             if key in self.keys:
                 raise SgrlError(
-                    f"{self.path}, line {number}: a second prediction for image {key[1]!r}; two processes wrote to this "
-                    "folder: remove it and start anew"
+                    f"{self.path}, line {number}: a second prediction for image {key[1]!r}; two processes wrote to "
+                    "this folder: remove it and start anew"
                 )
             self.keys.add(key)
         with atomic_path(self.folder / RUN_FILE) as path:
@@ -110,7 +110,8 @@ class PredictionFolder:
                     prediction_key(row)
                 except (ValueError, KeyError, TypeError) as error:
                     raise SgrlError(
-                        f"{self.path}, line {number} is damaged ({error}); remove this line, and its image will be done again"
+                        f"{self.path}, line {number} is damaged ({type(error).__name__}: {error}); remove this line, "
+                        "and its image is done again"
                     ) from None
                 yield row
 

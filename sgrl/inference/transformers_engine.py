@@ -33,7 +33,7 @@ class TransformersEngine:
             raise SgrlError(f"the model {model} does not load: {error}") from error
         self._model.to(self._device).eval()
         self._chat = chat
-        self.batch_size = batch_size or (256 if self._device == "cuda" else 32)
+        self.batch_size = batch_size or (256 if self._device == "cuda" else 64)
         ends = self._model.generation_config.eos_token_id or chat.tokenizer.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         # A fresh configuration: the one saved with a model may sample or punish repetition, which a graph is full of.

@@ -38,7 +38,7 @@ class VllmEngine:
         if dtype == "auto":
             dtype = "bfloat16" if not on_cpu or uses_linear_attention(config) else "float32"
         self._chat = chat
-        self.batch_size = batch_size or (32 if on_cpu else 256)
+        self.batch_size = batch_size or (64 if on_cpu else 256)
         self._llm = LLM(
             model,
             dtype=dtype,

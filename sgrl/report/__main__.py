@@ -83,9 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = read_images(args.dataset, args.split, keys)
     metadata = data.read_metadata(args.dataset)
     counts = sorted({len(run.keys) for run in runs})
-    subtitle = (
-        f"{' or '.join(f'{count:,}' for count in counts)} held-out images of {Path(args.dataset).resolve().name}"
-    )
+    count = " or ".join(f"{count:,}" for count in counts)
+    subtitle = f"{count} held-out images, {args.split} split of {Path(args.dataset).resolve().name}"
     command = ["python", "-m", "sgrl.report", *(sys.argv[1:] if arguments is None else arguments)]
     ordered = [(key, images[key]) for key in keys]
     codec = get_codec(runs[0].info.get("codec") or metadata["codec"])

@@ -84,17 +84,15 @@ def line_chart(title: str, points: Points, size: tuple[int, int] = LARGE, colour
         for value in ticks(x_low, x_high, 6 if size == LARGE else 4)
     )
     means = smooth(values)
-    data = json.dumps(
-        [[step, round(value, 5), x(step), y(mean)] for (step, value), mean in zip(points, means, strict=True)]
-    )
-    summary = (
-        f"{title}: {number(values[0])} at step {number(steps[0])}, {number(values[-1])} at step {number(steps[-1])}"
-    )
+    data = [[step, round(value, 5), x(step), y(mean)] for step, value, mean in zip(steps, values, means, strict=True)]
+    first, last = number(means[0]), number(means[-1])
+    summary = f"{title}: {first} at step {number(steps[0])}, {last} at step {number(steps[-1])}"
     single = f'<circle class="line-end" cx="{x(steps[-1])}" cy="{y(means[-1])}" r="3.5"/>'
     kind = "chart" if size == LARGE else "chart small"
     return f"""<figure class="{kind}" style="--series-colour:{colour}">
-<figcaption><b>{escape(title)}</b> <output aria-live="polite">{number(means[0])} → {number(means[-1])}</output></figcaption>
-<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(summary)}" tabindex="0" data-points='{escape(data)}'>
+<figcaption><b>{escape(title)}</b> <output aria-live="polite">{first} → {last}</output></figcaption>
+<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(summary)}" tabindex="0"
+ data-points="{escape(json.dumps(data))}">
 {grid}<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>{labels}
 <text x="{right}" y="{height - 3}" text-anchor="end" class="unit">step</text>
 <path class="raw" d="{path(values)}"/><path class="line" d="{path(means)}"/>{single}

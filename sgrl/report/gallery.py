@@ -26,7 +26,7 @@ MISSED = '<i class="bad" title="{}: missed">✗</i>'
 
 
 def data_url(image: bytes) -> tuple[str, int, int]:
-    """`image` (the bytes of a JPEG, PNG, WebP...) as a data URL, shrunk if it is large, and its own width and height."""
+    """`image` (the bytes of a JPEG, PNG, WebP...) as a data URL, shrunk if it is large; and its width and height."""
     from PIL import Image
 
     try:
@@ -89,19 +89,14 @@ class Drawing:
         for index in sorted(shown, key=lambda i: -self._area(i)):
             x1, y1, x2, y2 = self.percent(index)
             state = self.object_states[index]
-            place = (
-                f'x="{x1:.2f}" y="{y1 * tall / 100:.2f}" width="{x2 - x1:.2f}" height="{(y2 - y1) * tall / 100:.2f}"'
-            )
+            top, height = y1 * tall / 100, (y2 - y1) * tall / 100
+            place = f'x="{x1:.2f}" y="{top:.2f}" width="{x2 - x1:.2f}" height="{height:.2f}"'
             boxes.append(f'<g class="box {state}" data-i="{index}"><rect class="halo" {place}/><rect {place}/></g>')
             side = f"left:{x1:.2f}%" if x1 < 70 else f"right:{100 - x2:.2f}%"
-            below = y1 < 9
-            edge = f"top:{y1:.2f}%" if below else f"bottom:{100 - y1:.2f}%"
-            inside = " inside" if below else ""
+            edge = f"top:{y1:.2f}%" if y1 < 9 else f"bottom:{100 - y1:.2f}%"  # inside the box, or above it
             name = f" <span>{short(self.labels[index], 18)}</span>"
             sign = f"<i>{SIGNS[state]}</i>" if state else ""
-            tags.append(
-                f'<b class="tag {state}{inside}" data-i="{index}" style="{side};{edge}">{sign}{index + 1}{name}</b>'
-            )
+            tags.append(f'<b class="tag {state}" data-i="{index}" style="{side};{edge}">{sign}{index + 1}{name}</b>')
         arrows = []
         for index, (s, _, o) in enumerate(self.relations[:MAX_RELATIONS]):
             if s in shown and o in shown and s != o:
@@ -197,9 +192,8 @@ def card(number: int, key: tuple[str, str], image: bytes, runs: Sequence[Run], c
     image_id = f"image-{number}"
     reference, _ = codec.recover_parsed(rows[0]["solution"], *frame)
     drawn = Drawing(reference, frame, size)
-    found = [
-        (run.name, {pair[1] for pair in row["matched"]["relations"]}) for run, row in zip(runs, rows, strict=True)
-    ]
+    hits = [{pair[1] for pair in row["matched"]["relations"]} for row in rows]
+    found = [(run.name, hit) for run, hit in zip(runs, hits, strict=True)]
     caption = " · ".join(short(run.name) for run in runs)
     note = f'<span class="by">found by {caption}</span>' if drawn.relations else ""
     panels = [_panel("reference", note, drawn, image_id, rows[0]["solution"], drawn.triplets(found))]

@@ -83,7 +83,7 @@ def read_run(name: str, folder: str | Path, wanted: int | list[tuple[str, str]] 
                     total[1] += scores[score] ** 2
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise SgrlError(
-                    f"{path}, line {number} is no prediction ({type(error).__name__}: {error}); {hint}, which repairs it"
+                    f"{path}, line {number} is no prediction ({type(error).__name__}: {error}); {hint}"
                 ) from None
             if (keep is None and number <= wanted) or (keep is not None and key in keep):
                 run.rows[key] = row
