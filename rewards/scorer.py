@@ -13,8 +13,8 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 
-LARGEST_BROADCAST = 1 << 18
-"""Pairs of boxes compared at once, so that memory does not grow with the group."""
+LARGEST_BROADCAST = 1 << 13
+"""Pairs of boxes compared at once: arrays of this size stay in the cache, and memory does not grow with the group."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,172 @@
+"""The strict metric: known answers of the published evaluator, and where ours differs on purpose."""
+
+import json
+import math
+
+import pytest
+
+from rewards.metrics import VALUES, SceneGraphMetrics
+from sgrl.errors import SgrlError
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import FormatError, answer
+
+PUBLISHED_NAME = {f"strict_{name.split('_')[1]}_{name.split('_')[0]}s": name for name in VALUES[:6]} | {
+    "strict_sgg_score": "sgg_score",
+    "bbox_mean_iou_matched": "matched_iou",
+}
+REFERENCE = "obj[2]{id,name,x1,y1,x2,y2}:\n1,cat,0,0,100,100\n2,mat,0,80,200,120\nrel[1]{subj,pred,obj}:\n1,on,2"
+NO_RELATION = REFERENCE.replace("rel[1]{subj,pred,obj}:\n1,on,2", "rel[0]{subj,pred,obj}:")
+
+
+def metrics(**options):
+    return SceneGraphMetrics(codec="toon", width=640, height=480, **options)
+
+
+def texts(case):
+    """Reference and prediction of a case, wherever its layout keeps them."""
+    if "conversations" in case:
+        by_role = {turn["from"]: turn["value"] for turn in case["conversations"]}
+        return by_role["gpt"], by_role["predict"]
+    predict = case["messages"][-1]["content"] if "messages" in case else case["predict"]
+    return case["content"], predict
+
+
+def differences(case, protocol):
+    reference, prediction = texts(case)
+    try:
+        ours = metrics(protocol=protocol).add(prediction, reference)
+    except FormatError:
+        return {"raises"}
+    found = {name: (ours[name], case["expected"][theirs]) for theirs, name in PUBLISHED_NAME.items()}
+    found["failure"] = (ours["failure"], 1.0 - case["expected"]["toon_valid"])
+    found = {name: pair for name, pair in found.items() if not math.isclose(*pair, abs_tol=1e-6, rel_tol=0)}
+    for theirs, (low, high) in case.get("tie_sensitive_range", {}).items():
+        name = theirs if theirs == "sgg_score" else "_".join(reversed(theirs.removesuffix("s").split("_")))
+        if name in found and low - 1e-6 <= ours[name] <= high + 1e-6:
+            del found[name]
+    return set(found)
+
+
+def deviation(case):
+    """Which deviation a case falls under; None where we must agree."""
+    if case["kind"] in ("gt_unparseable", "gt_empty_string", "duplicate_gt_relations"):
+        return 3
+    detail = case.get("detail", {})
+    if detail and detail["n_gt_rel"] == detail["n_pred_rel"] == 0:
+        return 4
+    if case["kind"] == "ag_format_in_psg_metric":
+        return 6
+    return None
+
+
+@pytest.fixture(scope="module")
+def golden(shared):
+    return json.loads((shared / "golden" / "metrics_strict.json").read_text())["cases"]
+
+
+def test_metrics_agree_but_for_the_deviations(golden):
+    differing = {case["id"] for case in golden if differences(case, "default")}
+    deviating = {case["id"] for case in golden if deviation(case)}
+    assert differing == deviating
+    assert len(differing) == 6
+
+
+def test_the_published_protocol_agrees_with_all_readable_references(golden):
+    assert {case["id"] for case in golden if differences(case, "published")} == {
+        case["id"] for case in golden if deviation(case) == 3
+    }
+
+
+def test_deviation_3_a_malformed_reference_raises(golden):
+    """Published: a reference that cannot be read makes a valid sample of zeros, or counts as a failure."""
+    for case in golden:
+        if deviation(case) == 3:
+            counted = metrics()
+            with pytest.raises(FormatError, match="malformed reference"):
+                counted.add("", texts(case)[0])
+            assert counted.samples == 0
+
+
+def test_deviation_4_nothing_to_find_and_nothing_found_counts_as_one(golden):
+    """Published: a perfect answer to an image without relations gets half of the score."""
+    found = [case for case in golden if deviation(case) == 4]
+    assert len(found) == 2
+    for case in found:
+        assert case["expected"]["strict_f1_relations"] == 0
+        reference, prediction = texts(case)
+        ours = metrics().add(prediction, reference)
+        assert ours["relation_precision"] == ours["relation_recall"] == ours["relation_f1"] == 1
+    assert metrics().add(NO_RELATION, NO_RELATION)["sgg_score"] == 1
+    assert metrics(protocol="published").add(NO_RELATION, NO_RELATION)["sgg_score"] == 0.5
+    assert metrics().add(REFERENCE, NO_RELATION)["relation_f1"] == 0
+    assert metrics().add(NO_RELATION, REFERENCE)["relation_f1"] == 0
+
+
+def test_deviation_6_objects_survive_a_missing_relation_header(golden):
+    """Published: without its relation header a graph is a failure."""
+    case = next(case for case in golden if deviation(case) == 6)
+    reference, prediction = texts(case)
+    assert not case["expected"]["toon_valid"]
+    ours = metrics().add(prediction, reference)
+    assert ours["failure"] == 0 and ours["object_f1"] == 1 and ours["relation_f1"] == 0
+    truncated = answer.wrap(NO_RELATION.removesuffix("rel[0]{subj,pred,obj}:").rstrip())
+    assert metrics().add(truncated, REFERENCE)["object_f1"] == 1
+    assert metrics(protocol="published").add(truncated, REFERENCE)["failure"] == 1
+
+
+def test_failures_count_as_zero_everywhere():
+    counted = metrics()
+    counted.add(answer.wrap(REFERENCE), REFERENCE)
+    for prediction in ("", None, "I see a cat.", "<answer>\nobj[0]{id,name,x1,y1,x2,y2}:\n</answer>"):
+        values = counted.add(prediction, REFERENCE)
+        assert values["failure"] == 1 and not any(values[name] for name in VALUES)
+    assert counted.compute() == {
+        "samples": 5,
+        "failures": 4,
+        "failure_rate": 0.8,
+        "object_precision": 0.2,
+        "object_recall": 0.2,
+        "object_f1": 0.2,
+        "relation_precision": 0.2,
+        "relation_recall": 0.2,
+        "relation_f1": 0.2,
+        "sgg_score": 0.2,
+    }
+
+
+def test_no_sample_yet():
+    computed = metrics().compute()
+    assert computed["samples"] == 0 and computed["sgg_score"] == 0
+
+
+def test_a_relation_does_not_need_the_labels_of_its_objects():
+    ours = metrics().add(REFERENCE.replace("cat", "dog").replace("mat", "rug"), REFERENCE)
+    assert ours["object_f1"] == 0 and ours["relation_f1"] == 1
+
+
+def test_self_relations_unknown_ids_and_repetitions_are_false_positives():
+    text = REFERENCE.replace("rel[1]", "rel[4]") + "\n1,on,2\n1,on,1\n1,on,9"
+    ours = metrics().add(text, REFERENCE)
+    assert ours["relation_precision"] == 0.25 and ours["relation_recall"] == 1
+
+
+def test_threshold_and_scene_graph_references():
+    graph = SceneGraph(
+        [Object("cat", (0, 0, 100, 100)), Object("mat", (0, 80, 200, 120))], [Relation(0, "on", 1)], 640, 480
+    )
+    moved = REFERENCE.replace("0,0,100,100", "0,0,100,60")
+    assert metrics().add(moved, graph)["object_f1"] == 1
+    assert metrics(iou_threshold=0.7).add(moved, graph)["object_f1"] == 0.5
+
+
+def test_memory_does_not_grow_with_samples():
+    counted = metrics()
+    before = set(vars(counted))
+    for _ in range(100):
+        counted.add(REFERENCE, REFERENCE)
+    assert set(vars(counted)) == before and len(counted._sums) == len(VALUES)
+
+
+def test_an_unknown_protocol():
+    with pytest.raises(SgrlError, match="did you mean 'published'"):
+        metrics(protocol="publishd")

@@ -1,0 +1,258 @@
+"""GraphScorer, presets and similarities: what the public names promise, and what they say when misused."""
+
+import pickle
+
+import pytest
+
+from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer, Preset, get_preset
+from rewards.presets import PRESETS
+from rewards.scorer import text_of
+from sgrl.errors import SgrlError
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import CODECS, FormatError, answer, get_codec
+
+REFERENCE = """obj[3]{id,name,x1,y1,x2,y2}:
+  1,person,10,20,200,400
+  2,dog,220,300,330,420
+  3,frisbee,300,100,340,130
+rel[2]{subj,pred,obj}:
+  1,beside,2
+  2,looking-at,3"""
+GRAPH = SceneGraph(
+    [
+        Object("person", (10, 20, 200, 400)),
+        Object("dog", (220, 300, 330, 420)),
+        Object("frisbee", (300, 100, 340, 130)),
+    ],
+    [Relation(0, "beside", 1, "spatial"), Relation(0, "looking at", 2, "attention")],
+    640,
+    480,
+)
+
+
+@pytest.fixture
+def scorer():
+    return GraphScorer(codec="toon", width=640, height=480)
+
+
+def test_a_perfect_graph_scores_nine_and_a_half(scorer):
+    score = scorer(answer.wrap(REFERENCE), REFERENCE)
+    assert score.valid and score.reason is None
+    assert SCENEGRAPHVLM.total(score) == 9.5
+    assert SCENEGRAPHVLM_RECALL.total(score) == 6.5
+    assert score.counts == {
+        "objects_predicted": 3,
+        "objects_reference": 3,
+        "objects_matched": 3,
+        "objects_grounded": 3,
+        "relations_predicted": 2,
+        "relations_reference": 2,
+        "relations_matched": 2,
+    }
+    assert score.diagnostics == {
+        "no_relation": 0.0,
+        "num_objects": 3.0,
+        "num_relations": 2.0,
+        "invalid_relation_fraction": 0.0,
+        "has_answer_tags": 1.0,
+    }
+
+
+def test_weights_of_the_paper():
+    assert SCENEGRAPHVLM.weights == {
+        "format": 0.5,
+        "object_class": 1.5,
+        "object_box": 1.5,
+        "relation_recall": 3.0,
+        "relation_precision": 1.0,
+        "relation_f1": 2.0,
+        "object_hallucination": 1.0,
+        "relation_hallucination": 1.0,
+    }
+    assert SCENEGRAPHVLM.maximum() == 9.5 and SCENEGRAPHVLM.maximum(relations=False) == 3.5
+    assert R1_SGG.weights.keys() == {
+        *("format", "object_class", "object_box", "hard_recall", "hard_recall_relax", "soft_recall")
+    }
+
+
+def test_a_hand_made_example(scorer):
+    """One object missing, one label wrong, one relation right and one wrong."""
+    text = "obj[2]{id,name,x1,y1,x2,y2}:\n1,person,10,20,200,400\n2,cat,220,300,330,420\n"
+    text += "rel[2]{subj,pred,obj}:\n1,beside,2\n2,beside,1"
+    score = scorer(answer.wrap(text), REFERENCE)
+    assert score.terms == pytest.approx(
+        {
+            "format": 1.0,
+            "object_class": 1 / 3,
+            "object_box": 2 / 3,
+            "relation_recall": 0.0,
+            "relation_precision": 0.0,
+            "relation_f1": 0.0,
+            "object_hallucination": -0.5,
+            "relation_hallucination": -1.0,
+        }
+    )
+    right = scorer(answer.wrap(text.replace("cat", "dog")), REFERENCE)
+    assert right.counts["relations_matched"] == 1
+    assert right.terms["relation_f1"] == right.terms["relation_recall"] == right.terms["relation_precision"] == 0.5
+    assert right.terms["relation_hallucination"] == -0.25
+    assert right.terms["object_hallucination"] == 0
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_scene_graph_is_a_reference_in_every_layout(codec):
+    scorer = GraphScorer(codec, 640, 480)
+    text = answer.wrap(get_codec(codec).encode(GRAPH))
+    assert SCENEGRAPHVLM.total(scorer(text, GRAPH)) == pytest.approx(9.5)
+    assert scorer(text, scorer.reference(GRAPH)) == scorer(text, GRAPH) == scorer(text, text)
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        answer.wrap(REFERENCE).encode(),
+        {"role": "assistant", "content": answer.wrap(REFERENCE)},
+        [{"role": "assistant", "content": answer.wrap(REFERENCE)}],
+        [{"role": "assistant", "content": [{"type": "text", "text": answer.wrap(REFERENCE)}]}],
+    ],
+    ids=["bytes", "message", "messages", "parts"],
+)
+def test_completions_come_in_many_wrappings(scorer, completion):
+    assert SCENEGRAPHVLM.total(scorer(completion, REFERENCE)) == 9.5
+    assert scorer(answer.wrap(REFERENCE), completion).valid
+
+
+@pytest.mark.parametrize("completion", [None, [], {}, 3.5, float("nan"), [None], {"content": None}])
+def test_what_is_no_text_is_an_empty_answer(scorer, completion):
+    assert text_of(completion) == ""
+    assert not any(scorer(completion, REFERENCE).terms.values())
+
+
+def test_invalid_text_has_a_reason_and_diagnostics(scorer):
+    score = scorer(REFERENCE, REFERENCE)
+    assert not score.valid and "<answer>" in score.reason
+    assert SCENEGRAPHVLM.total(score) == 0
+    assert score.diagnostics["num_objects"] == 3 and score.diagnostics["num_relations"] == 2
+    assert score.diagnostics["has_answer_tags"] == 0
+    assert score.counts["objects_predicted"] == 0 and score.counts["objects_reference"] == 3
+
+
+@pytest.mark.parametrize(
+    "solution, message",
+    [
+        ("", "malformed reference"),
+        (None, "malformed reference"),
+        (REFERENCE.replace("obj[3]", "obj[4]"), "malformed reference.*announces 4"),
+        (REFERENCE.replace("400", "4000"), "malformed reference.*480"),
+        (answer.wrap(REFERENCE)[:-3], "malformed reference"),
+    ],
+)
+def test_a_malformed_reference_raises(scorer, solution, message):
+    with pytest.raises(FormatError, match=message):
+        scorer(answer.wrap(REFERENCE), solution)
+
+
+def test_a_reference_for_another_image_size_raises(scorer):
+    with pytest.raises(SgrlError, match="320 x 240.*640 x 480.*resized"):
+        scorer("", GRAPH.resized(320, 240))
+
+
+def test_many_wants_one_reference_each(scorer):
+    with pytest.raises(SgrlError, match="2 completions, but 1 solutions"):
+        scorer.many(["", ""], [REFERENCE])
+    assert scorer.many([], []) == []
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"codec": "tooon"}, "did you mean 'toon'"),
+        ({"preset": "recal-only"}, "did you mean 'recall-only'"),
+        ({"iou_threshold": 50}, "iou_threshold must lie in"),
+        ({"relation_iou_threshold": -1}, "relation_iou_threshold must lie in"),
+        ({"matching_weights": (1, 2)}, "three numbers"),
+        ({"matching_weights": (1, 2, float("nan"))}, "three numbers"),
+        ({"hallucination_power": 0}, "hallucination_power must be positive"),
+        ({"width": 0}, "must be positive"),
+        ({"task": "ssg"}, "did you mean 'sgg'"),
+        ({"similarity": 3}, "similarity: expected"),
+        ({"similarity": (["a", "b"], [[1.0]])}, "2 words must be square"),
+    ],
+)
+def test_arguments_that_make_no_sense(options, message):
+    with pytest.raises(SgrlError, match=message):
+        GraphScorer(**{"codec": "toon", "width": 640, "height": 480} | options)
+
+
+def test_presets_check_their_terms_and_weights():
+    assert get_preset("full") is SCENEGRAPHVLM and get_preset("recall-only") is SCENEGRAPHVLM_RECALL
+    assert get_preset(R1_SGG) is R1_SGG
+    with pytest.raises(SgrlError, match="did you mean 'full'"):
+        get_preset("ful")
+    with pytest.raises(SgrlError, match="did you mean 'relation_recall'"):
+        Preset("mine", {"relation_recal": 1.0})
+    with pytest.raises(SgrlError, match="unknown reward term 'soft_recall' in family 'scenegraphvlm'"):
+        Preset("mine", {"soft_recall": 1.0})
+    with pytest.raises(SgrlError, match="did you mean 'r1-sgg'"):
+        Preset("mine", {}, family="r1sgg")
+    with pytest.raises(SgrlError, match="weight of format must be a finite number"):
+        Preset("mine", {"format": float("nan")})
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_and_scorers_travel_between_processes(preset):
+    scorer = GraphScorer("json", 640, 480, preset=preset, similarity={("a", "b"): 0.5})
+    other = pickle.loads(pickle.dumps(scorer))
+    text = f"<think></think>{answer.wrap(get_codec('json').encode(GRAPH))}"
+    assert other.preset == scorer.preset
+    assert other(text, GRAPH) == scorer(text, GRAPH)
+    assert scorer.preset.total(scorer(text, GRAPH)) == pytest.approx(scorer.preset.maximum())
+
+
+def test_a_score_of_another_family_is_refused(scorer):
+    with pytest.raises(SgrlError, match="needs the term 'hard_recall'.*preset='r1-sgg'"):
+        R1_SGG.total(scorer("", REFERENCE))
+
+
+def test_thresholds_for_objects_and_relations(scorer):
+    moved = answer.wrap(REFERENCE.replace("10,20,200,400", "10,20,200,250"))  # IoU 0.605
+    assert scorer(moved, REFERENCE).counts["objects_grounded"] == 3
+    strict = GraphScorer("toon", 640, 480, iou_threshold=0.7)(moved, REFERENCE).counts
+    assert (strict["objects_grounded"], strict["relations_matched"]) == (2, 1)
+    mixed = GraphScorer("toon", 640, 480, iou_threshold=0.7, relation_iou_threshold=0.5)(moved, REFERENCE).counts
+    assert (mixed["objects_grounded"], mixed["relations_matched"]) == (2, 2)
+
+
+def half(a, b):
+    return 1.0 if a == b else 0.5
+
+
+@pytest.mark.parametrize(
+    "similarity",
+    [half, {("dog", "cat"): 0.5}, (["cat", "dog"], [[1.0, 0.5], [0.5, 1.0]])],
+    ids=["function", "mapping", "matrix"],
+)
+def test_similar_labels_earn_part_of_the_class_term(similarity):
+    text = answer.wrap(REFERENCE.replace("dog", "cat"))
+    assert GraphScorer("toon", 640, 480)(text, REFERENCE).terms["object_class"] == pytest.approx(2 / 3)
+    score = GraphScorer("toon", 640, 480, similarity=similarity)(text, REFERENCE)
+    assert score.terms["object_class"] == pytest.approx(2.5 / 3)
+    assert score.counts["objects_matched"] == 2, "counts are exact"
+
+
+def test_a_similarity_that_is_not_a_number_counts_for_nothing():
+    score = GraphScorer("toon", 640, 480, similarity=lambda a, b: float("nan"))(answer.wrap(REFERENCE), REFERENCE)
+    assert score.terms["object_class"] == 0
+
+
+def test_r1_sgg_reads_other_layouts_strictly():
+    scorer = GraphScorer("toon", 640, 480, preset=R1_SGG)
+    assert set(scorer(answer.wrap(REFERENCE), REFERENCE).terms.values()) == {1.0}
+    assert not any(scorer(REFERENCE, REFERENCE).terms.values())
+
+
+def test_r1_sgg_text_inside_think_never_scores():
+    gold, poor = get_codec("json").encode(GRAPH), '{"objects": [], "relationships": []}'
+    scorer = GraphScorer("json", 640, 480, preset=R1_SGG)
+    score = scorer(f"<think><answer>{gold}</answer></think><answer>{poor}</answer>", GRAPH)
+    assert score.terms == dict.fromkeys(score.terms, 0.0) | {"format": 1.0}
