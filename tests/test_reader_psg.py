@@ -219,6 +219,18 @@ def test_json_stream_agrees_with_json(tmp_path, content):
         list(items(path, "d"))
 
 
+def test_json_stream_of_a_bare_list(tmp_path):
+    path = tmp_path / "file.json"
+    path.write_text('[{"a": 1}, 2]')
+    assert list(items(path, None)) == [{"a": 1}, 2]
+    path.write_text('[{"a": 1}, 2')
+    with pytest.raises(SgrlError, match="truncated: its 12 bytes end after 2 items"):
+        list(items(path, None))
+    path.write_text('{"a": 1}')
+    with pytest.raises(SgrlError, match="which must be a list"):
+        list(items(path, None))
+
+
 def test_json_stream_across_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.readers.json_stream._CHUNK", 3)
     monkeypatch.setattr("data_prep.readers.json_stream._TAIL", 3)

@@ -1,4 +1,4 @@
-"""Read a huge JSON object piece by piece: one long array item by item, and the small values around it.
+"""Read a huge JSON file piece by piece: one long array item by item, and the small values around it.
 
 `json` is used rather than an incremental parser such as ijson because annotation files written by Python may hold NaN,
 which those refuse for the whole file, and because it is the faster of the two here. Memory stays at one item.
@@ -121,29 +121,32 @@ def _members(text: _Text) -> Iterator[str]:
         text.take(",", f"after the value of {key!r}")
 
 
-def _array(text: _Text, key: str) -> Iterator:
-    text.take("[", f"at {key!r}, which must be a list")
+def _array(text: _Text, key: str | None) -> Iterator:
+    text.take("[", f"at {key!r}, which must be a list" if key else "at its beginning, which must be a list")
     if text.peek() == "]":
         text.position += 1
         return
     number = 0
     while True:
-        yield text.value(f"inside item {number} of {key!r}")
+        yield text.value(f"inside item {number}" + (f" of {key!r}" if key else ""))
         number += 1
         if text.peek() == "]":
             text.position += 1
             return
-        text.take(",", f"after {number} items of {key!r}")
+        text.take(",", f"after {number} items" + (f" of {key!r}" if key else ""))
 
 
-def items(path: str | Path, key: str) -> Iterator:
-    """The items of the array `key` of the top-level object of `path`, one at a time.
+def items(path: str | Path, key: str | None) -> Iterator:
+    """The items of the array `key` of the top-level object of `path`, or of the file itself (None), one at a time.
 
     Raises SgrlError, when it gets there, for a file that is truncated or damaged, and for one without `key`. Values
     that Python's json accepts beyond the standard (NaN, Infinity) come through.
     """
     text = _Text(Path(path))
     with text.file:
+        if key is None:
+            yield from _array(text, None)
+            return
         keys = []
         for found in _members(text):
             if found == key:
