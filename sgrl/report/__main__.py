@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sgrl import data
 from sgrl.errors import SgrlError
-from sgrl.report.page import render, write
+from sgrl.report.page import render, text_table, write
 from sgrl.report.runs import Run, read_curve, read_run
 from sgrl.text import get_codec
 
@@ -89,7 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ordered = [(key, images[key]) for key in keys]
     codec = get_codec(runs[0].info.get("codec") or metadata["codec"])
     write(args.output, render(runs, curves, ordered, codec, args.title, subtitle, command))
-    print(f"Wrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {len(runs)} runs, {len(keys)} images")
+    print(text_table(runs))
+    print(f"\nWrote {args.output} ({args.output.stat().st_size / 1e6:.1f} MB): {len(runs)} runs, {len(keys)} images")
 
 
 if __name__ == "__main__":

@@ -68,6 +68,23 @@ def table(runs: Sequence[Run]) -> str:
     return f"<table><thead><tr><td></td>{head}</tr></thead>{''.join(body)}</table>"
 
 
+def text_table(runs: Sequence[Run]) -> str:
+    """The same figures as `table` for a terminal: one line per run."""
+    columns = [(group, key, name) for group, metrics in TABLE for key, name, _ in metrics]
+    short_names = {"precision": "P", "recall": "R", "failure rate": "failed", "SGG score": "SGG"}
+    heads = [
+        f"{group.lower()[:3]} {short_names.get(name, name)}" if group in ("Objects", "Relations")
+        else short_names.get(name, name.removesuffix(" per graph"))
+        for group, _, name in columns
+    ]  # fmt: skip
+    rows = [[run.name, *(_shown(key, run.metrics.get(key)) for _, key, _ in columns)] for run in runs]
+    lines = [["", *heads], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+    )
+
+
 def coverage_note(runs: Sequence[Run]) -> str:
     """A warning if the runs were not evaluated on the same images: their means then don't compare."""
     sets = [set(run.keys) for run in runs]
