@@ -21,8 +21,8 @@ class ParityError(SgrlError):
 class ParityAlarm(TrainerCallback):
     """Watches the mean |log p(trainer) - log p(vLLM)| of sampled tokens over the first steps of GRPO.
 
-    The two compute the same model, so the difference is rounding: below 0.005 in float32, around 0.01 in bfloat16. More
-    means that they see different prompts, images or weights, and the policy is trained on what it never wrote.
+    The two compute the same model, so the difference is rounding: below 0.005 in float32, around 0.01 in bfloat16.
+    More means that they see different prompts, images or weights, and the policy is trained on what it never wrote.
 
     Args:
         threshold: natural-log units per token; 0.05 is a starting value.
@@ -51,8 +51,8 @@ class ParityAlarm(TrainerCallback):
             message = (
                 f"vLLM and the trainer disagree: {LOGP_DIFFERENCE} = {difference:.3g} at step {state.global_step}, "
                 f"expected at most {self.threshold} (parity_threshold). Likely causes: image placeholders expanded "
-                "twice (is the trainer SceneGraphGRPOTrainer?), another pixel budget in the processor that vLLM reads, "
-                "another chat template or thinking setting, weights that did not reach vLLM, another dtype "
+                "twice (is the trainer SceneGraphGRPOTrainer?), another pixel budget in the processor that vLLM "
+                "reads, another chat template or thinking setting, weights that did not reach vLLM, another dtype "
                 "(vllm_engine_kwargs: {dtype: ...}), or a grammar in generation_kwargs"
             )
             if self.action == "error":

