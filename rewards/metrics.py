@@ -170,7 +170,8 @@ class SceneGraphMetrics:
     def _pair(self, graph: ParsedGraph, truth: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Rows and columns of the object pairs that reach the threshold, equality of labels and IoU of all pairs."""
         labels = [normalised(label) for label in truth.labels]
-        equal = np.array([[normalised(label) == other for other in labels] for label in graph.labels])
+        said = [normalised(label) for label in graph.labels]
+        equal = np.array([[label == other for other in labels] for label in said])
         overlap = iou(np.array(graph.boxes), truth.boxes)
         rows, columns = assign(-(overlap + TIE * equal))
         kept = overlap[rows, columns] >= self._scorer.settings.iou_threshold

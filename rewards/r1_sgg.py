@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,7 @@ from rewards.matching import Reference, Similarity, assign, geometry, in_order, 
 from rewards.terms import COUNTS, Settings
 from sgrl.text import answer
 from sgrl.text.codec import Codec
+from sgrl.text.labels import MAX_LABEL
 from sgrl.text.parsed import MAX_RECOVERED, FormatError, ParsedGraph
 
 TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax")
@@ -57,6 +59,7 @@ class Reading(NamedTuple):
     reason: str | None
 
 
+@lru_cache(maxsize=16384)
 def normalised(label: str) -> str:
     """A label for comparison.
 
@@ -94,7 +97,7 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
     labels, boxes, ids = [], [], []
     for row in data["objects"]:
         name, box = (row.get("id"), row.get("bbox")) if isinstance(row, dict) else (None, None)
-        if not isinstance(name, str) or not _is_box(box):
+        if not isinstance(name, str) or len(name) > MAX_LABEL or not _is_box(box):
             raise FormatError(f'expected {{"id": "label.1", "bbox": [x1, y1, x2, y2]}}, found {str(row)[:80]}')
         ids.append(normalised(name))
         labels.append(_category(name))
@@ -108,7 +111,7 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
         raise FormatError(f"more than {MAX_RECOVERED} objects or relations")
     for row in rows:
         ends = [row.get(key) for key in ("subject", "predicate", "object")] if isinstance(row, dict) else [None]
-        if not all(isinstance(end, str) for end in ends):
+        if not all(isinstance(end, str) and len(end) <= MAX_LABEL for end in ends):
             reason = f"a relation needs a subject, a predicate and an object, found {str(row)[:80]}"
             continue
         triplets.append(tuple(map(_category, ends)))
@@ -128,13 +131,11 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
 
 def _load(text: str) -> dict:
     """The JSON object of the first answer outside the reasoning, fences and the word "json" removed."""
-    if text.startswith("<think>"):
-        text = text.partition("</think>")[2] or text
-    body, closed = answer.first_closed(text.replace("```", "").replace("json", ""))
+    body, closed = answer.first_closed(answer.after_thinking(text))
     if not closed:
         body = body.partition(answer.OPEN)[2] or body
     try:
-        data = json.loads(body)
+        data = json.loads(body.replace("```", "").replace("json", ""))
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not JSON: {error}") from None
     if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
@@ -215,18 +216,18 @@ def _soft_recall(labels, relations, named: dict[int, int], truth: Reference, pre
 def _hard_recalls(labels, relations, truth: Reference, near: np.ndarray, similarity) -> tuple[int, float]:
     """Reference relations found exactly, and the sum of the best similarities. `near` (P, N): boxes that overlap."""
     subjects, targets = [r[0] for r in relations], [r[2] for r in relations]
+    true_subjects, true_targets = [r[0] for r in truth.relations], [r[2] for r in truth.relations]
+    both_near = near[subjects][:, true_subjects] & near[targets][:, true_targets]
+    found: list[set[tuple[str, str, str]]] = [set() for _ in truth.relations]
+    for i, j in zip(*(index.tolist() for index in np.nonzero(both_near)), strict=True):
+        subject, predicate, target = relations[i]
+        found[j].add((labels[subject], predicate, labels[target]))
     hits, relaxed = 0, 0.0
-    for subject, predicate, target in truth.relations:
-        ends = truth.labels[subject], truth.labels[target]
-        found = {
-            (labels[relations[i][0]], relations[i][1], labels[relations[i][2]])
-            for i in np.flatnonzero(near[subjects, subject] & near[targets, target]).tolist()
-        }
-        hits += (ends[0], predicate, ends[1]) in found
-        if found:
-            relaxed += max(
-                similarity(s, ends[0]) * similarity(o, ends[1]) * similarity(p, predicate) for s, p, o in found
-            )
+    for triplets, (subject, predicate, target) in zip(found, truth.relations, strict=True):
+        a, b = truth.labels[subject], truth.labels[target]
+        hits += (a, predicate, b) in triplets
+        if triplets:
+            relaxed += max(similarity(s, a) * similarity(o, b) * similarity(p, predicate) for s, p, o in triplets)
     return hits, relaxed
 
 
