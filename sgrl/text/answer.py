@@ -48,13 +48,19 @@ def strict(text: str, newline: bool = True) -> str:
     body = text[len(OPEN) : -len(CLOSE)]
     if newline:
         body = body[1:-1]
-    if OPEN in body or CLOSE in body:
+    if "<" in body and (OPEN in body or CLOSE in body):
         raise FormatError("more than one answer; expected one <answer>...</answer>")
     return body
 
 
 def body(text: str, tags: bool | None, newline: bool = True) -> str:
-    """The graph text for a strict reader: of a completion (True), of a bare graph text (False), of either (None)."""
+    """The graph text for a strict reader: of a completion (True), of a bare graph text (False), of either (None).
+
+    Raises:
+        FormatError: not a str, or tags that break the rules of `strict`.
+    """
+    if not isinstance(text, str):
+        raise FormatError(f"expected a text, found {type(text).__name__}")
     if tags is None:
         tags = OPEN in text
     return strict(text, newline) if tags else text.strip()

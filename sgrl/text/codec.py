@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sgrl.graph import SceneGraph
-from sgrl.text.parsed import FormatError, ParsedGraph, to_graph
+from sgrl.text.parsed import ParsedGraph, to_graph
 
 
 class Codec:
@@ -72,10 +72,3 @@ def as_text(text: str | bytes | None) -> str:
     if isinstance(text, bytes | bytearray):
         return bytes(text).decode("utf-8", "replace")
     return text if isinstance(text, str) else ""
-
-
-def require_text(text: object) -> str:
-    """For strict readers: a str, or FormatError."""
-    if not isinstance(text, str):
-        raise FormatError(f"expected a text, found {type(text).__name__}")
-    return text

@@ -12,10 +12,9 @@ from typing import Any
 
 from sgrl.graph import SceneGraph
 from sgrl.text import answer, tables
-from sgrl.text.codec import Codec, as_text, require_text
-from sgrl.text.labels import MAX_LABEL
+from sgrl.text.codec import Codec, as_text
+from sgrl.text.labels import MAX_LABEL, canonical_label
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
-from sgrl.vocabulary import canonical
 
 ENDS = ("subject", "predicate", "object")
 
@@ -24,13 +23,13 @@ class Json(Codec):
     name = "json"
 
     def encode(self, graph: SceneGraph) -> str:
-        ids = [f"{canonical(o.label)}.{i}" for i, o in enumerate(graph.objects, 1)]
+        ids = [f"{canonical_label(o.label)}.{i}" for i, o in enumerate(graph.objects, 1)]
         boxes = [tables.pixels(o.box) for o in graph.objects]
         return json.dumps(
             {
                 "objects": [{"id": i, "bbox": box} for i, box in zip(ids, boxes, strict=True)],
                 "relationships": [
-                    {"subject": ids[r.subject], "predicate": canonical(r.predicate), "object": ids[r.object]}
+                    {"subject": ids[r.subject], "predicate": canonical_label(r.predicate), "object": ids[r.object]}
                     for r in graph.relations
                 ],
             }
@@ -39,7 +38,7 @@ class Json(Codec):
     def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
         """As `Codec.parse`. `<answer>` needs no newline; one code fence may stand around the JSON; a graph may
         be empty; labels may have any spelling."""
-        objects, relations = _document(_unfenced(answer.body(require_text(text), tags, newline=False)))
+        objects, relations = _document(_unfenced(answer.body(text, tags, newline=False)))
         if len(objects) > MAX_OBJECTS or len(relations) > MAX_RELATIONS:
             raise FormatError(
                 f"{len(objects)} objects and {len(relations)} relations; at most {MAX_OBJECTS} and {MAX_RELATIONS} "

@@ -27,6 +27,10 @@ def quote(cell: str) -> str:
     return f'"{cell}"' if not cell or _NEEDS_QUOTES.fullmatch(cell) else cell
 
 
+# Labels repeat. The caches are bounded, and so are the labels of graphs that come from a model (MAX_LABEL).
+canonical_label = lru_cache(maxsize=8192)(canonical)
+
+
 @lru_cache(maxsize=8192)
 def quoted(label: str) -> str:
     """The cell for any label.
@@ -39,7 +43,7 @@ def quoted(label: str) -> str:
 
 @lru_cache(maxsize=8192)
 def quoted_wide(label: str) -> str:
-    """The same in the spelling of Action Genome, which keeps `_`, `.` and `/`."""
+    """The same in the spelling of Action Genome."""
     return quote(canonical(label, wide=True))
 
 

@@ -6,7 +6,7 @@ import math
 import re
 
 from sgrl.graph import SceneGraph
-from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError
+from sgrl.text.parsed import MAX_OBJECTS, FormatError
 
 # One regular expression is a whole layout. Possessive quantifiers (*+, ++) never go back, so that matching is linear.
 # Numbers have at most nine digits: longer ones name no pixel, and Python refuses to read very long ones.
@@ -44,7 +44,7 @@ def lines(*patterns: str) -> tuple[re.Pattern, ...]:
 
 def cells(table: str) -> list[str]:
     """The cells of rows that a pattern accepted, after one leading empty cell."""
-    return table.replace("\n", ",").split(",")
+    return table.replace("\n  ", ",").replace("\n", ",").split(",")
 
 
 def pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
@@ -69,23 +69,23 @@ def encode_objects(graph: SceneGraph, quoted) -> list[str]:
     return lines
 
 
-_POSITIONS = {n: dict(zip(range(1, n + 1), range(n), strict=True)) for n in range(1, MAX_OBJECTS + 1)}
-_IDS = {n: list(positions) for n, positions in _POSITIONS.items()}
+_IDS = {n: [str(i) for i in range(1, n + 1)] for n in range(MAX_OBJECTS + 1)}
+_POSITIONS = {n: dict(zip(ids, range(n), strict=True)) for n, ids in _IDS.items()}
 
 
-def row_positions(n: int) -> dict[int, int]:
+def row_positions(n: int) -> dict[str, int]:
     """id -> position where rows count from 1."""
     return _POSITIONS[n]
 
 
-def read_ids(column: list[str]) -> dict[int, int]:
+def read_ids(column: list[str]) -> dict[str, int]:
     """id -> position. Raises FormatError unless the ids are 1..N, in any order."""
-    ids = list(map(int, column))
-    n = len(ids)
-    if ids == _IDS[n]:
+    n = len(column)
+    if column == _IDS[n]:
         return _POSITIONS[n]
+    ids = [str(int(cell)) for cell in column]  # blanks and leading zeros are allowed
     positions = dict(zip(ids, range(n), strict=True))
-    if len(positions) != n or min(ids) != 1 or max(ids) != n:
+    if positions.keys() != _POSITIONS[n].keys():
         raise FormatError(f"object ids must be 1 to {n}, each once, in any order; found {_some(ids)}")
     return positions
 
@@ -98,11 +98,18 @@ def check_count(name: str, announced: str, found: int, low: int, high: int) -> N
         raise FormatError(f"{name}[{announced}]: expected {low} to {high} rows")
 
 
+# Looking a coordinate up is cheaper than converting it.
+_PIXEL = {str(i): float(i) for i in range(4097)}.__getitem__
+
+
 def read_boxes(
     x1: list[str], y1: list[str], x2: list[str], y2: list[str], width: int, height: int
 ) -> list[tuple[float, float, float, float]]:
     """Columns of the object table -> boxes. Raises FormatError on one that is empty or leaves the image."""
-    boxes = list(zip(map(float, x1), map(float, y1), map(float, x2), map(float, y2), strict=True))
+    try:
+        boxes = list(zip(map(_PIXEL, x1), map(_PIXEL, y1), map(_PIXEL, x2), map(_PIXEL, y2), strict=True))
+    except KeyError:  # blanks, leading zeros, -0, a very large image
+        boxes = list(zip(map(float, x1), map(float, y1), map(float, x2), map(float, y2), strict=True))
     for a, b, c, d in boxes:
         if not (0 <= a < c <= width and 0 <= b < d <= height):
             line = boxes.index((a, b, c, d)) + 2
@@ -113,10 +120,14 @@ def read_boxes(
     return boxes
 
 
-def read_ends(column: list[str], positions: dict[int, int]) -> list[int]:
+def read_ends(column: list[str], positions: dict[str, int]) -> list[int]:
     """Ids -> positions. Raises FormatError on an id that no object has."""
     try:
-        return [positions[i] for i in map(int, column)]
+        return [positions[cell] for cell in column]
+    except KeyError:
+        pass
+    try:
+        return [positions[str(int(cell))] for cell in column]
     except KeyError as error:
         raise FormatError(f"a relation names object {error.args[0]}, but ids run from 1 to {len(positions)}") from None
 
@@ -132,14 +143,6 @@ def check_relations(relations: list[tuple[int, str, int]]) -> None:
             if relation in seen:
                 raise FormatError(f"the relation {relation[0] + 1},{relation[1]},{relation[2] + 1} stands twice")
             seen.add(relation)
-
-
-def check_relation_count(name: str, announced: str, found: int) -> None:
-    check_count(name, announced, found, 0, MAX_RELATIONS)
-
-
-def check_object_count(announced: str, found: int) -> None:
-    check_count("obj", announced, found, 1, MAX_OBJECTS)
 
 
 def explain(

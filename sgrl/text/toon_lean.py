@@ -15,9 +15,9 @@ import re
 
 from sgrl.graph import SceneGraph
 from sgrl.text import answer, lenient, tables
-from sgrl.text.codec import Codec, as_text, require_text
+from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import LABEL, check_labels, quoted
-from sgrl.text.parsed import ParsedGraph
+from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, ParsedGraph
 from sgrl.text.tables import ID, NUMBER, S
 
 OBJECT_HEADER = tables.header("obj", "{name,x1,y1,x2,y2}")
@@ -42,18 +42,18 @@ class ToonLean(Codec):
         return "\n".join(lines)
 
     def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
-        body = answer.body(require_text(text), tags)
+        body = answer.body(text, tags)
         match = _DOCUMENT.fullmatch(body)
         if match is None:
             raise tables.explain(body, _HEADERS, _LINES)
         n, objects, m, relations = match.groups()
         cells = tables.cells(objects)
-        tables.check_object_count(n, len(cells) // 5)
+        tables.check_count("obj", n, len(cells) // 5, 1, MAX_OBJECTS)
         labels = check_labels(cells[1::5], first_line=2)
         boxes = tables.read_boxes(cells[2::5], cells[3::5], cells[4::5], cells[5::5], width, height)
         positions = tables.row_positions(len(labels))
         cells = tables.cells(relations)
-        tables.check_relation_count("rel", m, len(cells) // 3)
+        tables.check_count("rel", m, len(cells) // 3, 0, MAX_RELATIONS)
         predicates = check_labels(cells[1::3], first_line=len(labels) + 3)
         subjects = tables.read_ends(cells[2::3], positions)
         targets = tables.read_ends(cells[3::3], positions)

@@ -14,14 +14,22 @@ form throughout.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sgrl.graph import SceneGraph
 from sgrl.text import answer, lenient, tables
-from sgrl.text.codec import Codec, as_text, require_text
-from sgrl.text.labels import KEYWORD_OR_NUMBER, WIDE_LABEL, check_labels, quote, quoted_wide
-from sgrl.text.parsed import GROUPS, FormatError, ParsedGraph
+from sgrl.text.codec import Codec, as_text
+from sgrl.text.labels import (
+    KEYWORD_OR_NUMBER,
+    MAX_LABEL,
+    WIDE_LABEL,
+    canonical_label,
+    check_labels,
+    quote,
+    quoted_wide,
+)
+from sgrl.text.parsed import GROUPS, MAX_OBJECTS, MAX_RELATIONS, FormatError, ParsedGraph
 from sgrl.text.tables import ID, NUMBER, S
-from sgrl.vocabulary import canonical
 
 LIMITS = (1, 5, 4)
 """Labels of each group that one row may have (SceneGraphVLM, AG_ATTENTION_MAX and so on)."""
@@ -71,7 +79,7 @@ class ToonPairs(Codec):
                     "for relations without groups use the codec 'toon'"
                 )
             cells = pairs.setdefault((r.subject, r.object), ([], [], []))
-            cells[GROUPS.index(r.group)].append(canonical(r.predicate, wide=True))
+            cells[GROUPS.index(r.group)].append(canonical_label(r.predicate, True))
         rows = []
         for (subject, target), cells in pairs.items():
             while any(cells):
@@ -83,13 +91,13 @@ class ToonPairs(Codec):
         return "\n".join(lines + rows)
 
     def parse(self, text: str, width: int, height: int, tags: bool | None = True) -> ParsedGraph:
-        body = answer.body(require_text(text), tags)
+        body = answer.body(text, tags)
         match = _DOCUMENT.fullmatch(body)
         if match is None:
             raise tables.explain(body, _HEADERS, _LINES, "rows with and without brackets are mixed")
         n, objects, m, relations = match.groups()
         cells = tables.cells(objects)
-        tables.check_object_count(n, len(cells) // 6)
+        tables.check_count("obj", n, len(cells) // 6, 1, MAX_OBJECTS)
         positions = tables.read_ids(cells[1::6])
         labels = check_labels(cells[2::6], first_line=2, wide=True)
         boxes = tables.read_boxes(cells[3::6], cells[4::6], cells[5::6], cells[6::6], width, height)
@@ -99,7 +107,7 @@ class ToonPairs(Codec):
         else:
             cells, separator = tables.cells(relations), "|"
             rows = list(zip(*[cells[i::5] for i in range(1, 6)], strict=True))
-        tables.check_relation_count("rel_pairs", m, len(rows))
+        tables.check_count("rel_pairs", m, len(rows), 0, MAX_RELATIONS)
         triplets: list[tuple[int, str, int]] = []
         if rows:
             subjects = tables.read_ends([row[0] for row in rows], positions)
@@ -119,12 +127,8 @@ class ToonPairs(Codec):
         """The three cells of a row -> "<group>__<label>"; raises FormatError (reason only)."""
         predicates = []
         for group, cell, limit in zip(GROUPS, cells, self.limits, strict=True):
-            labels = _split(cell, separator)
-            if len(labels) > limit:
-                raise FormatError(f"{len(labels)} {group} labels; at most {limit} are allowed")
-            if len(labels) > 1 and len(set(labels)) != len(labels):
-                raise FormatError(f"a {group} label stands twice in one cell")
-            predicates += [f"{group}__{label}" for label in labels]
+            read = _remembered_cell if len(cell) <= MAX_LABEL else _read_cell
+            predicates += read(cell, separator, group, limit)
         if not predicates:
             raise FormatError("a row without any label")
         return predicates
@@ -150,8 +154,8 @@ class ToonPairs(Codec):
         return lenient.diagnose(text, "rel_pairs", check_row)
 
 
-def _split(cell: str, separator: str) -> list[str]:
-    """The labels of a cell, lower-cased; raises FormatError (reason only)."""
+def _read_cell(cell: str, separator: str, group: str, limit: int) -> tuple[str, ...]:
+    """The labels of a cell, lower-cased, with their group; raises FormatError (reason only)."""
     cell = cell.strip(" \t").lower()
     if separator == "|":
         cell = cell.strip('"')
@@ -162,4 +166,11 @@ def _split(cell: str, separator: str) -> list[str]:
         labels = [label for label in (part.strip(" \t") for part in cell.split(",")) if label]
         if any(" " in label or "\t" in label for label in labels):
             raise FormatError(f"blank inside a label of [{cell}]")
-    return check_labels(labels, first_line=0, wide=True) if labels else []
+    if len(labels) > limit:
+        raise FormatError(f"{len(labels)} {group} labels; at most {limit} are allowed")
+    if len(set(labels)) != len(labels):
+        raise FormatError(f"a {group} label stands twice in one cell")
+    return tuple(f"{group}__{label}" for label in check_labels(labels, first_line=0, wide=True))
+
+
+_remembered_cell = lru_cache(maxsize=8192)(_read_cell)  # a data set has few different cells
