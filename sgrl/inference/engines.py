@@ -51,6 +51,7 @@ class Engine(Protocol):
 
     name: str
     """One of "vllm" and "transformers"."""
+    chat: ChatRenderer
     batch_size: int
     """How many images it works on at a time; `generate` takes any number."""
 

@@ -32,7 +32,7 @@ class TransformersEngine:
         except (OSError, ValueError) as error:
             raise SgrlError(f"the model {model} does not load: {error}") from error
         self._model.to(self._device).eval()
-        self._chat = chat
+        self.chat = chat
         self.batch_size = batch_size or (256 if self._device == "cuda" else 64)
         ends = self._model.generation_config.eos_token_id or chat.tokenizer.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
@@ -58,8 +58,8 @@ class TransformersEngine:
         import torch
 
         start = time.perf_counter()
-        inputs = self._chat.processor(
-            text=[self._chat.text(prompt) for prompt in prompts],
+        inputs = self.chat.processor(
+            text=[self.chat.text(prompt) for prompt in prompts],
             images=[
                 [image.convert("RGB")] for image in images
             ],  # one list per prompt, or images are dealt out wrongly
@@ -76,7 +76,7 @@ class TransformersEngine:
             end = next((index for index, token in enumerate(row) if token in self._ends), None)
             tokens = row if end is None else row[: end + 1]
             reason = "length" if end is None else "stop"
-            generations.append(Generation(self._chat.decode(tokens), len(tokens), seconds, reason))
+            generations.append(Generation(self.chat.decode(tokens), len(tokens), seconds, reason))
         return generations
 
     def close(self) -> None:

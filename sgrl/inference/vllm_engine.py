@@ -37,7 +37,7 @@ class VllmEngine:
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
         if dtype == "auto":
             dtype = "bfloat16" if not on_cpu or uses_linear_attention(config) else "float32"
-        self._chat = chat
+        self.chat = chat
         self.batch_size = batch_size or (64 if on_cpu else 256)
         self._llm = LLM(
             model,
@@ -62,19 +62,19 @@ class VllmEngine:
         check_batch(images, prompts)
         start = time.perf_counter()
         requests = [
-            {"prompt_token_ids": self._chat.token_ids(prompt), "multi_modal_data": {"image": image.convert("RGB")}}
+            {"prompt_token_ids": self.chat.token_ids(prompt), "multi_modal_data": {"image": image.convert("RGB")}}
             for image, prompt in zip(images, prompts, strict=True)
         ]
         try:
             outputs = self._llm.generate(requests, self._sampling, use_tqdm=False)
         except ValueError as error:
-            if "max_model_len" in str(error) or "longer than" in str(error):
+            if "context length" in str(error) or "max_model_len" in str(error):
                 raise SgrlError(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
             raise
         seconds = (time.perf_counter() - start) / max(len(images), 1)
         completions = [output.outputs[0] for output in outputs]
         return [
-            Generation(self._chat.decode(done.token_ids), len(done.token_ids), seconds, done.finish_reason or "stop")
+            Generation(self.chat.decode(done.token_ids), len(done.token_ids), seconds, done.finish_reason or "stop")
             for done in completions
         ]
 
