@@ -9,6 +9,7 @@ from sgrl.errors import SgrlError, suggest
 
 READERS = {
     "psg": "data_prep.readers.psg:PSGReader",
+    "vg": "data_prep.readers.vg:VisualGenomeReader",
     "vg150": "data_prep.readers.vg150:VG150Reader",
 }
 """Name on the command line -> module and class; imported on demand, for some need h5py or OpenCV."""

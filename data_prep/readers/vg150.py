@@ -95,7 +95,7 @@ class VG150Reader:
             columns = {name: _Column(file[name]) for name in ("split", *_RANGES, *_COLUMNS)}
             for name, dataset in (("boxes", "boxes_1024"), ("relations", "relationships")):
                 self._found[name] = len(file[dataset])
-            for row, (_, entry) in enumerate(self._images):
+            for row, entry in enumerate(self._images):
                 try:
                     yield self._record(row, entry, columns)
                 except RecordError as error:

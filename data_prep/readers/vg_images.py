@@ -33,8 +33,8 @@ class ImageList:
         if not self._folders:
             raise SgrlError(f"{root} holds neither VG_100K/ nor VG_100K_2/; expected Visual Genome's images there")
 
-    def __iter__(self) -> Iterator[tuple[int, dict]]:
-        """(position in the file, entry), checked and in file order; memory stays at one entry."""
+    def __iter__(self) -> Iterator[dict]:
+        """The entries, checked and in file order; memory stays at one."""
         for number, entry in enumerate(items(self.path, None)):
             image_id = entry.get("image_id") if isinstance(entry, dict) else None
             if not isinstance(image_id, int):
@@ -42,7 +42,7 @@ class ImageList:
                     f"{self.path}, entry {number}: expected an object with an image_id, found {entry!r:.60}"
                 )
             if image_id not in CORRUPT:
-                yield number, entry
+                yield entry
 
     def count(self) -> int:
         """How many entries there are; one pass over the file."""
