@@ -20,7 +20,7 @@ Similarity = Callable[[str, str], float]
 
 
 def in_order(graph: ParsedGraph) -> tuple[ParsedGraph, list[int]]:
-    """The graph with its objects sorted by box and label, and the new position of each old one (-1 stays -1).
+    """The graph with its objects sorted by box and label, and the old position of each new one.
 
     Of several assignments of equal cost, the solver takes one that depends on the order of rows and columns. Sorted,
     they are the same for the same objects, and so is every score.
@@ -28,16 +28,14 @@ def in_order(graph: ParsedGraph) -> tuple[ParsedGraph, list[int]]:
     labels, boxes, relations = graph
     keys = list(zip(boxes, labels, strict=True))
     order = sorted(range(len(keys)), key=keys.__getitem__)
-    rank = [-1] * (len(keys) + 1)
-    for new, old in enumerate(order):
-        rank[old] = new
+    place = {old: new for new, old in enumerate(order)} | {-1: -1}
     return (
         ParsedGraph(
             [labels[old] for old in order],
             [boxes[old] for old in order],
-            [(rank[subject], predicate, rank[target]) for subject, predicate, target in relations],
+            [(place[subject], predicate, place[target]) for subject, predicate, target in relations],
         ),
-        rank,
+        order,
     )
 
 
@@ -47,13 +45,12 @@ class Reference:
     Attributes:
         labels, relations: as in ParsedGraph, the objects in order (see in_order).
         boxes: (N, 4) float64.
-        rank: position here of each object as written.
     """
 
-    __slots__ = ("labels", "boxes", "relations", "rank", "ids", "_id_of", "_by_triplet")
+    __slots__ = ("labels", "boxes", "relations", "ids", "_id_of", "_by_triplet")
 
     def __init__(self, graph: ParsedGraph):
-        (self.labels, boxes, self.relations), self.rank = in_order(graph)
+        (self.labels, boxes, self.relations), _ = in_order(graph)
         self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
         self._id_of: dict[str, int] = {}
         for label in self.labels:

@@ -15,16 +15,15 @@ and matches objects by their boxes alone. With N reference objects and M predict
 from __future__ import annotations
 
 import re
-from collections import Counter
 
 import numpy as np
 
-from rewards.matching import Reference, assign, in_order
+from rewards.matching import assign, in_order
 from rewards.r1_sgg import normalised
-from rewards.scorer import GraphScorer, text_of
+from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
-from sgrl.text import Codec, ParsedGraph, answer
+from sgrl.text import Codec, ParsedGraph, answer, get_codec
 
 PROTOCOLS = ("default", "published")
 VALUES = (
@@ -77,8 +76,11 @@ class SceneGraphMetrics:
     ):
         if protocol not in PROTOCOLS:
             raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
-        self._scorer = GraphScorer(codec, width, height, iou_threshold=iou_threshold)
-        self._scorers = {(width, height): self._scorer}
+        if not 0 <= iou_threshold <= 1:
+            raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
+        self.codec = get_codec(codec)
+        self.width, self.height = width, height
+        self.iou_threshold = iou_threshold
         self.protocol = protocol
         self.samples = 0
         self.failures = 0
@@ -124,19 +126,7 @@ class SceneGraphMetrics:
         graph, truth = self._read(prediction, reference, width, height)
         if graph is None:
             return {"objects": [], "relations": []}
-        graph, rank = in_order(graph)
-        rows, columns, equal, _ = self._pair(graph, truth)
-        partner = dict(zip(rows.tolist(), columns.tolist(), strict=True))
-        wanted: dict[tuple[int, str, int], list[int]] = {}
-        for i, (s, predicate, o) in enumerate(truth.relations):
-            wanted.setdefault((s, normalised(predicate), o), []).append(i)
-        relations = []
-        for i, (s, predicate, o) in enumerate(graph.relations):
-            same = wanted.get((partner.get(s, -1), normalised(predicate), partner.get(o, -1)))
-            if same:
-                relations.append((i, same.pop(0)))
-        written = {t: i for i, t in enumerate(truth.rank)}
-        objects = [(i, written[partner[p]]) for i, p in enumerate(rank[:-1]) if p in partner and equal[p, partner[p]]]
+        objects, relations, _ = self._match(graph, truth)
         return {"objects": objects, "relations": relations}
 
     def compute(self) -> dict[str, float]:
@@ -148,53 +138,55 @@ class SceneGraphMetrics:
         counted = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
         return counted | {name: total / n for name, total in self._sums.items()}
 
-    def _both_headers(self, text: str) -> bool:
-        """Whether a relation header follows an object header in the answer that is read."""
-        body = answer.lenient(text, "obj[")
-        head = _OBJECT_HEADER.search(body)
-        return bool(head and _RELATION_HEADER[self._scorer.codec.grouped].search(body, head.end()))
-
-    def _read(self, prediction, reference, width, height) -> tuple[ParsedGraph | None, Reference]:
+    def _read(self, prediction, reference, width, height) -> tuple[ParsedGraph | None, ParsedGraph]:
         """The predicted graph, None for a failure, and the reference."""
-        size = (width or self._scorer.settings.width, height or self._scorer.settings.height)
-        if size not in self._scorers:
-            iou_threshold = self._scorer.settings.iou_threshold
-            self._scorers[size] = GraphScorer(self._scorer.codec, *size, iou_threshold=iou_threshold)
-        truth = self._scorers[size].reference(reference)
+        size = width or self.width, height or self.height
+        truth = read_reference(reference, self.codec, *size)
         text = text_of(prediction)
-        graph, _ = self._scorer.codec.recover_parsed(text, *size)
+        graph, _ = self.codec.recover_parsed(text, *size)
         if not graph.labels or (self.protocol == "published" and not self._both_headers(text)):
             return None, truth
         return graph, truth
 
-    def _pair(self, graph: ParsedGraph, truth: Reference) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and columns of the object pairs that reach the threshold, equality of labels and IoU of all pairs."""
-        labels = [normalised(label) for label in truth.labels]
-        said = [normalised(label) for label in graph.labels]
-        equal = np.array([[label == other for other in labels] for label in said])
-        overlap = iou(np.array(graph.boxes), truth.boxes)
+    def _both_headers(self, text: str) -> bool:
+        """Whether a relation header follows an object header in the answer that is read."""
+        body = answer.lenient(text, "obj[")
+        head = _OBJECT_HEADER.search(body)
+        return bool(head and _RELATION_HEADER[self.codec.grouped].search(body, head.end()))
+
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, np.ndarray]:
+        """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
+        boxes that reach the threshold."""
+        (said, boxes, _), order = in_order(graph)
+        (wanted, true_boxes, _), true_order = in_order(truth)
+        said, wanted = [list(map(normalised, labels)) for labels in (said, wanted)]
+        equal = np.array([[label == other for other in wanted] for label in said]).reshape(len(said), len(wanted))
+        overlap = iou(boxes, true_boxes)
         rows, columns = assign(-(overlap + TIE * equal))
-        kept = overlap[rows, columns] >= self._scorer.settings.iou_threshold
-        return rows[kept], columns[kept], equal, overlap
+        kept = overlap[rows, columns] >= self.iou_threshold
+        rows, columns = rows[kept], columns[kept]
+        pairs = [(order[i], true_order[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
+        objects = [pair for pair, right in zip(pairs, equal[rows, columns].tolist(), strict=True) if right]
 
-    def _compare(self, graph: ParsedGraph, truth: Reference) -> dict[str, float]:
-        graph, _ = in_order(graph)
-        rows, columns, equal, overlap = self._pair(graph, truth)
-        right = int(equal[rows, columns].sum())
-        partner = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+        partner = dict(pairs)
+        free: dict[tuple, list[int]] = {}
+        for j, (subject, predicate, target) in enumerate(truth.relations):
+            free.setdefault((subject, normalised(predicate), target), []).append(j)
+        relations = []
+        for i, (subject, predicate, target) in enumerate(graph.relations):
+            # an object without a partner, or one that does not exist, is nobody in the reference
+            same = free.get((partner.get(subject), normalised(predicate), partner.get(target)))
+            if same:
+                relations.append((i, same.pop(0)))
+        return sorted(objects), relations, overlap[rows, columns]
 
-        # nobody but -1 has no partner in the reference, so what the assignment cannot carry over never counts
-        predicted = Counter(
-            (partner.get(s, -1), normalised(predicate), partner.get(o, -1)) for s, predicate, o in graph.relations
-        )
-        wanted = Counter((s, normalised(predicate), o) for s, predicate, o in truth.relations)
-        right_relations = (predicted & wanted).total()
-
+    def _compare(self, graph: ParsedGraph, truth: ParsedGraph) -> dict[str, float]:
+        right_objects, right_relations, overlaps = self._match(graph, truth)
         both_empty = 0.0 if self.protocol == "published" else 1.0
-        objects = _precision_recall_f1(right, len(graph.labels), len(truth.labels), both_empty)
-        relations = _precision_recall_f1(right_relations, len(graph.relations), len(truth.relations), both_empty)
+        objects = _precision_recall_f1(len(right_objects), len(graph.labels), len(truth.labels), both_empty)
+        relations = _precision_recall_f1(len(right_relations), len(graph.relations), len(truth.relations), both_empty)
         values = dict(zip(VALUES, (*objects, *relations, (objects[2] + relations[2]) / 2), strict=True))
-        values["matched_iou"] = float(overlap[rows, columns].mean()) if len(rows) else 0.0
+        values["matched_iou"] = float(overlaps.mean()) if len(overlaps) else 0.0
         return values
 
 

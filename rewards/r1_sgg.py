@@ -158,7 +158,7 @@ def _is_box(box: object) -> bool:
 
 def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[str, float], dict[str, int]]:
     """Terms and counts of one readable prediction."""
-    (labels, boxes, relations), rank = in_order(reading.graph)
+    (labels, boxes, relations), order = in_order(reading.graph)
     n, g, m = len(truth.labels), len(truth.relations), len(labels)
     similarity = settings.similarity or _equal
     terms = dict.fromkeys(TERMS, 0.0)
@@ -181,7 +181,8 @@ def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[
             matched, grounded = int(equal.sum()), int((equal & (iou >= settings.iou_threshold)).sum())
         if settings.task == "sgg" and g:
             prediction = dict(zip(columns.tolist(), rows.tolist(), strict=True))
-            named = {rank[i]: rank[last] for i, last in enumerate(reading.same_id)}
+            place = {old: new for new, old in enumerate(order)}
+            named = {place[i]: place[last] for i, last in enumerate(reading.same_id)}
             terms["soft_recall"] = _soft_recall(labels, relations, named, truth, prediction, similarity)
         if settings.task != "det" and relations and g:
             hits, relaxed = _hard_recalls(

@@ -148,17 +148,7 @@ class GraphScorer:
         """
         if isinstance(solution, Reference):
             return solution
-        if isinstance(solution, SceneGraph):
-            if (solution.width, solution.height) != (self.settings.width, self.settings.height):
-                raise SgrlError(
-                    f"the reference graph is of an image of {solution.width} x {solution.height}, the scorer's is "
-                    f"{self.settings.width} x {self.settings.height}; use graph.resized(...)"
-                )
-            solution = self.codec.encode(solution)
-        try:
-            graph = self.codec.parse(text_of(solution), self.settings.width, self.settings.height, tags=None)
-        except FormatError as error:
-            raise FormatError(f"malformed reference: {error.reason}", error.line) from None
+        graph = read_reference(solution, self.codec, self.settings.width, self.settings.height)
         return r1_sgg.reference(graph) if self.preset.family == "r1-sgg" else Reference(graph)
 
     def _score_texts(self, texts: list[str], reference: Reference) -> list[GraphScore]:
@@ -212,6 +202,21 @@ class GraphScorer:
         counts["relations_reference"] = len(reference.relations)
         zeros = dict.fromkeys(FAMILIES[self.preset.family], 0.0)
         return GraphScore(False, str(error), zeros, counts, self.codec.diagnose(text))
+
+
+def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGraph:
+    """The graph of a reference; arguments and errors as in `GraphScorer.reference`."""
+    if isinstance(solution, SceneGraph):
+        if (solution.width, solution.height) != (width, height):
+            raise SgrlError(
+                f"the reference graph is of an image of {solution.width} x {solution.height}, but predictions are read "
+                f"for {width} x {height}; use graph.resized(...)"
+            )
+        solution = codec.encode(solution)
+    try:
+        return codec.parse(text_of(solution), width, height, tags=None)
+    except FormatError as error:
+        raise FormatError(f"malformed reference: {error.reason}", error.line) from None
 
 
 def text_of(completion) -> str:

@@ -159,6 +159,25 @@ def test_threshold_and_scene_graph_references():
     assert metrics(iou_threshold=0.7).add(moved, graph)["object_f1"] == 0.5
 
 
+def test_matches_name_the_right_objects_and_relations():
+    text = "obj[3]{id,name,x1,y1,x2,y2}:\n1,mat,0,80,200,120\n2,dog,300,300,310,310\n3,cat,0,0,100,100\n"
+    text += "rel[4]{subj,pred,obj}:\n3,on,2\n3,on,1\n3,on,1\n3,near,1"
+    counted = metrics()
+    assert counted.matches(text, REFERENCE) == {"objects": [(0, 1), (2, 0)], "relations": [(1, 0)]}
+    assert counted.matches("no graph", REFERENCE) == {"objects": [], "relations": []}
+    assert counted.samples == 0
+    values = counted.add(text, REFERENCE)
+    assert values["object_recall"] == 1 and values["relation_precision"] == 0.25
+
+
+def test_images_of_other_sizes():
+    counted = metrics()
+    large = REFERENCE.replace("0,80,200,120", "0,80,1200,900")
+    assert counted.add(large, large, 1280, 960)["sgg_score"] == 1
+    with pytest.raises(FormatError, match="malformed reference"):
+        counted.add(large, large)
+
+
 def test_memory_does_not_grow_with_samples():
     counted = metrics()
     before = set(vars(counted))

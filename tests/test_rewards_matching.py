@@ -55,9 +55,9 @@ def test_geometry_of_nothing():
 
 def test_objects_in_order_keep_their_relations():
     graph = ParsedGraph(["b", "a"], [(5, 5, 9, 9), (0, 0, 2, 2)], [(0, "on", 1), (-1, "on", 0)])
-    ordered, rank = in_order(graph)
+    ordered, order = in_order(graph)
     assert ordered == ParsedGraph(["a", "b"], [(0, 0, 2, 2), (5, 5, 9, 9)], [(1, "on", 0), (-1, "on", 1)])
-    assert rank == [1, 0, -1]
+    assert order == [1, 0]
     assert Reference(graph).labels == ["a", "b"]
 
 
