@@ -67,7 +67,7 @@ class VllmEngine:
         ]
         try:
             outputs = self._llm.generate(requests, self._sampling, use_tqdm=False)
-        except ValueError as error:
+        except Exception as error:  # vLLM has a class of its own for this, and had another before
             if "context length" in str(error) or "max_model_len" in str(error):
                 raise SgrlError(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
             raise
