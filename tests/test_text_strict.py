@@ -139,6 +139,17 @@ def test_errors_name_the_line_and_the_reason(old, new, line, reason):
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@pytest.mark.parametrize(
+    ("ending", "fine"), [("", True), ("\n", True), ("\r\n", True), ("\n ", False), ("\n\n", False)]
+)
+def test_one_line_break_may_stand_before_the_closing_tag(ending, fine):
+    text = answer.wrap(TOON + ending)
+    if fine:
+        assert parse("toon", text, True)
+    else:
+        assert refused("toon", text, True).reason == "blank line inside the graph"
+
+
 def test_line_numbers_count_the_graph_and_not_the_tags():
     assert refused("toon", answer.wrap(TOON.replace("dog", "a b")), True).line == 4
 

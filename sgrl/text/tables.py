@@ -167,7 +167,7 @@ def explain(
             if not object_header.fullmatch(line):
                 return FormatError(f"expected {headers[0]}, found {_short(line)}", 1)
         elif not line.strip():
-            if number < len(lines):
+            if line or number < len(lines):  # the text may end in one line break
                 return FormatError("blank line inside the graph", number)
         elif not in_relations and relation_header.fullmatch(line):
             in_relations = True
