@@ -6,11 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Nothing may reach for the network, and vLLM must find the settings of a machine without a GPU before it is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The machine may be busy: no example fails because it took long.
+hypothesis.settings.register_profile("sgrl", deadline=None)
+hypothesis.settings.load_profile("sgrl")
 
 ROOT = Path(__file__).resolve().parent.parent
 
