@@ -31,22 +31,19 @@ def _no_bytes() -> bytes:
 
 
 class _DType:
-    """numpy.dtype(code) of a pickle, turned into a real one when all of it has been checked."""
+    """numpy.dtype(code) of a pickle; `real` is the numpy type when all of it has been checked."""
 
-    __slots__ = ("code", "order")
+    __slots__ = ("real",)
 
     def __init__(self, code: str, *_):
-        if not (isinstance(code, str) and re.fullmatch("[biuf][1248]|\\?", code)):
+        if not (isinstance(code, str) and re.fullmatch("[biuf][1248]", code)):
             raise pickle.UnpicklingError(f"an array of the type {code!r}; expected numbers")
-        self.code, self.order = code, "|"
+        self.real = np.dtype(code)
 
     def __setstate__(self, state: tuple):
         if state[1] not in ("<", ">", "|", "="):
             raise pickle.UnpicklingError(f"an array with the byte order {state[1]!r}")
-        self.order = state[1]
-
-    def array(self, data: bytes, shape: tuple, order: str = "C") -> np.ndarray:
-        return np.frombuffer(data, np.dtype(self.order + self.code)).reshape(shape, order=order)
+        self.real = self.real.newbyteorder(state[1])
 
 
 class _Array(np.ndarray):
@@ -54,14 +51,19 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple):
         _version, shape, dtype, fortran, data = state
-        filled = dtype.array(data, shape, "F" if fortran else "C")
-        super().__setstate__((1, filled.shape, filled.dtype, bool(fortran), bytes(data)))
+        if type(data) is not bytes or not all(type(side) is int and side >= 0 for side in shape):
+            raise pickle.UnpicklingError(f"an array of the shape {shape!r} without its bytes")
+        super().__setstate__((1, shape, dtype.real, bool(fortran), data))  # compares the number of bytes
+
+
+def _array(data: bytes, dtype: _DType, shape: tuple, order: str = "C") -> np.ndarray:
+    return np.frombuffer(data, dtype.real).reshape(shape, order=order)
 
 
 _FUNCTIONS = {
     "_reconstruct": lambda *_: np.ndarray.__new__(_Array, (0,), np.int8),
-    "scalar": lambda dtype, data: dtype.array(data, (1,))[0],
-    "_frombuffer": lambda data, dtype, shape, order: dtype.array(data, shape, order),
+    "scalar": lambda dtype, data: _array(data, dtype, (1,))[0],
+    "_frombuffer": _array,
 }
 _ALLOWED = {
     ("numpy", "ndarray"): "ndarray",  # only ever an argument
