@@ -19,7 +19,6 @@ object), and an answer inside <think> is no answer.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -31,16 +30,13 @@ from scipy.optimize import linear_sum_assignment
 from rewards.matching import Reference, Similarity, assign, geometry, in_order, label_similarity
 from rewards.terms import COUNTS, Settings
 from sgrl.text import answer
+from sgrl.text import json as layout
 from sgrl.text.codec import Codec
-from sgrl.text.labels import MAX_LABEL
 from sgrl.text.parsed import MAX_RECOVERED, FormatError, ParsedGraph
 
 TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax")
 TASKS = ("sgg", "det", "cls")
 """Scene graphs, objects only (the recalls are 0), relations between classes (the object terms are 0)."""
-
-LARGEST = 1e9
-"""A coordinate beyond this is treated as infinite."""
 
 _THINK_THEN_ANSWER = re.compile(rf"</think>\s*{answer.OPEN}")
 
@@ -93,67 +89,42 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
         return Reading(graph, list(range(len(graph.labels))), triplets, 1.0, None)
     text = text.strip()
     tagged = text.startswith("<think>") and text.endswith(answer.CLOSE) and bool(_THINK_THEN_ANSWER.search(text))
-    data = _load(text)
-    labels, boxes, ids = [], [], []
-    for row in data["objects"]:
-        name, box = (row.get("id"), row.get("bbox")) if isinstance(row, dict) else (None, None)
-        if not isinstance(name, str) or len(name) > MAX_LABEL or not _is_box(box):
-            raise FormatError(f'expected {{"id": "label.1", "bbox": [x1, y1, x2, y2]}}, found {str(row)[:80]}')
-        ids.append(normalised(name))
-        labels.append(_category(name))
-        boxes.append(tuple(map(float, box)))
-    positions = {name: i for i, name in enumerate(ids)}
-    relations, triplets, reason = [], [], None
-    rows = data.get("relationships")
-    if not isinstance(rows, list):
-        rows, reason = [], 'expected "relationships": [...]'
-    if max(len(ids), len(rows)) > MAX_RECOVERED:
-        raise FormatError(f"more than {MAX_RECOVERED} objects or relations")
-    for row in rows:
-        ends = [row.get(key) for key in ("subject", "predicate", "object")] if isinstance(row, dict) else [None]
-        if not all(isinstance(end, str) and len(end) <= MAX_LABEL for end in ends):
-            reason = f"a relation needs a subject, a predicate and an object, found {str(row)[:80]}"
+    issues: list[str] = []
+    document = layout.load(layout.find_answer(text), issues)
+    objects = layout.items_of(document, "objects", issues)
+    if len(objects) > MAX_RECOVERED:
+        issues.append(f"more than {MAX_RECOVERED} objects")
+    if issues:
+        raise FormatError(issues[0])
+    ids, boxes = zip(*map(layout.read_object, objects), strict=True) if objects else ((), ())
+    positions = {normalised(name): i for i, name in enumerate(ids)}
+    relations, triplets = [], []
+    for item in layout.items_of(document, "relationships", issues)[:MAX_RECOVERED]:
+        try:
+            subject, predicate, target = layout.read_relation(item)
+        except FormatError as error:
+            issues.append(error.reason)
             continue
-        triplets.append(tuple(map(_category, ends)))
-        subject, target = positions.get(normalised(ends[0])), positions.get(normalised(ends[2]))
-        if subject is not None and target is not None:
-            relations.append((subject, triplets[-1][1], target))
+        predicate = normalised(predicate)
+        triplets.append((_category(subject), predicate, _category(target)))
+        ends = positions.get(normalised(subject)), positions.get(normalised(target))
+        if None not in ends:
+            relations.append((ends[0], predicate, ends[1]))
         elif settings.task == "sgg":
-            reason = f"a relation names an unknown object: {str(row)[:80]}"
-    if reason is not None:
-        form = 0.0
-    elif tagged:
-        form = 1.0
-    else:
-        form, reason = 0.0 if settings.strict_format else 0.5, "expected <think>...</think><answer>...</answer>"
-    return Reading(ParsedGraph(labels, boxes, relations), [positions[name] for name in ids], triplets, form, reason)
-
-
-def _load(text: str) -> dict:
-    """The JSON object of the first answer outside the reasoning, fences and the word "json" removed."""
-    body, closed = answer.first_closed(answer.after_thinking(text))
-    if not closed:
-        body = body.partition(answer.OPEN)[2] or body
-    try:
-        data = json.loads(body.replace("```", "").replace("json", ""))
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"not JSON: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("objects"), list):
-        raise FormatError('expected {"objects": [...], "relationships": [...]}')
-    return data
+            issues.append(f"relation {subject!r} {predicate!r} {target!r} names an unknown object")
+    if not tagged:
+        issues.append("expected <think>...</think><answer>...</answer>")
+    form = float(not issues)
+    if not tagged and len(issues) == 1 and not settings.strict_format:
+        form = 0.5
+    graph = ParsedGraph([_category(name) for name in ids], list(boxes), relations)
+    same_id = [positions[normalised(name)] for name in ids]
+    return Reading(graph, same_id, triplets, form, issues[0] if issues else None)
 
 
 def _category(name: str) -> str:
-    """The label in an id: the text before its first dot, normalised."""
-    return normalised(name.partition(".")[0])
-
-
-def _is_box(box: object) -> bool:
-    return (
-        isinstance(box, list)
-        and len(box) == 4
-        and all(isinstance(x, int | float) and not isinstance(x, bool) and -LARGEST <= x <= LARGEST for x in box)
-    )
+    """The class in an object's id, normalised."""
+    return normalised(layout.class_of(name))
 
 
 def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[str, float], dict[str, int]]:

@@ -209,8 +209,8 @@ def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGra
     if isinstance(solution, SceneGraph):
         if (solution.width, solution.height) != (width, height):
             raise SgrlError(
-                f"the reference graph is of an image of {solution.width} x {solution.height}, but predictions are read "
-                f"for {width} x {height}; use graph.resized(...)"
+                f"the reference graph is of an image of {solution.width} x {solution.height}, but predictions are "
+                f"read for {width} x {height}; use graph.resized(...)"
             )
         solution = codec.encode(solution)
     try:

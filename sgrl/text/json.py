@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 from typing import Any
 
 from sgrl.graph import SceneGraph
@@ -17,6 +16,8 @@ from sgrl.text.labels import MAX_LABEL, canonical_label
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
 
 ENDS = ("subject", "predicate", "object")
+LARGEST = 1e9
+"""Coordinates beyond this are as good as infinite: areas of such boxes would not be numbers."""
 
 
 class Json(Codec):
@@ -68,13 +69,13 @@ class Json(Codec):
         the whole text, without code fences and the word "json". Ids match in any case, with `_` and `-` as blanks.
         Corners stay as written. Of several objects with one id, relations mean the last."""
         issues: list[str] = []
-        document = _load(_find_answer(as_text(text)), issues)
+        document = load(find_answer(as_text(text)), issues)
         labels: list[str] = []
         boxes: list[tuple[float, float, float, float]] = []
         positions: dict[str, int] = {}
-        for i, item in enumerate(_list(document, "objects", issues)[:MAX_RECOVERED]):
+        for i, item in enumerate(items_of(document, "objects", issues)[:MAX_RECOVERED]):
             try:
-                name, box = _object(item)
+                name, box = read_object(item)
             except FormatError as error:
                 issues.append(f"object {i}: {error.reason}")
                 continue
@@ -84,9 +85,9 @@ class Json(Codec):
             labels.append(class_of(name).lower())
             boxes.append(box)
         relations = []
-        for i, item in enumerate(_list(document, "relationships", issues)[:MAX_RECOVERED]):
+        for i, item in enumerate(items_of(document, "relationships", issues)[:MAX_RECOVERED]):
             try:
-                subject, predicate, target = _relation(item)
+                subject, predicate, target = read_relation(item)
             except FormatError as error:
                 issues.append(f"relation {i}: {error.reason}")
                 continue
@@ -129,20 +130,20 @@ def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, 
             whose subject, predicate and object are not strings, or that names an unknown id.
     """
     issues: list[str] = []
-    document = _load(body, issues)
-    items = [_list(document, key, issues) for key in ("objects", "relationships")]
+    document = load(body, issues)
+    items = [items_of(document, key, issues) for key in ("objects", "relationships")]
     if issues:
         raise FormatError(issues[0])
     objects, relations = [], []
     for i, item in enumerate(items[0]):
         try:
-            objects.append(_object(item))
+            objects.append(read_object(item))
         except FormatError as error:
             raise FormatError(f"object {i}: {error.reason}") from None
     names = {name for name, _ in objects}
     for i, item in enumerate(items[1]):
         try:
-            relation = _relation(item)
+            relation = read_relation(item)
         except FormatError as error:
             raise FormatError(f"relation {i}: {error.reason}") from None
         for name in (relation[0], relation[2]):
@@ -152,7 +153,8 @@ def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, 
     return objects, relations
 
 
-def _load(body: str, issues: list[str]) -> Any:
+def load(body: str, issues: list[str]) -> Any:
+    """The JSON value, or None and the reason among the issues."""
     try:
         return json.loads(body)
     except RecursionError:
@@ -162,7 +164,8 @@ def _load(body: str, issues: list[str]) -> Any:
     return None
 
 
-def _list(document: Any, key: str, issues: list[str]) -> list:
+def items_of(document: Any, key: str, issues: list[str]) -> list:
+    """The list under a key, or an empty one and the reason among the issues."""
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, list):
         issues.append(f"expected a JSON object with a list {key!r}")
@@ -170,29 +173,27 @@ def _list(document: Any, key: str, issues: list[str]) -> list:
     return value
 
 
-def _object(item: Any) -> tuple[str, tuple[float, float, float, float]]:
+def read_object(item: Any) -> tuple[str, tuple[float, float, float, float]]:
+    """Id and box of an item of "objects". Raises FormatError."""
     if not isinstance(item, dict) or not isinstance(item.get("id"), str) or len(item["id"]) > MAX_LABEL:
         raise FormatError("expected an id, a string")
     box = item.get("bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(type(v) in (int, float) for v in box):
         raise FormatError("expected a bbox of four numbers")
-    try:
-        box = tuple(map(float, box))
-    except OverflowError:
-        box = (math.inf,) * 4
-    if not all(map(math.isfinite, box)):
+    if not all(-LARGEST <= v <= LARGEST for v in box):  # NaN compares false
         raise FormatError("the bbox is not finite")
-    return item["id"], box
+    return item["id"], tuple(map(float, box))
 
 
-def _relation(item: Any) -> tuple[str, str, str]:
+def read_relation(item: Any) -> tuple[str, str, str]:
+    """Subject, predicate and object of an item of "relationships", as written. Raises FormatError."""
     values = tuple(item.get(key) for key in ENDS) if isinstance(item, dict) else ()
     if not values or not all(isinstance(v, str) and len(v) <= MAX_LABEL for v in values):
         raise FormatError("expected subject, predicate and object, three strings")
     return values
 
 
-def _find_answer(text: str) -> str:
+def find_answer(text: str) -> str:
     """What R1-SGG takes for the answer: the first closed answer (after any reasoning), or what follows the first
     `<answer>`, or everything; without code fences and the word "json", wherever it stands."""
     text = answer.after_thinking(text)
