@@ -1,4 +1,4 @@
-"""GRPO on PSG: the model writes several graphs for each image, and those that match the reference better become likelier.
+"""GRPO on PSG: the model writes several graphs of each image, and those that match the reference best become likelier.
 
     accelerate launch --config_file recipes/accelerate/zero2.yaml recipes/grpo_psg.py \
         --config recipes/configs/qwen3_5_0_8b/grpo_psg.yaml
@@ -35,7 +35,7 @@ from sgrl.training.model import (
     template_arguments,
 )
 from sgrl.training.resume import Run
-from sgrl.training.rows import drop_long_rows, load_rows
+from sgrl.training.rows import check_prompts, drop_long_rows, load_rows
 
 
 @dataclass
@@ -103,6 +103,7 @@ def main() -> None:
     train_rows = drop_long_rows(
         train_rows, processor, script_args.max_tokens, training_args.chat_template_kwargs, answers=False
     )
+    check_prompts(train_rows, training_args)
     without_missing_vllm(training_args)
 
     ################

@@ -8,8 +8,8 @@ On a CPU, with the toy world and the tiny model of `make demo`:
     accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft_psg.py \
         --config recipes/configs/toy/sft.yaml
 
-Data: `data_prep/to_toon.py --dataset psg`. The loss is on answers alone, and rows that are too long are left out, never
-cut. An interrupted run goes on from its last checkpoint when it is started again. At its end `output_dir` is an
+Data: `data_prep/to_toon.py --dataset psg`. The loss is on answers alone, and rows that are too long are left out,
+never cut. An interrupted run goes on from its last checkpoint when it is started again. At its end `output_dir` is an
 ordinary model folder: weights and processor, ready for recipes/grpo_psg.py, transformers and vLLM.
 
 Every key of the YAML files is an option too: `--learning_rate 2e-5`.

@@ -6,14 +6,15 @@ import pytest
 
 from sgrl.errors import SgrlError
 from sgrl.training.model import load_processor
-from sgrl.training.rows import drop_long_rows, load_rows
+from sgrl.training.rows import check_prompts, drop_long_rows, load_rows
 from sgrl.training.sft import SceneGraphCollator
 
 COLUMNS = ("image", "prompt", "completion")
 
 
 def arguments(toy, **changed):
-    script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val"} | changed
+    script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val"}
+    script = script | {"eval_rows": None} | changed
     return SimpleNamespace(**script)
 
 
@@ -23,7 +24,23 @@ def test_eval_rows_are_read_only_when_asked_for(toy):
     with pytest.raises(SgrlError, match="has no split 'val'; choose one of: train, test"):
         load_rows(arguments(toy), SimpleNamespace(eval_strategy="steps"), COLUMNS)
     _, evaluation = load_rows(arguments(toy, eval_split="test"), SimpleNamespace(eval_strategy="steps"), COLUMNS)
-    assert len(evaluation) <= 16
+    assert len(evaluation) > 10
+    _, evaluation = load_rows(
+        arguments(toy, eval_split="test", eval_rows=3), SimpleNamespace(eval_strategy="steps"), COLUMNS
+    )
+    assert len(evaluation) == 3
+
+
+def test_rows_held_out_of_training(toy):
+    everything, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+    script = arguments(toy, eval_split="train", eval_rows=5)
+    train, evaluation = load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS)
+    assert list(train["completion"]) + list(evaluation["completion"]) == list(everything["completion"])
+    assert len(evaluation) == 5
+    for count in (None, len(everything)):
+        script = arguments(toy, eval_split="train", eval_rows=count)
+        with pytest.raises(SgrlError, match=f"(?s)are both 'train'.* eval_rows must say .*it is {count}"):
+            load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS)
 
 
 def test_missing_column_and_missing_folder(toy):
@@ -52,3 +69,10 @@ def test_long_rows_are_dropped_by_the_tokens_that_the_trainer_makes(toy, caplog)
     with pytest.raises(SgrlError, match=f"all {len(rows)} rows have more than {prompt - 1} tokens; raise max_tokens"):
         drop_long_rows(rows, processor, prompt - 1, {}, answers=False)
     assert drop_long_rows(rows, processor, None, {}, answers=True) is rows
+
+
+def test_too_few_rows_for_a_batch_of_rollouts(toy):
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+    check_prompts(rows.take(8), SimpleNamespace(generation_batch_size=64, num_generations=8))
+    with pytest.raises(SgrlError, match="7 rows to train on, but one batch of rollouts takes 8 images .*64 / num_gen"):
+        check_prompts(rows.take(7), SimpleNamespace(generation_batch_size=64, num_generations=8))

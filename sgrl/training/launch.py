@@ -38,7 +38,14 @@ class SceneGraphArguments:
 
     dataset: str = field(default=None, metadata={"help": "Folder of Parquet files that data_prep/to_toon.py wrote."})
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
-    eval_split: str = field(default="val", metadata={"help": "Split of `eval_strategy`, read only if that is set."})
+    eval_split: str = field(
+        default="val",
+        metadata={
+            "help": "Split of `eval_strategy`, read only if that is set. The same as train_split: its last "
+            "`eval_rows` rows, which are then held out of training."
+        },
+    )
+    eval_rows: int | None = field(default=None, metadata={"help": "At most so many rows of eval_split. Default: all."})
     max_tokens: int | None = field(
         default=None,
         metadata={
@@ -70,6 +77,8 @@ class SceneGraphArguments:
             raise SgrlError("no data set is given; add `dataset: DIR` to the YAML file or --dataset DIR")
         if self.trainable not in TRAINABLE:  # argparse checks choices on the command line only
             raise SgrlError(f"unknown trainable: {self.trainable!r}{suggest(self.trainable, TRAINABLE)}")
+        if self.eval_rows is not None and self.eval_rows < 1:
+            raise SgrlError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:

@@ -18,29 +18,51 @@ logger = logging.getLogger(__name__)
 
 
 def load_rows(script_args, training_args, columns: Iterable[str]) -> tuple[Dataset, Dataset | None]:
-    """The training rows and, when `eval_strategy` is set, those of `eval_split`; with `columns` alone.
+    """The training rows and, when `eval_strategy` is set, those to evaluate on; with `columns` alone.
 
     Raises:
-        SgrlError: for a data set that `sgrl.data.load` refuses, or one without any row.
+        SgrlError: for a data set that `sgrl.data.load` refuses, a split without rows, or more rows held out of the
+            training split than it has.
     """
+    train_split, eval_split, count = script_args.train_split, script_args.eval_split, script_args.eval_rows
+    train = _load_split(script_args.dataset, train_split, columns)
+    if training_args.eval_strategy == "no":
+        return train, None
+    if eval_split != train_split:
+        evaluation = _load_split(script_args.dataset, eval_split, columns)
+        return train, evaluation.take(min(count or len(evaluation), len(evaluation)))
+    if count is None or count >= len(train):
+        raise SgrlError(
+            f"eval_split and train_split are both {train_split!r}, which has {len(train)} rows, so eval_rows must "
+            f"say how many of them to hold out of training; it is {count}"
+        )
+    return train.take(len(train) - count), train.skip(len(train) - count)
+
+
+def _load_split(dataset: str, split: str, columns: Iterable[str]) -> Dataset:
     from sgrl.data import load
 
-    splits = [script_args.train_split]
-    if training_args.eval_strategy != "no":
-        splits.append(script_args.eval_split)
-    rows = []
-    for split in splits:
-        dataset = load(script_args.dataset, split)
-        missing = [column for column in columns if column not in dataset.column_names]
-        if missing:
-            raise SgrlError(
-                f"{script_args.dataset}, split {split!r}, has no column {missing[0]!r}; it has "
-                f"{', '.join(dataset.column_names)}. Write it with data_prep/to_toon.py"
-            )
-        if not len(dataset):
-            raise SgrlError(f"{script_args.dataset}, split {split!r}, has no rows")
-        rows.append(dataset.select_columns(list(columns)))
-    return rows[0], rows[1] if len(rows) > 1 else None
+    rows = load(dataset, split)
+    missing = [column for column in columns if column not in rows.column_names]
+    if missing:
+        raise SgrlError(
+            f"{dataset}, split {split!r}, has no column {missing[0]!r}; it has {', '.join(rows.column_names)}. Write "
+            "it with data_prep/to_toon.py"
+        )
+    if not len(rows):
+        raise SgrlError(f"{dataset}, split {split!r}, has no rows")
+    return rows.select_columns(list(columns))
+
+
+def check_prompts(rows: Dataset, training_args) -> None:
+    """Refuse fewer rows than GRPO takes images for one batch of rollouts: its sampler would give no batch at all."""
+    images = training_args.generation_batch_size // training_args.num_generations
+    if len(rows) < images:
+        raise SgrlError(
+            f"{len(rows)} rows to train on, but one batch of rollouts takes {images} images (generation_batch_size "
+            f"{training_args.generation_batch_size} / num_generations {training_args.num_generations}); lower "
+            "per_device_train_batch_size, gradient_accumulation_steps or the number of processes"
+        )
 
 
 def drop_long_rows(
