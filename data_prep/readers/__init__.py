@@ -9,6 +9,8 @@ from sgrl.errors import SgrlError, suggest
 
 READERS = {
     "psg": "data_prep.readers.psg:PSGReader",
+    "psg4d_gta": "data_prep.readers.psg4d:PSG4DGTAReader",
+    "psg4d_hoi": "data_prep.readers.psg4d:PSG4DHOIReader",
     "vg": "data_prep.readers.vg:VisualGenomeReader",
     "vg150": "data_prep.readers.vg150:VG150Reader",
 }
