@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from data_prep.readers import open_reader
-from data_prep.readers.json_stream import items, values
+from data_prep.readers.json_stream import items, values, walk
 from data_prep.readers.psg import PSGReader
 from data_prep.readers.record import RecordError
 from sgrl.errors import SgrlError
@@ -213,7 +213,10 @@ def test_memory_is_flat(tmp_path):
 def test_json_stream_agrees_with_json(tmp_path, content):
     path = tmp_path / "file.json"
     path.write_text(content)
-    assert repr(list(items(path, "a"))) == repr(json.loads(content)["a"])
+    known = json.loads(content)
+    assert repr(list(items(path, "a"))) == repr(known["a"])
+    assert repr([value for key, value in walk(path) if key == "a"]) == repr(known["a"])
+    assert [value for key, value in walk(path) if key == "c"] == ["x"]
     assert values(path, ("c", "d"), skip="a") == {"c": "x"}
     with pytest.raises(SgrlError, match="has no 'd', found"):
         list(items(path, "d"))

@@ -136,6 +136,30 @@ def _array(text: _Text, key: str | None) -> Iterator:
         text.take(",", f"after {number} items" + (f" of {key!r}" if key else ""))
 
 
+def _skip(text: _Text, key: str) -> None:
+    """Pass over a value; a list is never in memory as a whole."""
+    if text.peek() == "[":
+        for _ in _array(text, key):
+            pass
+    else:
+        text.value(f"inside {key!r}")
+
+
+def walk(path: str | Path) -> Iterator[tuple[str, object]]:
+    """(key, value) of the top-level object of `path` in file order; a list comes as one pair for each of its items.
+
+    Raises SgrlError, when it gets there, for a file that is truncated or damaged.
+    """
+    text = _Text(Path(path))
+    with text.file:
+        for key in _members(text):
+            if text.peek() == "[":
+                for item in _array(text, key):
+                    yield key, item
+            else:
+                yield key, text.value(f"inside {key!r}")
+
+
 def items(path: str | Path, key: str | None) -> Iterator:
     """The items of the array `key` of the top-level object of `path`, or of the file itself (None), one at a time.
 
@@ -153,7 +177,7 @@ def items(path: str | Path, key: str | None) -> Iterator:
                 yield from _array(text, key)
                 return
             keys.append(found)
-            text.value(f"inside {found!r}")
+            _skip(text, found)
         raise SgrlError(f"{path} has no {key!r}, found {', '.join(map(repr, keys)) or 'no key at all'}")
 
 
@@ -182,11 +206,8 @@ def values(path: str | Path, keys: tuple[str, ...], skip: str) -> dict:
     text = _Text(path)
     with text.file:
         for key in _members(text):
-            if key == skip:
-                for _ in _array(text, key):
-                    pass
-                continue
-            value = text.value(f"inside {key!r}")
-            if key in keys:
-                found[key] = value
+            if key == skip or key not in keys:
+                _skip(text, key)
+            else:
+                found[key] = text.value(f"inside {key!r}")
     return found
