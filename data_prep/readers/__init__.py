@@ -9,6 +9,7 @@ from sgrl.errors import SgrlError, suggest
 
 READERS = {
     "action_genome": "data_prep.readers.action_genome:ActionGenomeReader",
+    "hub": "data_prep.readers.hub:HubReader",
     "psg": "data_prep.readers.psg:PSGReader",
     "psg4d_gta": "data_prep.readers.psg4d:PSG4DGTAReader",
     "psg4d_hoi": "data_prep.readers.psg4d:PSG4DHOIReader",

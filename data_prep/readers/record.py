@@ -14,12 +14,32 @@ from sgrl.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddedImage:
+    """An image file whose bytes came with the annotation; stands where a Path would.
+
+    Attributes:
+        name: for messages.
+        data: the bytes of the file.
+    """
+
+    name: str
+    data: bytes
+
+    def read_bytes(self) -> bytes:
+        """As of a Path."""
+        return self.data
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One annotated image or video frame, as the data set has it: nothing cleaned, nothing scaled.
 
     Attributes:
         image_id: unique within the data set; of a frame, f"{video_id}_{frame}".
-        image: where the image file should be; readers do not open it.
+        image: where the image file should be; readers do not decode it.
         graph: in pixels of the original image, labels in the data set's own spelling.
         split: "train", "val" or "test".
         place: file and record, for messages ("psg.json, record 17 (image_id 107902)").
@@ -28,7 +48,7 @@ class Record:
     """
 
     image_id: str
-    image: Path
+    image: Path | EmbeddedImage
     graph: SceneGraph
     split: str
     place: str
