@@ -9,10 +9,12 @@ from sgrl.errors import SgrlError, suggest
 
 READERS = {
     "action_genome": "data_prep.readers.action_genome:ActionGenomeReader",
+    "coco": "data_prep.readers.coco:CocoReader",
     "hub": "data_prep.readers.hub:HubReader",
     "psg": "data_prep.readers.psg:PSGReader",
     "psg4d_gta": "data_prep.readers.psg4d:PSG4DGTAReader",
     "psg4d_hoi": "data_prep.readers.psg4d:PSG4DHOIReader",
+    "pvsg": "data_prep.readers.pvsg:PVSGReader",
     "vg": "data_prep.readers.vg:VisualGenomeReader",
     "vg150": "data_prep.readers.vg150:VG150Reader",
 }

@@ -1,0 +1,193 @@
+"""Scene graphs as a COCO export with relations, such as the Hub's `maelic/PSG-coco-format` (SGG-Benchmark).
+
+    ROOT/train/_annotations.coco.json   and the images beside it; val/, valid/ and test/ likewise
+
+The file is COCO's (images, annotations with xywh boxes, categories) and has besides `rel_categories` and
+`rel_annotations`, {"image_id", "subject_id", "object_id", "predicate_id"}, whose subject and object are ids of
+annotations. Classes are looked up by their id, whatever they count from.
+
+The lists are as long as the data set and in any order, so they are sorted into a temporary database on disk first;
+memory does not grow with them.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.readers.json_stream import walk
+from data_prep.readers.record import OnDamage, Record, RecordError
+from sgrl.errors import SgrlError
+from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
+
+FILE = "_annotations.coco.json"
+_LISTS = {"images": "id", "annotations": "image_id", "rel_annotations": "image_id"}  # list -> key of the image
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class CocoReader:
+    """Reads such a folder; see `data_prep.readers.record.Reader`.
+
+    Args:
+        root: the folder of all splits, or of one.
+
+    Raises:
+        SgrlError: no such file, one that is truncated or has no relations, splits with different classes.
+    """
+
+    default_size = (640, 480)
+    codec = "toon"
+
+    def __init__(self, root: str | Path):
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise SgrlError(f"{root} is not a folder; give the one that holds train/{FILE} and so on")
+        self._files = sorted(self.root.rglob(FILE))
+        if not self._files:
+            inside = ", ".join(sorted(path.name for path in self.root.iterdir())[:10]) or "nothing"
+            raise SgrlError(f"{self.root} holds no {FILE}, only {inside}")
+        self.source = self._files[0]
+        # The database lives as long as the reader: with an empty name SQLite keeps it in a file that it removes.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        try:
+            self._classes = [self._load(number, path) for number, path in enumerate(self._files)]
+        except sqlite3.OperationalError as error:  # a full disk
+            raise SgrlError(f"the temporary database of {self.root} cannot be written: {error}") from None
+        for path, classes in zip(self._files, self._classes, strict=True):
+            if [sorted(names.values()) for names in classes] != [sorted(names.values()) for names in self._classes[0]]:
+                raise SgrlError(f"{path} has other classes than {self.source}; give the folders one by one")
+        objects, predicates = (
+            tuple(dict.fromkeys(name for _, name in sorted(names.items()))) for names in self._classes[0]
+        )
+        official = (get_vocabulary(name) for name in VOCABULARIES)
+        same = (v for v in official if (set(v.objects), set(v.predicates)) == (set(objects), set(predicates)))
+        self.vocabulary = next(same, None) or Vocabulary(self.root.resolve().name, objects, predicates)
+        self.name = self.vocabulary.name
+        self.notes: Counter[str] = Counter()
+
+    def records(self, on_damage: OnDamage | None = None) -> Iterator[Record]:
+        """All images in file order. A damaged one is handed to `on_damage` and skipped; without it, it is raised."""
+        self.notes.clear()
+        for number, path in enumerate(self._files):
+            split = next((_SPLITS[part] for part in path.parts[::-1] if part in _SPLITS), "train")
+            for name in ("annotations", "rel_annotations"):
+                astray = self._select(
+                    f"SELECT COUNT(*) FROM {name} WHERE file = ? AND image NOT IN "
+                    "(SELECT image FROM images WHERE file = ?)",
+                    (number, number),
+                )
+                if count := next(astray)[0]:
+                    self.notes[f"{name} of an image that {FILE} does not list"] += count
+            for (text,) in self._select("SELECT item FROM images WHERE file = ? ORDER BY rowid", (number,)):
+                image = json.loads(text)
+                place = f"{path.parent.name}/{path.name}, image {image['id']!r}"
+                try:
+                    yield self._record(place, number, path, image, split)
+                except GraphError as error:
+                    error = RecordError(place, str(error))
+                    if on_damage is None:
+                        raise error from None
+                    on_damage(error)
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Empty: published counts of such exports do not agree with each other."""
+        return {}
+
+    def _load(self, number: int, path: Path) -> tuple[dict, dict]:
+        """Sort a file's lists into the database; returns its object and predicate classes by id."""
+        database = self._database
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute("PRAGMA synchronous = OFF")
+        for name in _LISTS:
+            database.execute(f"CREATE TABLE IF NOT EXISTS {name} (file INTEGER, image TEXT, item TEXT)")
+        classes: dict[str, dict] = {"categories": {}, "rel_categories": {}}
+        counts = Counter()
+        database.execute("BEGIN")
+        for key, item in walk(path):
+            if key in _LISTS:
+                image = item.get(_LISTS[key]) if isinstance(item, dict) else None
+                if not isinstance(image, int | str):
+                    place = f"{path}, entry {counts[key]} of {key}"
+                    raise SgrlError(f"{place}: expected an object with {_LISTS[key]}, found {item!r:.60}")
+                database.execute(f"INSERT INTO {key} VALUES (?, ?, ?)", (number, str(image), json.dumps(item)))
+            elif key in classes:
+                named = isinstance(item, dict) and isinstance(item.get("name"), str)
+                if not named or not isinstance(item.get("id"), int) or item["id"] in classes[key]:
+                    raise SgrlError(
+                        f"{path}: {key} must be objects with a name and an id of their own, found {item!r:.60}"
+                    )
+                classes[key][item["id"]] = item["name"]
+            counts[key] += 1
+        database.execute("COMMIT")
+        missing = [name for name in (*_LISTS, *classes) if name not in counts]
+        if missing:
+            raise SgrlError(
+                f"{path} has no {missing[0]!r} or it is empty, found {', '.join(counts) or 'nothing'}; expected a "
+                "COCO export with relations (SGG-Benchmark's)"
+            )
+        for name in _LISTS:
+            database.execute(f"CREATE INDEX IF NOT EXISTS {name}_of_image ON {name} (image, file)")
+        return classes["categories"], classes["rel_categories"]
+
+    def _select(self, query: str, arguments: tuple) -> Iterator[tuple]:
+        try:
+            yield from self._database.execute(query, arguments)
+        except sqlite3.OperationalError as error:  # a full disk
+            raise SgrlError(f"the temporary database of {self.root} cannot be read: {error}") from None
+
+    def _record(self, place: str, number: int, path: Path, image: dict, split: str) -> Record:
+        annotations, relationships = (
+            [
+                json.loads(text)
+                for (text,) in self._select(
+                    f"SELECT item FROM {name} WHERE image = ? AND file = ? ORDER BY rowid", (str(image["id"]), number)
+                )
+            ]
+            for name in ("annotations", "rel_annotations")
+        )
+        categories, predicates = self._classes[number]
+        objects, position = [], {}
+        for i, entry in enumerate(annotations):
+            if not isinstance(entry.get("id"), int) or entry["id"] in position:
+                raise GraphError(f"object {i}: expected an id of its own, found {entry.get('id')!r:.60}")
+            position[entry["id"]] = i
+            objects.append(Object(_class(f"object {i}", "category_id", entry, categories), _xyxy(i, entry)))
+        relations = []
+        for i, entry in enumerate(relationships):
+            for end in ("subject_id", "object_id"):
+                if not isinstance(entry.get(end), int) or entry[end] not in position:
+                    raise GraphError(
+                        f"relation {i}: {end} must be the id of one of the image's {len(objects)} annotations, found "
+                        f"{entry.get(end)!r:.60}"
+                    )
+            predicate = _class(f"relation {i}", "predicate_id", entry, predicates)
+            relations.append(Relation(position[entry["subject_id"]], predicate, position[entry["object_id"]]))
+        width, height = image.get("width"), image.get("height")
+        if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (width, height)):
+            raise GraphError(f"width and height must be whole numbers above 0, found {width!r} and {height!r}")
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name or name.startswith("/") or ".." in name.split("/"):
+            raise GraphError(f"file_name must be a path below {path.parent}, found {name!r:.80}")
+        graph = SceneGraph(objects, relations, width, height)
+        return Record(str(image["id"]), path.parent / name, graph, split, place)
+
+
+def _class(what: str, key: str, entry: dict, names: dict[int, str]) -> str:
+    found = entry.get(key)
+    if not isinstance(found, int) or found not in names:
+        raise GraphError(f"{what}: {key} must be from {min(names)} to {max(names)}, found {found!r:.60}")
+    return names[found]
+
+
+def _xyxy(index: int, entry: dict) -> tuple[float, float, float, float]:
+    try:
+        x, y, w, h = map(float, entry["bbox"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise GraphError(
+            f"object {index}: bbox must be x, y, width, height, found {entry.get('bbox')!r:.60}"
+        ) from None
+    return x, y, x + w, y + h
