@@ -188,20 +188,17 @@ def values(path: str | Path, keys: tuple[str, ...], skip: str) -> dict:
     that lacks some key costs one pass and a truncated one is reported before any work is done on it.
     """
     path = Path(path)
-    found = {}
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - _TAIL, 0))
         tail = file.read().decode("utf-8", errors="ignore")
-    if tail.rstrip().endswith("}"):
-        for key in keys:
-            matches = list(re.finditer(rf'"{re.escape(key)}"\s*:\s*', tail))
-            if matches:
-                try:
-                    found[key] = _DECODER.raw_decode(tail, matches[-1].end())[0]
-                except json.JSONDecodeError:
-                    break
-    if len(found) == len(keys):
-        return found
+    starts = [match.start() for key in keys for match in list(re.finditer(rf'"{re.escape(key)}"\s*:', tail))[-1:]]
+    if len(starts) == len(keys):
+        try:  # from the first of the keys to the end of the file: that works out only outside of the long array
+            last = json.loads("{" + tail[min(starts) :])
+        except (json.JSONDecodeError, RecursionError):
+            last = {}
+        if all(key in last for key in keys):
+            return {key: last[key] for key in keys}
     found = {}
     text = _Text(path)
     with text.file:
