@@ -60,6 +60,7 @@ class GRPOArguments(SceneGraphArguments):
     def __post_init__(self):
         super().__post_init__()
         self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
+        self.vllm_engine_kwargs = json_mapping(self.vllm_engine_kwargs, "vllm_engine_kwargs")
 
 
 def chosen_rewards(names: list[str]) -> tuple[list, list[float]]:
@@ -121,7 +122,7 @@ def main() -> None:
         reward_funcs,
         training_args,
         processor,
-        vllm_engine_kwargs=json_mapping(script_args.vllm_engine_kwargs, "vllm_engine_kwargs"),
+        vllm_engine_kwargs=script_args.vllm_engine_kwargs,
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         peft_config=lora_config(model, model_args) if script_args.trainable == "lora" else None,

@@ -163,6 +163,13 @@ def test_model_without_eyes(folder):
         m.load_model(str(folder))
 
 
+def test_damaged_weights(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(SgrlError, match="cannot be loaded: .*header"):
+        m.load_model(str(folder))
+
+
 def test_processor_without_chat_template(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(SgrlError, match="has no chat template; expected chat_template.jinja"):

@@ -191,14 +191,15 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
         **kwargs: of `from_pretrained`, e.g. `dtype`. `attn_implementation` is `sdpa` unless given.
 
     Raises:
-        SgrlError: if `path` holds no vision-language model.
+        SgrlError: if `path` holds no vision-language model, or a damaged one.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     kwargs["attn_implementation"] = kwargs.get("attn_implementation") or "sdpa"
     try:
         model = AutoModelForImageTextToText.from_pretrained(path, **kwargs)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise SgrlError(f"the model {path} cannot be loaded: {error}") from error
     freeze(model, trainable)
     return model

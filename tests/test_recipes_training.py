@@ -1,0 +1,231 @@
+"""The recipes as a user runs them: SFT, then GRPO with vLLM in the same process, interrupted, resumed; and their errors.
+
+The tiny model, a few steps. What is asserted is that the machinery works, not that the model learns.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIFFERENCE = "sampling/sampling_logp_difference/mean"
+
+
+def launch(recipe: str, **settings) -> list[str]:
+    """The command for a recipe with its toy configuration and `settings` on top."""
+    config = "sft" if recipe == "sft_psg" else "grpo"
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    return [
+        *("accelerate", "launch", "--quiet", "--config_file", "recipes/accelerate/cpu.yaml", f"recipes/{recipe}.py"),
+        *("--config", f"recipes/configs/toy/{config}.yaml", *options),
+    ]
+
+
+def run(command: list[str], environment: dict[str, str]) -> str:
+    """Run to the end; what it printed."""
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done.stdout + done.stderr
+
+
+def run_until(path: Path, command: list[str], environment: dict[str, str]) -> None:
+    """Start the command and kill it as soon as `path` is there."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    )
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()[-6000:].decode()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def history(folder: Path) -> list[dict]:
+    """What was logged up to the last checkpoint of a run."""
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return json.loads((last / "trainer_state.json").read_text())["log_history"]
+
+
+GRPO = {
+    "per_device_train_batch_size": 16,
+    "num_generations": 4,
+    "max_completion_length": 24,
+    "learning_rate": 1e-3,  # far, so that weights that do not arrive in vLLM show
+    "warmup_steps": 0,
+    "save_steps": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def sft(toy, tmp_path_factory, cpu_environment):
+    """A model after SFT, killed at its first checkpoint and started again; with what the second start printed."""
+    output = tmp_path_factory.mktemp("sft") / "run"
+    command = launch(
+        "sft_psg",
+        model_name_or_path=toy / "model",
+        dataset=toy / "data",
+        output_dir=output,
+        max_steps=16,
+        save_steps=2,
+        logging_steps=1,
+        per_device_train_batch_size=8,
+        warmup_steps=2,
+    )
+    run_until(output / "checkpoint-2" / "trainer_state.json", command, cpu_environment)
+    assert not (output / "model.safetensors").exists()
+    return output, command, run(command, cpu_environment)
+
+
+@pytest.mark.slow
+def test_sft_goes_on_where_it_was_killed(sft):
+    output, _, printed = sft
+    assert f"going on from {output}/checkpoint-" in printed
+    steps = [entry["step"] for entry in history(output) if "loss" in entry]
+    assert steps == list(range(1, 17))  # every step once, over both starts
+    losses = [entry["loss"] for entry in history(output) if "loss" in entry]
+    assert losses[-1] < losses[0]
+    assert re.search(r"training ([\d,]+) of \1 parameters", printed)  # trainable: all
+
+
+@pytest.mark.slow
+def test_sft_leaves_an_ordinary_model_folder(sft):
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from sgrl.training.model import check_model_folder
+
+    output, _, _ = sft
+    check_model_folder(str(output))
+    model = AutoModelForImageTextToText.from_pretrained(output)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert AutoProcessor.from_pretrained(output).image_processor.size["longest_edge"] == 9216
+
+
+@pytest.mark.slow
+def test_finished_run_says_so(sft, cpu_environment):
+    output, command, _ = sft
+    before = (output / "model.safetensors").stat().st_mtime_ns
+    printed = run(command, cpu_environment)
+    assert f"the run in {output} is finished (16 steps)" in printed
+    assert (output / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_grpo_with_vllm_and_resume(sft, toy, tmp_path, cpu_environment):
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    settings = GRPO | {"model_name_or_path": sft[0], "dataset": toy / "data", "output_dir": tmp_path / "run"}
+    run(launch("grpo_psg", **settings, max_steps=4, parity_action="error"), cpu_environment)
+    log = [entry for entry in history(tmp_path / "run") if DIFFERENCE in entry]
+    assert [entry["step"] for entry in log] == [1, 2, 3, 4]  # a weight sync before each
+    assert all(entry[DIFFERENCE] < 0.02 for entry in log)
+    assert "rewards/relation_f1/mean" in log[0] and "sg/valid" in log[0]
+
+    printed = run(launch("grpo_psg", **settings, max_steps=6), cpu_environment)
+    assert "going on from" in printed and "checkpoint-4" in printed
+    log = [entry for entry in history(tmp_path / "run") if DIFFERENCE in entry]
+    assert [entry["step"] for entry in log] == [1, 2, 3, 4, 5, 6]
+    assert all(entry[DIFFERENCE] < 0.02 for entry in log)
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_grpo_of_lora_with_another_pixel_budget(sft, toy, tmp_path, cpu_environment):
+    """The merged weights arrive in vLLM, and the images have the new size there too."""
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    settings = GRPO | {"model_name_or_path": sft[0], "dataset": toy / "data", "output_dir": tmp_path / "run"}
+    settings |= {"trainable": "lora", "lora_r": 4, "min_pixels": 2304, "max_pixels": 4096, "max_steps": 3}
+    settings |= {"max_tokens": 60, "reward": "format"}
+    run(launch("grpo_psg", **settings, parity_action="error"), cpu_environment)
+    log = [entry for entry in history(tmp_path / "run") if DIFFERENCE in entry]
+    assert len(log) == 3 and all(entry[DIFFERENCE] < 0.02 for entry in log)
+    assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists()
+    AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
+    assert AutoProcessor.from_pretrained(tmp_path / "run").image_processor.size["longest_edge"] == 4096
+
+
+@pytest.mark.slow
+def test_rewards_in_trls_own_command(sft, toy, tmp_path, cpu_environment):
+    run(
+        [
+            *("trl", "grpo", "--model_name_or_path", str(sft[0]), "--dataset_name", str(toy / "data")),
+            *(
+                "--reward_funcs",
+                "rewards.trl.relation_f1",
+                "rewards.trl.format",
+                "--output_dir",
+                str(tmp_path / "run"),
+            ),
+            *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "24"),
+            *("--use_cpu", "true", "--bf16", "false", "--max_steps", "2", "--save_steps", "2", "--logging_steps", "1"),
+        ],
+        cpu_environment,
+    )
+    log = history(tmp_path / "run")
+    assert "rewards/relation_f1/mean" in log[0] and "rewards/format/mean" in log[0]
+
+
+def recipe(name: str):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("sft_psg", {"dataset": "nowhere"}, "nowhere does not exist; expected a data set written by"),
+        ("sft_psg", {"train_split": "trian"}, "has no split 'trian'; did you mean 'train'?"),
+        ("sft_psg", {"max_length": 512}, "max_length is 512 and would cut image tokens"),
+        ("sft_psg", {"max_tokens": 10}, "rows have more than 10 tokens; raise max_tokens"),
+        ("sft_psg", {"model_name_or_path": "./nowhere"}, "the model folder ./nowhere does not exist"),
+        ("sft_psg", {"trainable": "vision"}, "invalid choice: 'vision'"),
+        ("grpo_psg", {"reward": "relation_f2"}, "unknown reward 'relation_f2'; did you mean 'relation_f1'?"),
+        ("grpo_psg", {"parity_action": "stop"}, "invalid choice: 'stop'"),
+        ("grpo_psg", {"per_device_train_batch_size": 1024}, "one batch of rollouts takes 128 images"),
+        ("grpo_psg", {"num_generations": 7}, "generation_batch_size (64) must be divisible by num_generations (7)"),
+        ("grpo_psg", {"max_pixels": 100}, "at most max_pixels; they are 9216 and 100"),
+        ("grpo_psg", {"vllm_engine_kwargs": "[1]"}, "vllm_engine_kwargs must be a mapping"),
+        ("grpo_psg", {"thinking": "true"}, "chat template has no `enable_thinking`"),
+        ("grpo_psg", {"learning_rte": 1}, "unknown option --learning_rte; did you mean 'learning_rate'?"),
+    ],
+)
+def test_bad_input_is_refused_before_the_model_loads(name, settings, message, toy, tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(toy / "model", tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"no weights: loading them would fail in another way")
+    defaults = {
+        "model_name_or_path": folder,
+        "dataset": toy / "data",
+        "output_dir": tmp_path / "run",
+        "report_to": "none",
+    }
+    command = launch(name, **(defaults | settings))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", command[command.index(f"recipes/{name}.py") :])
+    with pytest.raises(SystemExit) as exit:
+        recipe(name).main()
+    assert exit.value.code == 2
+    printed = capsys.readouterr().err
+    assert f"{name}.py: " in printed and message in printed
+
+
+def test_folder_of_another_run_is_refused(toy, tmp_path, monkeypatch, capsys):
+    run_file = tmp_path / "run" / "run.json"
+    run_file.parent.mkdir()
+    run_file.write_text(json.dumps({"identity": {"recipe": "sft", "dataset": "other"}}))
+    command = launch("sft_psg", model_name_or_path=toy / "model", dataset=toy / "data", output_dir=tmp_path / "run")
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", command[command.index("recipes/sft_psg.py") :])
+    with pytest.raises(SystemExit):
+        recipe("sft_psg").main()
+    assert "belongs to a run with dataset: other" in capsys.readouterr().err
