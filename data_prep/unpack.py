@@ -1,0 +1,99 @@
+"""Unpack the archives of a data set, safely, and with as much of their folders as the data set needs.
+
+    python data_prep/unpack.py data_zip/VidOR/vidor_masks.zip --output data/vidor/masks --keep 2
+
+Archives of PVSG carry a prefix of somebody's disk (mnt/lustre/...): `--keep 2` keeps the last two parts of each name,
+VIDEO/FRAME.png; 1 is right for its videos. A member that would land outside of the output, or on top of another one,
+stops the command before anything is written. Files that are there with the right size are not written again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
+
+
+def unpack(archive: str | Path, output: str | Path, keep: int | None = None, progress: bool = False) -> int:
+    """Unpack a zip file into a folder and return the number of files written.
+
+    keep: how many of the last parts of each member's name become its path below `output`; None for all.
+
+    Raises SgrlError for a file that is not a zip or is damaged, and for members that climb out of the folder, are
+    links, or would overwrite each other.
+    """
+    from tqdm import tqdm
+
+    archive, output = Path(archive), Path(output)
+    if keep is not None and keep < 1:
+        raise SgrlError(f"--keep is {keep}; expected how many parts of a name to keep, at least 1")
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = [member for member in opened.infolist() if not member.is_dir()]
+            targets = _targets(archive, members, output, keep)
+            written = 0
+            bar = tqdm(members, desc=archive.name, unit=" files", disable=not progress)
+            for member, target in zip(bar, targets, strict=True):
+                if target.is_file() and target.stat().st_size == member.file_size:
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(member) as source, atomic_path(target) as temporary, temporary.open("wb") as file:
+                    shutil.copyfileobj(source, file)  # checks the CRC at the end
+                written += 1
+            return written
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise SgrlError(f"{archive} is truncated or damaged ({error}); download it again") from None
+
+
+def _targets(archive: Path, members: list[zipfile.ZipInfo], output: Path, keep: int | None) -> list[Path]:
+    first: dict[str, str] = {}
+    targets = []
+    for member in members:
+        name = member.filename.replace("\\", "/")
+        parts = [part for part in name.split("/") if part != "."]
+        if name.startswith("/") or ":" in parts[0] or ".." in parts or "" in parts:
+            raise SgrlError(
+                f"{archive}: the member {member.filename!r} points outside of the folder; nothing was written"
+            )
+        if member.external_attr >> 28 == 0o12:  # a symbolic link, in the upper half of the Unix mode
+            raise SgrlError(f"{archive}: the member {member.filename!r} is a link; nothing was written")
+        path = "/".join(parts[-keep:] if keep else parts)
+        if first.setdefault(os.path.normcase(path), member.filename) != member.filename:
+            raise SgrlError(
+                f"{archive}: {first[os.path.normcase(path)]!r} and {member.filename!r} would both become {path!r}; "
+                "keep more parts of the names with --keep"
+            )
+        targets.append(output / path)
+    return targets
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see the head of this file. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("archives", nargs="+", help="zip files")
+    parser.add_argument("--output", required=True, help="folder to unpack into")
+    parser.add_argument("--keep", type=int, help="parts of the members' names to keep (default: all)")
+    args = parser.parse_args(arguments)
+    try:
+        for archive in args.archives:
+            written = unpack(archive, args.output, args.keep, progress=sys.stderr.isatty())
+            print(f"{archive}: {written:,} files written to {args.output}")
+    except (SgrlError, OSError) as error:
+        print(f"unpack: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("unpack: interrupted; run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
