@@ -143,7 +143,7 @@ def render(
         table=table(runs),
         curves=f'<section id="training"><h2>Training</h2>{charts}</section>' if charts else "",
         cards="".join(cards),
-        count=len(cards),
+        shown=f"The first {len(cards):,} images" if len(cards) > 1 else "The first image",
         first=short(runs[0].name),
         last=short(runs[-1].name),
         details=details(runs, shlex.join(command)),

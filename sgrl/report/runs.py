@@ -91,7 +91,7 @@ def read_run(name: str, folder: str | Path, wanted: int | list[tuple[str, str]] 
     count = len(run.keys)
     if not count:
         raise SgrlError(f"{path} is empty; {hint}")
-    for score, (total, squares) in sums.items():
+    for score, (total, squares) in sums.items() if count > 1 else ():
         variance = max(squares / count - (total / count) ** 2, 0.0)
         run.half_widths[score] = 1.96 * math.sqrt(variance / count)
     return run
