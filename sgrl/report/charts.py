@@ -82,6 +82,7 @@ def line_chart(title: str, points: Points, size: tuple[int, int] = LARGE, colour
     labels = "".join(
         f'<text x="{x(value)}" y="{bottom + 15}" text-anchor="middle">{number(value)}</text>'
         for value in ticks(x_low, x_high, 6 if size == LARGE else 4)
+        if value == int(value)  # steps are counted
     )
     means = smooth(values)
     data = [[step, round(value, 5), x(step), y(mean)] for step, value, mean in zip(steps, values, means, strict=True)]

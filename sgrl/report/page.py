@@ -51,8 +51,8 @@ def table(runs: Sequence[Run]) -> str:
             values = [run.metrics.get(key) for run in runs]
             texts = [_shown(key, value) for value in values]
             ranked = [direction * value for value in values if value is not None]
-            # Best as printed: two values that look the same are both best.
-            best = _shown(key, direction * max(ranked)) if direction and ranked and len(runs) > 1 else None
+            # Best as printed: two values that look the same are both best, and where all do, none is.
+            best = _shown(key, direction * max(ranked)) if direction and ranked and len(set(texts)) > 1 else None
             cells = []
             for run, value, text in zip(runs, values, texts, strict=True):
                 half = run.half_widths.get(key)
