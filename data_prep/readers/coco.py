@@ -76,14 +76,13 @@ class CocoReader:
             split = next((_SPLITS[part] for part in path.parts[::-1] if part in _SPLITS), "train")
             for name in ("annotations", "rel_annotations"):
                 astray = self._select(
-                    f"SELECT COUNT(*) FROM {name} WHERE file = ? AND image NOT IN "
+                    f"SELECT SUM(number) FROM {name} WHERE file = ? AND image NOT IN "
                     "(SELECT image FROM images WHERE file = ?)",
                     (number, number),
                 )
                 if count := next(astray)[0]:
                     self.notes[f"{name} of an image that {FILE} does not list"] += count
-            for (text,) in self._select("SELECT item FROM images WHERE file = ? ORDER BY rowid", (number,)):
-                image = json.loads(text)
+            for image in self._entries("SELECT items FROM images WHERE file = ? ORDER BY rowid", (number,)):
                 place = f"{path.parent.name}/{path.name}, image {image['id']!r}"
                 try:
                     yield self._record(place, number, path, image, split)
@@ -103,9 +102,12 @@ class CocoReader:
         database.execute("PRAGMA journal_mode = OFF")
         database.execute("PRAGMA synchronous = OFF")
         for name in _LISTS:
-            database.execute(f"CREATE TABLE IF NOT EXISTS {name} (file INTEGER, image TEXT, item TEXT)")
+            database.execute(
+                f"CREATE TABLE IF NOT EXISTS {name} (file INTEGER, image TEXT, number INTEGER, items TEXT)"
+            )
         classes: dict[str, dict] = {"categories": {}, "rel_categories": {}}
         counts = Counter()
+        group, pending = None, []  # neighbours of one list and image share a row of the database
         database.execute("BEGIN")
         for key, item in walk(path):
             if key in _LISTS:
@@ -113,7 +115,10 @@ class CocoReader:
                 if not isinstance(image, int | str):
                     place = f"{path}, entry {counts[key]} of {key}"
                     raise SgrlError(f"{place}: expected an object with {_LISTS[key]}, found {item!r:.60}")
-                database.execute(f"INSERT INTO {key} VALUES (?, ?, ?)", (number, str(image), json.dumps(item)))
+                if (key, image) != group:
+                    self._insert(number, group, pending)
+                    group, pending = (key, image), []
+                pending.append(item)
             elif key in classes:
                 named = isinstance(item, dict) and isinstance(item.get("name"), str)
                 if not named or not isinstance(item.get("id"), int) or item["id"] in classes[key]:
@@ -122,6 +127,7 @@ class CocoReader:
                     )
                 classes[key][item["id"]] = item["name"]
             counts[key] += 1
+        self._insert(number, group, pending)
         database.execute("COMMIT")
         missing = [name for name in (*_LISTS, *classes) if name not in counts]
         if missing:
@@ -133,20 +139,29 @@ class CocoReader:
             database.execute(f"CREATE INDEX IF NOT EXISTS {name}_of_image ON {name} (image, file)")
         return classes["categories"], classes["rel_categories"]
 
+    def _insert(self, number: int, group: tuple | None, entries: list[dict]) -> None:
+        if group is not None:
+            key, image = group
+            row = (number, str(image), len(entries), json.dumps(entries))
+            self._database.execute(f"INSERT INTO {key} VALUES (?, ?, ?, ?)", row)
+
     def _select(self, query: str, arguments: tuple) -> Iterator[tuple]:
         try:
             yield from self._database.execute(query, arguments)
         except sqlite3.OperationalError as error:  # a full disk
             raise SgrlError(f"the temporary database of {self.root} cannot be read: {error}") from None
 
+    def _entries(self, query: str, arguments: tuple) -> Iterator[dict]:
+        for (text,) in self._select(query, arguments):
+            yield from json.loads(text)
+
     def _record(self, place: str, number: int, path: Path, image: dict, split: str) -> Record:
         annotations, relationships = (
-            [
-                json.loads(text)
-                for (text,) in self._select(
-                    f"SELECT item FROM {name} WHERE image = ? AND file = ? ORDER BY rowid", (str(image["id"]), number)
+            list(
+                self._entries(
+                    f"SELECT items FROM {name} WHERE image = ? AND file = ? ORDER BY rowid", (str(image["id"]), number)
                 )
-            ]
+            )
             for name in ("annotations", "rel_annotations")
         )
         categories, predicates = self._classes[number]
