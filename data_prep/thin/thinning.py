@@ -1,0 +1,223 @@
+"""Which frames of a data set stay: one pass over a reader, a video at a time, and the table of what is left."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import NamedTuple
+
+from data_prep.readers.record import Reader, Record
+from sgrl.data import SPLITS
+from sgrl.errors import SgrlError, suggest
+from sgrl.graph import SceneGraph
+from sgrl.vocabulary import Vocabulary
+
+METHODS = {
+    "base-annot": "data_prep.thin.base_annot:BaseAnnot",
+    "maxinfo": "data_prep.thin.maxinfo:MaxInfo",
+    "psfr": "data_prep.thin.psfr:PSFR",
+}
+"""Name on the command line -> module and class; imported on demand, for one needs OpenCV and another torch."""
+
+PROTOCOLS = ("default", "published")
+"""With the faults of the published code mended, or with them."""
+
+Unreadable = Callable[[str], None]
+"""Takes the message about a frame that cannot be used and is therefore not kept."""
+
+
+class Labels(NamedTuple):
+    """The labels that a frame shows, in the data set's own spelling."""
+
+    objects: frozenset[str]
+    predicates: frozenset[str]
+
+    @staticmethod
+    def of(graph: SceneGraph) -> Labels:
+        """Those of a graph."""
+        return Labels(frozenset(o.label for o in graph.objects), frozenset(r.predicate for r in graph.relations))
+
+    def __and__(self, other: Labels) -> Labels:
+        return Labels(self.objects & other.objects, self.predicates & other.predicates)
+
+    def __or__(self, other: Labels) -> Labels:
+        return Labels(self.objects | other.objects, self.predicates | other.predicates)
+
+
+NO_LABELS = Labels(frozenset(), frozenset())
+
+
+class Method:
+    """A way to thin. Subclasses take the data set's vocabulary first; their other arguments have defaults."""
+
+    needs_all_splits = False
+    """Whether the frames of one split have a say in another."""
+
+    def select(self, records: Sequence[Record], unreadable: Unreadable) -> list[int]:
+        """Positions of the frames to keep, of all frames of one video in time order."""
+        raise NotImplementedError
+
+    def select_labels(self, splits: Mapping[str, Iterable[Labels]]) -> dict[str, set[Labels]]:
+        """Of the label sets of the frames that were selected, by split: those whose frames may stay."""
+        return {split: set(labels) for split, labels in splits.items()}
+
+
+@dataclass
+class Coverage:
+    """What thinning left of one split.
+
+    Attributes:
+        videos, frames: read.
+        unreadable: frames that could not be used.
+        kept: frames.
+        objects, predicates: how many labels of the vocabulary occur, (in the kept frames, in all).
+    """
+
+    split: str
+    videos: int = 0
+    frames: int = 0
+    unreadable: int = 0
+    kept: int = 0
+    objects: tuple[int, int] = (0, 0)
+    predicates: tuple[int, int] = (0, 0)
+
+
+@dataclass
+class Thinning:
+    """The outcome of `thin`.
+
+    Attributes:
+        method: name.
+        kept: image_ids per split.
+        rows: one per split.
+        unreadable: a message per frame that could not be used.
+    """
+
+    method: str
+    kept: dict[str, set[str]] = field(default_factory=dict)
+    rows: list[Coverage] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def keeps(self, record: Record) -> bool:
+        """Whether a record of the reader stays."""
+        return record.image_id in self.kept.get(record.split, ())
+
+    def table(self) -> str:
+        """Like Table 4 of SceneGraphVLM, a column per split."""
+        rows = self.rows
+        lines = [
+            (f"thinned by {self.method}", [row.split for row in rows]),
+            ("videos", [f"{row.videos:,}" for row in rows]),
+            ("frames read", [f"{row.frames:,}" for row in rows]),
+            ("  unreadable", [f"{row.unreadable:,}" for row in rows]),
+            ("frames kept", [f"{row.kept:,}" for row in rows]),
+            ("  of those read", [f"{100 * row.kept / row.frames:.1f} %" for row in rows]),
+            ("object labels kept", ["{:,} of {:,}".format(*row.objects) for row in rows]),
+            ("predicates kept", ["{:,} of {:,}".format(*row.predicates) for row in rows]),
+        ]
+        if not self.unreadable:
+            del lines[3]
+        return "\n".join(title.ljust(36) + "".join(f"{cell:>12}" for cell in cells) for title, cells in lines)
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises SgrlError for a name that is not in PROTOCOLS."""
+    if protocol not in PROTOCOLS:
+        raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+
+
+def open_method(name: str, vocabulary: Vocabulary, **options) -> Method:
+    """The method `name` of METHODS; `options` are the keyword arguments of its class.
+
+    Raises SgrlError for an unknown name or option, a value out of range, and a package that is not installed.
+    """
+    if name not in METHODS:
+        raise SgrlError(f"unknown thinning method {name!r}{suggest(name, METHODS)}")
+    module, _, method = METHODS[name].partition(":")
+    try:
+        method = getattr(import_module(module), method)
+    except ModuleNotFoundError as error:
+        raise SgrlError(f"thinning by {name} needs {error.name}: pip install 'sgrl[thin]'") from None
+    known = [option for option in inspect.signature(method).parameters if option != "vocabulary"]
+    for option in options:
+        if option not in known:
+            raise SgrlError(f"thinning by {name} has no option {option!r}{suggest(option, known)}")
+    return method(vocabulary, **options)
+
+
+def thin(reader: Reader, name: str, splits: Iterable[str] = SPLITS, progress: bool = False, **options) -> Thinning:
+    """Choose frames of all videos of `reader`.
+
+    One pass over its records, with those of one video in memory. Damaged records are passed over silently: the
+    conversion that follows meets and reports them.
+
+    Args:
+        name: one of METHODS.
+        splits: those to look at. base-annot looks at all, whatever is wanted.
+        progress: show a bar.
+        options: keyword arguments of `base_annot.BaseAnnot`, `maxinfo.MaxInfo` or `psfr.PSFR`.
+
+    Raises:
+        SgrlError: an unknown method or option, images that belong to no video, frames of a video that lie apart.
+    """
+    from tqdm import tqdm
+
+    vocabulary = reader.vocabulary
+    method = open_method(name, vocabulary, **options)
+    splits = set(SPLITS if method.needs_all_splits else splits)
+    outcome = Thinning(name)
+    coverage: dict[str, Coverage] = {}
+    before: dict[str, Labels] = {}
+    kept: dict[str, list[tuple[str, Labels]]] = {}
+    interned: dict[Labels, Labels] = {}  # few frames differ in their labels
+    records = tqdm(reader.records(lambda damage: None), f"thinning by {name}", unit=" frames", disable=not progress)
+    for frames in _videos(reader.name, records):
+        split = frames[0].split
+        if split not in splits:
+            continue
+        if split not in coverage:
+            coverage[split], before[split], kept[split] = Coverage(split), NO_LABELS, []
+        row, failed = coverage[split], len(outcome.unreadable)
+        selected = set(method.select(frames, outcome.unreadable.append))
+        row.videos += 1
+        row.frames += len(frames)
+        row.unreadable += len(outcome.unreadable) - failed
+        for position, record in enumerate(frames):
+            labels = Labels.of(record.graph)
+            if labels & before[split] != labels:
+                before[split] |= labels
+            if position in selected:
+                kept[split].append((record.image_id, interned.setdefault(labels, labels)))
+    allowed = method.select_labels({split: [labels for _, labels in found] for split, found in kept.items()})
+    known = Labels(frozenset(vocabulary.objects), frozenset(vocabulary.predicates))
+    for split in (split for split in SPLITS if split in coverage):
+        row = coverage[split]
+        outcome.rows.append(row)
+        outcome.kept[split] = {image_id for image_id, labels in kept[split] if labels in allowed[split]}
+        row.kept = len(outcome.kept[split])
+        all_labels, labels = before[split] & known, union(allowed[split]) & known
+        row.objects = len(labels.objects), len(all_labels.objects)
+        row.predicates = len(labels.predicates), len(all_labels.predicates)
+    return outcome
+
+
+def union(labels: Iterable[Labels]) -> Labels:
+    """Every label of any of them."""
+    return functools.reduce(operator.or_, labels, NO_LABELS)
+
+
+def _videos(name: str, records: Iterable[Record]) -> Iterator[list[Record]]:
+    """The frames of one video after another."""
+    seen: set[tuple[str, str]] = set()
+    for video, frames in itertools.groupby(records, key=lambda record: (record.split, record.video_id)):
+        if video[1] is None:
+            raise SgrlError(f"{name} has images that belong to no video, and thinning is for the frames of videos")
+        if video in seen:
+            raise SgrlError(f"{name}: the frames of video {video[1]} ({video[0]}) do not lie next to each other")
+        seen.add(video)
+        yield list(frames)
