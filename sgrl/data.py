@@ -8,6 +8,7 @@ the folder as it is; `load` does the same after checks that cost seconds and sav
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,37 +36,60 @@ COLUMNS = {
 }
 """Column -> what it holds."""
 
+VIDEO_COLUMNS = {
+    "video_id": "the video that a frame belongs to; its rows follow each other in time order",
+    "frame": "the number in the name of the frame's file",
+}
+"""The same for what frames of videos have besides."""
+
+_NUMBERS = ("width", "height", "length", "frame")
+
 # The trainer puts the image before the text. A placeholder in the text would ask for a second image.
 PLACEHOLDERS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<image_soft_token>", "<IMG_CONTEXT>", "<video>")
 
 _METADATA_KEY = b"sgrl"
 
 
-def features() -> datasets.Features:
-    """The columns as `datasets` types; the image column decodes to PIL images."""
-    from datasets import Features, Image, List, Value
+def features(video: bool = False) -> datasets.Features:
+    """The columns as `datasets` types; the image column decodes to PIL images. video: with VIDEO_COLUMNS."""
+    from datasets import Features
 
-    message = {"role": Value("string"), "content": Value("string")}
-    return Features(
-        image=Image(),
-        prompt=List(message),
-        completion=List(message),
-        solution=Value("string"),
-        width=Value("int32"),
-        height=Value("int32"),
-        dataset=Value("string"),
-        image_id=Value("string"),
-        length=Value("int32"),
-    )
+    return Features.from_dict(_features(video))
 
 
-def schema(metadata: Mapping) -> pyarrow.Schema:
+def _features(video: bool) -> dict:
+    def value(dtype: str) -> dict:
+        return {"dtype": dtype, "_type": "Value"}
+
+    special = {
+        "image": {"_type": "Image"},
+        "prompt": {"feature": {"role": value("string"), "content": value("string")}, "_type": "List"},
+    }
+    special["completion"] = special["prompt"]
+    names = [*COLUMNS, *VIDEO_COLUMNS] if video else COLUMNS
+    return {name: special.get(name) or value("int32" if name in _NUMBERS else "string") for name in names}
+
+
+def schema(metadata: Mapping, video: bool = False) -> pyarrow.Schema:
     """The Arrow schema of the Parquet files, with `metadata` for `read_metadata` and types for `load_dataset`.
+
+    The same as that of `features`, without the 80 MB of memory that `datasets` takes.
 
     metadata: codec, coords, vocabulary (see `vocabulary_to_json`), prompt (style), command, ...; must be JSON.
     """
-    arrow = features().arrow_schema
-    return arrow.with_metadata({**arrow.metadata, _METADATA_KEY: json.dumps(metadata, ensure_ascii=False).encode()})
+    import pyarrow as pa
+
+    messages = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+    special = {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "prompt": messages,
+        "completion": messages,
+    }
+    found = _features(video)
+    fields = {name: special.get(name) or (pa.int32() if name in _NUMBERS else pa.string()) for name in found}
+    types = json.dumps({"info": {"features": found}})
+    own = json.dumps(metadata, ensure_ascii=False)
+    return pa.schema(fields, {b"huggingface": types.encode(), _METADATA_KEY: own.encode()})
 
 
 def vocabulary_to_json(vocabulary: Vocabulary) -> dict:
@@ -109,7 +133,14 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
 
 
 def _split_files(path: Path, split: str) -> list[Path]:
-    return sorted({*path.glob(f"{split}-*.parquet"), *path.glob(f"{split}.parquet"), *path.glob(f"{split}/*.parquet")})
+    found = {*path.glob(f"{split}-*.parquet"), *path.glob(f"{split}.parquet"), *path.glob(f"{split}/*.parquet")}
+    announced = {int(match[1]) for file in found if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}
+    if announced and {len(found)} != announced:
+        raise SgrlError(
+            f"{path} holds {len(found)} files of the split {split}, but their names say {max(announced)}: the "
+            "conversion or a copy was interrupted; run it again"
+        )
+    return sorted(found)
 
 
 def read_metadata(path: str | Path) -> dict:

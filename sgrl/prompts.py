@@ -31,6 +31,8 @@ Answer with the graph alone, in exactly this layout (an example of another image
 Objects: {objects}
 {predicates}"""
 
+_PREVIOUS = "\n\nThe scene graph of the frame before it in the video:\n"
+
 _TOON_OBJECTS = (
     "- obj[N] announces N objects, one per row: id (1 to N, in order), name, and the box as left, top, right and "
     "bottom edge."
@@ -106,6 +108,25 @@ def scene_graph_prompt(
         objects=_listed(vocabulary, vocabulary.objects),
         predicates=_predicates(vocabulary, codec.name),
     )
+
+
+def with_previous(prompt: str, graph: str) -> str:
+    """The prompt for a frame of a video, given the graph of the frame before it as a text without answer tags.
+
+    It comes last, so that what all prompts share comes first (engines keep the shared beginning of prompts). The first
+    frame of a video gets the prompt as it is.
+    """
+    return f"{prompt}{_PREVIOUS}{graph}"
+
+
+def split_previous(prompt: str) -> tuple[str, str | None]:
+    """What `with_previous` was given; None for a prompt without a graph.
+
+    >>> split_previous(with_previous("Write.", "obj[0]:"))
+    ('Write.', 'obj[0]:')
+    """
+    prompt, separator, graph = prompt.partition(_PREVIOUS)
+    return prompt, graph if separator else None
 
 
 def _listed(vocabulary: Vocabulary, labels) -> str:

@@ -150,3 +150,18 @@ def test_drop_long(tmp_path):
 
     assert data.drop_long(found, 8, words)[1] == 0
     assert data.drop_long(found, 7, words)[1] == 5
+
+
+@pytest.mark.parametrize("video", [False, True])
+def test_schema_is_the_one_that_datasets_would_write(video):
+    own, theirs = data.schema(METADATA, video), data.features(video).arrow_schema
+    assert own.equals(theirs)
+    assert own.metadata == {**theirs.metadata, b"sgrl": own.metadata[b"sgrl"]}
+
+
+def test_missing_file_of_a_set(tmp_path):
+    folder = write(tmp_path / "d", [row(0)])
+    (file,) = data.files(folder)
+    file.rename(folder / "train-00001-of-00002.parquet")
+    with pytest.raises(SgrlError, match="holds 1 files of the split train, but their names say 2.*interrupted"):
+        data.load(folder)

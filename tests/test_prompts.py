@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sgrl.errors import SgrlError
-from sgrl.prompts import SHORT, scene_graph_prompt
+from sgrl.prompts import SHORT, scene_graph_prompt, split_previous, with_previous
 from sgrl.text import CODECS, get_codec
 from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 
@@ -66,3 +66,12 @@ def test_unknown_values():
         scene_graph_prompt(TOY, "toon", 96, 96, style="shrt")
     with pytest.raises(SgrlError, match="coordinates 'norm100'; did you mean 'norm1000'"):
         scene_graph_prompt(TOY, "toon", 96, 96, coords="norm100")
+
+
+def test_previous_graph_comes_last_and_comes_off_again():
+    prompt = scene_graph_prompt(TOY, "toon", 96, 96)
+    graph = "obj[1]{id,name,x1,y1,x2,y2}:\n  1,circle,0,0,8,8\nrel[0]{subj,pred,obj}:"
+    found = with_previous(prompt, graph)
+    assert found.startswith(prompt) and found.endswith(graph)
+    assert split_previous(found) == (prompt, graph)
+    assert split_previous(prompt) == (prompt, None)
