@@ -1,7 +1,10 @@
-"""Draw a toy world of coloured shapes and write it in the official layout of the PSG data set.
+"""Draw a toy world of coloured shapes and write it in the official layout of a data set, PSG's by default.
 
     python data_prep/toyworld.py --output toyworld --train 16000 --test 1000 --seed 0
     python data_prep/to_toon.py --dataset psg --root toyworld --output toyworld-toon --resize keep --prompt short
+    python data_prep/toyworld.py --layout pvsg --output toyvideos --train 1000 --test 60 --frames 16
+
+Other layouts are `--layout vg150`, and videos with motion: `pvsg` and `action_genome` (see data_prep/toyvideo.py).
 
 A scene is a 96 x 96 image of two to four shapes. Every coordinate is a multiple of four pixels. Objects are listed
 from left to right. An object is related to its nearest neighbour only (distance of the centres): `inside` (box in
@@ -20,12 +23,13 @@ import sys
 import time
 from collections import Counter
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
 
 SIZE = 96
@@ -37,7 +41,7 @@ SPLITS = ("train", "test")
 
 _SIDES = tuple(range(20, 41, GRID))
 _NESTED_SIDES = tuple(range(12, 21, GRID))
-_COLOURS = np.array(
+COLOURS = np.array(
     [
         (200, 40, 40), (40, 150, 60), (40, 80, 200), (230, 150, 20),
         (140, 50, 170), (20, 150, 170), (120, 80, 40), (220, 80, 150),
@@ -45,6 +49,7 @@ _COLOURS = np.array(
     dtype=np.int16,
 )  # fmt: skip
 _FIRST_TEST_ID = 10_000_001  # image ids of the splits must not meet: train counts from 1
+_NOT_PREDICATES = ("train", "test", "frames", "objects", "without relations")  # in the counts of a writer
 _WRITER_VERSION = 1  # raise it when the same arguments give other files
 
 
@@ -60,7 +65,7 @@ class Scene(NamedTuple):
 
 
 @cache
-def _shape(label: str, side: int) -> np.ndarray:
+def shape_mask(label: str, side: int) -> np.ndarray:
     """The (side, side) bool mask of a shape; it touches all four sides of its box."""
     y, x = np.mgrid[0:side, 0:side] + 0.5 - side / 2
     if label == "circle":
@@ -69,10 +74,14 @@ def _shape(label: str, side: int) -> np.ndarray:
         return np.abs(x) <= np.maximum((y + side / 2) / 2, 1.0)
     if label == "cross":
         return np.minimum(np.abs(x), np.abs(y)) <= side / 6
+    if label == "person-right":  # of toy videos: a pentagon with its point ahead
+        return np.abs(y) <= np.minimum(side / 2, side / 2 - x)
+    if label == "person-left":
+        return shape_mask("person-right", side)[:, ::-1]
     return np.ones((side, side), bool)
 
 
-def _candidate(rng, boxes, nested):
+def place(rng, boxes, nested):
     """A place for the next shape: (box, is nested) in or near an earlier shape, or anywhere."""
     wish = rng.random()
     if boxes and wish < 0.16:
@@ -99,7 +108,7 @@ def _candidate(rng, boxes, nested):
     return (left, top, left + side, top + side), False
 
 
-def _layer(boxes, labels):
+def paint(boxes, labels):
     """Paint the shapes, large ones first: (96, 96) int8 with the index of the shape on top, -1 is background.
 
     The order of the list does not matter.
@@ -107,21 +116,21 @@ def _layer(boxes, labels):
     layer = np.full((SIZE, SIZE), -1, np.int8)
     for index in sorted(range(len(boxes)), key=lambda i: (boxes[i][0] - boxes[i][2], boxes[i])):
         x1, y1, x2, y2 = boxes[index]
-        layer[y1:y2, x1:x2][_shape(labels[index], x2 - x1)] = index
+        layer[y1:y2, x1:x2][shape_mask(labels[index], x2 - x1)] = index
     return layer
 
 
-def _all_visible(layer, boxes, labels) -> bool:
+def all_visible(layer, boxes, labels) -> bool:
     for index, (x1, y1, x2, y2) in enumerate(boxes):
         seen = layer[y1:y2, x1:x2] == index
-        if 2 * np.count_nonzero(seen) < np.count_nonzero(_shape(labels[index], x2 - x1)):
+        if 2 * np.count_nonzero(seen) < np.count_nonzero(shape_mask(labels[index], x2 - x1)):
             return False
         if not (seen[0].any() and seen[-1].any() and seen[:, 0].any() and seen[:, -1].any()):
             return False
     return True
 
 
-def _relations(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, str, int]]:
+def relations_of(boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, str, int]]:
     """The relations that follow from the boxes, each pair at most once, sorted by (subject, object)."""
     centres = [((x1 + x2) / 2, (y1 + y2) / 2) for x1, y1, x2, y2 in boxes]
     found = {}
@@ -162,27 +171,27 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
     count = int(rng.integers(2, 5))
     boxes, nested, labels = [], [], []
     while len(boxes) < count:
-        box, is_nested = _candidate(rng, boxes, nested)
+        box, is_nested = place(rng, boxes, nested)
         if box is None or box in boxes:
             continue
         label = OBJECTS[int(rng.integers(len(OBJECTS)))]
         trial_boxes, trial_labels = [*boxes, box], [*labels, label]
-        layer = _layer(trial_boxes, trial_labels)
-        if _all_visible(layer, trial_boxes, trial_labels):
+        layer = paint(trial_boxes, trial_labels)
+        if all_visible(layer, trial_boxes, trial_labels):
             boxes, labels = trial_boxes, trial_labels
             nested.append(is_nested)
     order = sorted(range(count), key=lambda i: boxes[i])  # left edge, then top edge
     boxes, labels = [boxes[i] for i in order], [labels[i] for i in order]
-    layer = _layer(boxes, labels)
+    layer = paint(boxes, labels)
 
-    palette = _COLOURS[rng.permutation(len(_COLOURS))[:count]]
+    palette = COLOURS[rng.permutation(len(COLOURS))[:count]]
     drawn = palette + rng.integers(-15, 16, size=(count, 3), dtype=np.int16)
     colours = np.vstack([drawn, np.full((1, 3), rng.integers(225, 251), np.int16)])  # last row: layer == -1
     noise = rng.integers(-6, 7, size=(SIZE, SIZE, 3), dtype=np.int16)
     image = np.clip(colours[layer] + noise, 0, 255).astype(np.uint8)
     ids = palette.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
     segments = np.append(ids, np.int32(0))[layer]
-    return Scene(image, boxes, labels, _relations(boxes), segments, ids.tolist())
+    return Scene(image, boxes, labels, relations_of(boxes), segments, ids.tolist())
 
 
 def _record(drawn: Scene, image_id: int, folder: str) -> dict:
@@ -271,34 +280,87 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
     return dict(counts)
 
 
+class Layout(NamedTuple):
+    """One way to write the toy world.
+
+    Attributes:
+        writer: module and function, called with output, train, test, seed, progress (and frames, for videos).
+        train, test: how many scenes or videos by default.
+        frames: of a video by default, 0 for images.
+        annotations: the file that is written last.
+    """
+
+    writer: str
+    train: int
+    test: int
+    frames: int
+    annotations: str
+
+
+LAYOUTS = {
+    "psg": Layout("data_prep.toyworld:write", 16000, 1000, 0, "psg/psg.json"),
+    "vg150": Layout("data_prep.toy_vg150:write", 16000, 1000, 0, "VG-SGG.h5"),
+    "pvsg": Layout("data_prep.toy_pvsg:write", 1000, 60, 16, "pvsg.json"),
+    "action_genome": Layout(
+        "data_prep.toy_action_genome:write", 1000, 60, 16, "annotations/object_bbox_and_relationship.pkl"
+    ),
+}
+"""Name on the command line -> how it is written."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--output", required=True, help="folder to write to")
+    add("--layout", default="psg", help=f"of which data set: {', '.join(LAYOUTS)} (default: %(default)s)")
+    add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos)")
+    add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos)")
+    add("--frames", type=int, help="of a video (default: 16)")
+    add("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
+    return parser
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the arguments, draw, and print what was drawn. Raises SgrlError."""
+    if args.layout not in LAYOUTS:
+        raise SgrlError(f"unknown layout {args.layout!r}{suggest(args.layout, LAYOUTS)}")
+    layout = LAYOUTS[args.layout]
+    if args.frames is not None and not layout.frames:
+        raise SgrlError(f"--frames is for videos; the layout {args.layout} has images")
+    train = layout.train if args.train is None else args.train
+    test = layout.test if args.test is None else args.test
+    options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
+    module, _, function = layout.writer.partition(":")
+    started = time.perf_counter()
+    counts = getattr(import_module(module), function)(
+        args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options
+    )
+    if counts is None:
+        print(f"{args.output} already holds these scenes; nothing to do")
+        return
+    scenes = counts.get("frames", train + test)
+    named = {name: counts[name] for name in counts if name not in _NOT_PREDICATES and counts[name]}
+    relations = sum(named.values())
+    kind = f"videos of {options['frames']} frames" if options else "scenes"
+    print(f"{train + test:,} {kind} in {time.perf_counter() - started:.0f} s: {train:,} train, {test:,} test")
+    unit = "frame" if options else "scene"
+    print(f"  {counts['objects'] / scenes:.2f} objects and {relations / scenes:.2f} relations per {unit},", end=" ")
+    print(f"{counts.get('without relations', 0) / scenes:.1%} of the {unit}s have no relation")
+    print("  relations: " + ", ".join(f"{name} {number / relations:.0%}" for name, number in sorted(named.items())))
+    print(f"  {args.output}/{layout.annotations}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the head of this file. Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--output", required=True, help="folder to write psg/ and coco/ to")
-    parser.add_argument("--train", type=int, default=16000, help="training scenes (default: %(default)s)")
-    parser.add_argument("--test", type=int, default=1000, help="test scenes (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    started = time.perf_counter()
+    args = _parser().parse_args(arguments)
     try:
-        counts = write(args.output, args.train, args.test, args.seed, progress=sys.stderr.isatty())
+        run(args)
     except (SgrlError, OSError) as error:
         print(f"toyworld: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"toyworld: interrupted; {args.output} is incomplete until the command is run again", file=sys.stderr)
         return 130
-    if counts is None:
-        print(f"{args.output} already holds these scenes; nothing to do")
-        return 0
-    scenes = args.train + args.test
-    relations = sum(counts.get(predicate, 0) for predicate in PREDICATES)
-    print(f"{scenes:,} scenes in {time.perf_counter() - started:.0f} s: {args.train:,} train, {args.test:,} test")
-    print(f"  {counts['objects'] / scenes:.2f} objects and {relations / scenes:.2f} relations per scene,", end=" ")
-    print(f"{counts.get('without relations', 0) / scenes:.1%} of the scenes have no relation")
-    shares = (f"{name} {counts.get(name, 0) / max(relations, 1):.0%}" for name in PREDICATES)
-    print("  relations: " + ", ".join(shares))
-    print(f"  {args.output}/psg/psg.json, {args.output}/coco")
     return 0
 
 

@@ -1,0 +1,147 @@
+"""Toy videos with a person in the layout of Action Genome: two pickles, class lists, frames.
+
+Every shape that is there is related to the person, by the boxes and by where the person points:
+attention is `looking_at` what lies ahead, `not_looking_at` what lies behind, `unsure` for what is less than 10 px to
+either side; spatial says where the object is: `in_front_of` or `behind` where the boxes meet (what is painted later is
+in front), and `above`, `beneath` or `on_the_side_of`, whichever axis of the centres' distance is longer; contacting is
+`holding` what lies in the person's box, `touching` what meets it, else `not_contacting`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import toylayout
+from data_prep.toyvideo import PERSON, Box, Video, video
+from data_prep.toyworld import OBJECTS, SIZE
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
+from sgrl.vocabulary import get_vocabulary
+
+ANNOTATIONS = "annotations/object_bbox_and_relationship.pkl"
+_STEP = 8  # annotated frames are this far apart, numbered from 1
+_AHEAD = 10  # px
+_MOST = 10_000  # videos of a split that have different ids
+_WRITER_VERSION = 1  # raise it when the same arguments give other files
+
+
+def write(
+    output: str | Path, train: int, test: int, seed: int = 0, frames: int = 16, progress: bool = False
+) -> dict | None:
+    """Write `train` + `test` videos of `frames` annotated frames to `output`.
+
+    The pickle with the objects comes last, so a folder that has it is complete. Returns counts of what was drawn, or
+    None where the folder already holds the videos of the same arguments. Raises SgrlError for impossible arguments and
+    for a folder whose pickle is not a toy world.
+    """
+    from tqdm import tqdm
+
+    if not (0 <= train <= _MOST and 0 <= test <= _MOST and train + test and 1 <= frames < 10**6 // _STEP):
+        raise SgrlError(
+            f"cannot draw {train} training and {test} test videos of {frames} frames; give up to {_MOST:,} videos"
+        )
+    output = Path(output)
+    arguments = {
+        "layout": "action_genome", "train": train, "test": test, "frames": frames, "seed": seed,
+        "version": _WRITER_VERSION,
+    }  # fmt: skip
+    if not toylayout.begin(output, ANNOTATIONS, ("frames",), arguments):
+        return None
+    objects, persons, counts = {}, {}, Counter()
+    todo = [("train", i) for i in range(train)] + [("test", i) for i in range(test)]
+    for split, index in tqdm(todo, desc="drawing videos", unit=" videos", disable=not progress):
+        drawn, name = video(seed, index, split, frames, person=True), _video_id(split, index)
+        _save(drawn, output / "frames" / f"{name}.mp4")
+        for frame in range(frames):
+            key = f"{name}.mp4/{_number(frame):06d}.png"
+            persons[key] = _person(drawn.boxes[frame][0])
+            objects[key] = [_object(drawn, frame, i, key, split) for i in range(1, len(drawn.labels))]
+            counts.update(_counts(persons[key], objects[key]))
+        counts[split] += 1
+    official = get_vocabulary("action_genome")
+    folder = output / "annotations"
+    for name, lines in (
+        ("frame_list.txt", objects),
+        ("object_classes.txt", (PERSON, *OBJECTS)),
+        ("relationship_classes.txt", (predicate.replace("_", "") for predicate in official.predicates)),
+    ):
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
+    for path, content in ((folder / "person_bbox.pkl", persons), (output / ANNOTATIONS, objects)):
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(pickle.dumps(content, 3))
+    return dict(counts)
+
+
+def relations(person: Box, target: Box, facing: int) -> dict[str, list[str]]:
+    """Group -> labels of a person and an object, as the head of this file says. facing: -1 left, 1 right."""
+    dx, dy = ((target[i] + target[i + 2] - person[i] - person[i + 2]) / 2 for i in (0, 1))
+    meet = all(person[i] < target[i + 2] and target[i] < person[i + 2] for i in (0, 1))
+    within = all(person[i] <= target[i] and target[i + 2] <= person[i + 2] for i in (0, 1))
+    ahead = "unsure" if abs(dx) < _AHEAD else "looking_at" if dx * facing > 0 else "not_looking_at"
+    spatial = ["on_the_side_of" if abs(dx) >= abs(dy) else "above" if dy < 0 else "beneath"]
+    if meet:
+        later = (target[0] - target[2], target) > (person[0] - person[2], person)  # as toyworld.paint does
+        spatial.insert(0, "in_front_of" if later else "behind")
+    contact = "holding" if within else "touching" if meet else "not_contacting"
+    return {"attention": [ahead], "spatial": spatial, "contacting": [contact]}
+
+
+def _video_id(split: str, index: int) -> str:
+    return f"{'T' if split == 'train' else 'V'}{index:04d}"
+
+
+def _number(frame: int) -> int:
+    return 1 + _STEP * frame
+
+
+def _object(drawn: Video, frame: int, index: int, key: str, split: str) -> dict:
+    """One entry of the official file. Without a person there is nothing to relate to: relations are empty lists."""
+    box, person, label = drawn.boxes[frame][index], drawn.boxes[frame][0], drawn.labels[index]
+    found = dict.fromkeys(("attention", "spatial", "contacting"))
+    if box is not None:
+        found = {group: [] for group in found} if person is None else relations(person, box, drawn.facing[frame])
+    folder, _, name = key.partition("/")
+    return {
+        "class": label,
+        "bbox": None
+        if box is None
+        else (float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])),
+        **{f"{group}_relationship": labels for group, labels in found.items()},
+        "metadata": {"tag": f"{folder}/{label}/{name.removesuffix('.png')}", "set": split},
+        "visible": box is not None,
+    }
+
+
+def _person(box: Box | None) -> dict:
+    """One entry of the official file, which a detector made."""
+    n = int(box is not None)
+    return {
+        "bbox": np.array([box] if n else [], np.float32).reshape(n, 4),
+        "bbox_score": np.ones(n, np.float32),
+        "bbox_size": (SIZE, SIZE),
+        "bbox_mode": "xyxy",
+        "keypoints": np.zeros((n, 17, 3), np.float32),
+        "keypoints_logits": np.zeros((n, 17), np.float32),
+    }
+
+
+def _counts(person: dict, objects: list[dict]) -> Counter:
+    found = [label for entry in objects for group in ("attention", "spatial", "contacting")
+             for label in entry[f"{group}_relationship"] or ()]  # fmt: skip
+    visible = sum(entry["visible"] for entry in objects)
+    counts = Counter(found)
+    counts.update({"frames": 1, "objects": visible + len(person["bbox"]), "without relations": int(not found)})
+    return counts
+
+
+def _save(drawn: Video, folder: Path) -> None:
+    from PIL import Image
+
+    folder.mkdir()
+    for frame, image in enumerate(drawn.images):
+        Image.fromarray(image).save(folder / f"{_number(frame):06d}.png", compress_level=1)
