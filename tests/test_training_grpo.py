@@ -123,7 +123,7 @@ def test_image_placeholders_are_expanded_once(trainer, batch, monkeypatch):
 
 def test_placeholder_tokens_are_never_sampled(trainer, batch, monkeypatch):
     banned = {trainer.processing_class.image_token_id, trainer.processing_class.video_token_id}
-    assert set(grpo.placeholder_ids(trainer.model, trainer.processing_class)) == banned
+    assert set(grpo.placeholder_ids(trainer.model.config, trainer.processing_class)) == banned
     monkeypatch.setattr(trainer.vllm_generation, "temperature", 2.0)  # every token has its chance
 
     def sampled(copies: int) -> list[int]:
@@ -184,7 +184,7 @@ def test_users_generation_settings_stay(toy):
     grpo.ban_placeholders(args, [7])
     assert args.generation_kwargs == {"suppress_tokens": [7, 9]}
     model, processor = load_model(str(toy / "model")), load_processor(str(toy / "model"))
-    assert len(grpo.placeholder_ids(model, processor)) == 2
+    assert len(grpo.placeholder_ids(model.config, processor)) == 2
 
 
 def test_engine_arguments_follow_the_trainer():

@@ -171,11 +171,6 @@ class ChatRenderer:
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.tokenizer.decode(token_ids, skip_special_tokens=True)
 
-    def placeholder_ids(self) -> list[int]:
-        """Tokens that stand for images and videos: one in an answer would be taken for an image that is not there."""
-        ids = (getattr(self.processor, name, None) for name in ("image_token_id", "video_token_id"))
-        return sorted({token for token in ids if isinstance(token, int)})
-
 
 def check_batch(images: Sequence[Image], prompts: Sequence[Chat]) -> None:
     if len(images) != len(prompts):

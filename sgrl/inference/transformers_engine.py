@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch
+from sgrl.training.model import placeholder_ids
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class TransformersEngine:
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=chat.tokenizer.pad_token_id,
-            suppress_tokens=chat.placeholder_ids() or None,
+            suppress_tokens=placeholder_ids(self._model.config, chat.processor) or None,
         )
         logger.info("transformers runs %s in %s on %s.", model, dtype, self._device)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch, uses_linear_attention
+from sgrl.training.model import placeholder_ids
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class VllmEngine:
         self._sampling = SamplingParams(
             temperature=0,
             max_tokens=max_new_tokens,
-            logit_bias={token: -100.0 for token in chat.placeholder_ids()} or None,
+            logit_bias={token: -100.0 for token in placeholder_ids(config, chat.processor)} or None,
             detokenize=False,
         )
         logger.info("vLLM runs %s in %s on %s.", model, dtype, "CPU" if on_cpu else "GPU")

@@ -15,7 +15,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
-from sgrl.training.model import check_same_processor
+from sgrl.training.model import check_same_processor, placeholder_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -60,7 +60,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     ):
         self._unexpanded_ids = None
         colocated = args.use_vllm and args.vllm_mode == "colocate"
-        ban_placeholders(args, placeholder_ids(model, processor))
+        ban_placeholders(args, placeholder_ids(model.config, processor))
         if args.use_vllm:
             check_same_processor(model.name_or_path, processor, args.trust_remote_code)
         engine = engine_arguments(model, args) | (vllm_engine_kwargs or {})
@@ -94,13 +94,6 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
             if self.state.global_step != self._last_loaded_step:
                 self.vllm_generation.llm.llm_engine.reset_encoder_cache()
         return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
-
-
-def placeholder_ids(model: PreTrainedModel, processor: ProcessorMixin) -> list[int]:
-    """The tokens that stand for images and videos in a prompt, and that no answer may hold."""
-    names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
-    found = {getattr(owner, name, None) for owner in (model.config, processor) for name in names}
-    return sorted(token for token in found if isinstance(token, int))
 
 
 def ban_placeholders(args: GRPOConfig, tokens: list[int]) -> None:

@@ -12,7 +12,7 @@ from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
     from trl import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -102,6 +102,13 @@ def template_arguments(processor: ProcessorMixin, thinking: bool) -> dict[str, A
     if thinking:
         raise SgrlError("thinking: true, but the model's chat template has no `enable_thinking`; remove the line")
     return {}
+
+
+def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list[int]:
+    """The tokens that stand for images and videos in a prompt, and that no answer may hold."""
+    names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
+    found = {getattr(owner, name, None) for owner in (config, processor) for name in names}
+    return sorted(token for token in found if isinstance(token, int))
 
 
 def pixel_budget(processor: ProcessorMixin) -> tuple[int, int] | None:
