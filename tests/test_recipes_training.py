@@ -1,4 +1,4 @@
-"""The recipes as a user runs them: SFT, then GRPO with vLLM in the same process, interrupted, resumed; and their errors.
+"""The recipes as a user runs them: SFT, then GRPO with vLLM in one process, interrupted and resumed; and their errors.
 
 The tiny model, a few steps. What is asserted is that the machinery works, not that the model learns.
 """

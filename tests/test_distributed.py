@@ -1,0 +1,92 @@
+"""Several processes and DeepSpeed, on CPUs: the recipes are the same, the launcher differs."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
+
+GRPO = [
+    *("recipes/grpo_psg.py", "--config", "recipes/configs/toy/grpo.yaml"),
+    *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "16"),
+    *("--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0"),
+]
+
+# Python runs a sitecustomize module at its start: in here, nobody finds vLLM.
+WITHOUT_VLLM = """
+import importlib.machinery
+
+find_spec = importlib.machinery.PathFinder.find_spec
+
+
+class PathFinder(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "vllm" else find_spec(name, path, target)
+
+
+import sys
+
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = PathFinder
+"""
+
+# DeepSpeed compiles shared-memory collectives at its first use on CPUs: most of a minute, and one process needs none.
+WITHOUT_COMPILER = """
+import runpy
+import sys
+
+import deepspeed.ops
+
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def run(command, environment) -> str:
+    done = subprocess.run(
+        list(map(str, command)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done.stdout + done.stderr
+
+
+def state(folder: Path) -> dict:
+    return json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
+
+
+def test_two_processes_without_vllm(toy, tmp_path, cpu_environment):
+    """Two gloo processes; `use_vllm: true` where vLLM is not installed goes on with transformers and says so."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_VLLM)
+    environment = cpu_environment | {"PYTHONPATH": str(tmp_path)}
+    environment.pop("MASTER_PORT")  # torchrun chooses a free one
+    output = tmp_path / "run"
+    paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
+    printed = run(
+        ["torchrun", "--standalone", "--nproc_per_node", "2", *GRPO, *paths, "--use_cpu", "true"], environment
+    )
+    assert "vLLM is not installed in this environment, so rollouts come from transformers' generate" in printed
+    log = state(output)["log_history"]
+    assert [entry["step"] for entry in log] == [1, 2]
+    # 2 processes x 8 graphs: prompts of 53 tokens at least, counted over both
+    assert log[0]["num_tokens"] > 2 * 8 * 50
+    assert "sampling/sampling_logp_difference/mean" not in log[0]
+    record = json.loads((output / "run.json").read_text())
+    assert record["finished"]["steps"] == 2
+    assert (output / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("stage", ["zero2"])
+def test_deepspeed(stage, toy, tmp_path, cpu_environment):
+    pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
+    (tmp_path / "without_compiler.py").write_text(WITHOUT_COMPILER)
+    output = tmp_path / "run"
+    paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
+    launcher = ["accelerate", "launch", "--config_file", f"recipes/accelerate/{stage}.yaml", "--num_processes", "1"]
+    launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
+    run([*launcher, tmp_path / "without_compiler.py", *GRPO, *paths], cpu_environment | {"DS_ACCELERATOR": "cpu"})
+    assert [entry["step"] for entry in state(output)["log_history"] if "loss" in entry] == [1, 2]
+    assert (output / "model.safetensors").exists()
