@@ -199,3 +199,59 @@ def test_interrupted_drawing_is_done_again(tmp_path, monkeypatch):
     assert not (tmp_path / "pvsg.json").exists()
     assert toy_pvsg.write(tmp_path, train=4, test=1, frames=2)["train"] == 4
     assert len(json.loads((tmp_path / "pvsg.json").read_text())["data"]) == 5
+
+
+def convert(root, output, layout, capsys, *more):
+    arguments = ["--dataset", layout, "--root", str(root), "--output", str(output), "--resize", "keep", "--keep-empty"]
+    code = to_toon.main([*arguments, "--format", "toon-pairs" if layout == "action_genome" else "toon", *more])
+    printed = capsys.readouterr()
+    return code, printed.out + printed.err
+
+
+def test_pvsg_with_faults_is_converted_but_for_them(tmp_path, capsys):
+    """Missing files, a mask of another size, foreign labels, spans and ids beyond the video, one without relations."""
+    from PIL import Image
+
+    toy_pvsg.write(tmp_path, train=4, test=1, frames=3)
+    path = tmp_path / "pvsg.json"
+    content = json.loads(path.read_text())
+    first, second, third, fourth, _ = content["data"]
+    folder = tmp_path / "vidor"
+    (folder / "frames" / first["video_id"] / "0000.png").unlink()
+    Image.new("P", (50, 50), 1).save(folder / "masks" / first["video_id"] / "0001.png")
+    second["objects"][0]["category"] = "unicorn"
+    second["relations"].append([1, 2, "dreaming of", [[0, 99]]])
+    third["relations"].append([1, 99, "inside", [[0, 1]]])
+    fourth["relations"] = []
+    path.write_text(json.dumps(content))
+    code, printed = convert(tmp_path, tmp_path / "rows", "pvsg", capsys)
+    assert code == 0
+    assert "0001.png has 96 x 96 pixels, its annotation says 50 x 50" in printed
+    assert "relation" in printed and "the object 99 is not the object_id" in printed
+    assert "label outside the vocabulary" in printed and "predicate outside the vocabulary" in printed
+    assert sorted(row["image_id"].rsplit("_", 1)[0] for row in load(tmp_path / "rows", "train")) == sorted(
+        [first["video_id"]] + 3 * [second["video_id"]] + 3 * [third["video_id"]] + 3 * [fourth["video_id"]]
+    )
+
+
+def test_action_genome_with_faults_is_converted_but_for_them(tmp_path, capsys):
+    toy_action_genome.write(tmp_path, train=3, test=1, frames=4)
+    path = tmp_path / toyworld.LAYOUTS["action_genome"].annotations
+    objects = pickle.loads(path.read_bytes())
+    keys = [key for key in objects if key.startswith("T")]
+    objects[keys[0]][0] |= {"class": "unicorn", "bbox": (1.0, 2.0, 30.0, 40.0), "visible": True}
+    objects[keys[1]] = "nothing"
+    for key in keys[2:4]:
+        (tmp_path / "frames" / key).unlink()
+    path.write_bytes(pickle.dumps(objects, 3))
+    # all frames are asked for: the standard rule may leave out those with the faults
+    reader = open_reader("action_genome", tmp_path, frame_rule="all")
+    damaged = []
+    assert len(list(reader.records(damaged.append))) == 15 and len(damaged) == 1
+    code, printed = convert(tmp_path, tmp_path / "rows", "action_genome", capsys)
+    assert code == 0
+    assert "T0000.mp4/000009.png: expected a list of objects, found 'nothing'" in printed
+    path.write_bytes(pickle.dumps(objects, 3)[:-20])
+    code, printed = convert(tmp_path, tmp_path / "other", "action_genome", capsys)
+    assert code == 2 and "object_bbox_and_relationship.pkl is truncated" in printed
+    assert not list((tmp_path / "other").glob("*"))
