@@ -348,3 +348,16 @@ def test_memory_does_not_grow_with_the_number_of_videos(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.3 * peaks[0]
+
+
+def test_a_video_without_annotations(tmp_path):
+    """Nothing in its lists, or not in the file at all though a split names it."""
+    root = make_root(
+        tmp_path, [video(objects=[], relations=[])], split={"vidor": {"train": [VIDEO], "val": ["0002_2"]}}
+    )
+    reader = PVSGReader(root)
+    assert [(record.graph.objects, record.graph.relations) for record in reader.records()] == [((), ())] * 4
+    assert reader.notes == {
+        "segments left out: their number is no object_id": 8,
+        "videos of the splits without annotation": 1,
+    }
