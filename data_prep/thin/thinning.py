@@ -131,7 +131,7 @@ def check_protocol(protocol: str) -> None:
         raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
 
 
-def open_method(name: str, vocabulary: Vocabulary, **options) -> Method:
+def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]) -> Method:
     """The method `name` of METHODS; `options` are the keyword arguments of its class.
 
     Raises SgrlError for an unknown name or option, a value out of range, and a package that is not installed.
@@ -150,7 +150,7 @@ def open_method(name: str, vocabulary: Vocabulary, **options) -> Method:
     return method(vocabulary, **options)
 
 
-def thin(reader: Reader, name: str, splits: Iterable[str] = SPLITS, progress: bool = False, **options) -> Thinning:
+def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress: bool = False, **options) -> Thinning:
     """Choose frames of all videos of `reader`.
 
     One pass over its records, with those of one video in memory. Damaged records are passed over silently: the
@@ -168,7 +168,7 @@ def thin(reader: Reader, name: str, splits: Iterable[str] = SPLITS, progress: bo
     from tqdm import tqdm
 
     vocabulary = reader.vocabulary
-    method = open_method(name, vocabulary, **options)
+    method = open_method(name, vocabulary, options)
     splits = set(SPLITS if method.needs_all_splits else splits)
     outcome = Thinning(name)
     coverage: dict[str, Coverage] = {}
