@@ -8,6 +8,7 @@ command goes on where it was. `python -m sgrl.report` turns such folders into a 
 """
 
 import argparse
+import collections
 import datetime
 import functools
 import importlib.metadata
@@ -78,7 +79,7 @@ def select_rows(args: argparse.Namespace):
         raise SgrlError(f"split {args.split!r} of {args.dataset} has no rows; convert some, or choose another --split")
     keys = [prediction_key(row) for row in rows.select_columns(["dataset", "image_id"])]
     if len(set(keys)) < len(keys):
-        twice = next(key for key in keys if keys.count(key) > 1)
+        (twice, _), *_ = collections.Counter(keys).most_common(1)
         raise SgrlError(f"{args.dataset}: image_id {twice[1]!r} occurs more than once; ids must be unique in a split")
     return rows, keys
 
