@@ -361,3 +361,17 @@ def test_a_video_without_annotations(tmp_path):
         "segments left out: their number is no object_id": 8,
         "videos of the splits without annotation": 1,
     }
+
+
+def test_masks_of_unwanted_videos_are_not_read(shared, monkeypatch):
+    from data_prep.readers import pvsg
+
+    reader = PVSGReader(shared / "data" / "schema_examples" / "pvsg")
+    everything = list(reader.records())
+    opened = []
+    original = pvsg._mask
+    monkeypatch.setattr(pvsg, "_mask", lambda path: opened.append(path) or original(path))
+    reader.wanted = lambda video_id: video_id == "P99_01"
+    wanted = list(reader.records())
+    assert wanted == [record for record in everything if record.video_id == "P99_01"] and len(opened) == len(wanted)
+    assert reader.totals()["videos"] == (3, 400)

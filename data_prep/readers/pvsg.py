@@ -42,10 +42,15 @@ class PVSGReader:
 
     Raises:
         SgrlError: a missing folder or file, a file that is truncated or is not PVSG's.
+
+    Attributes:
+        wanted: where it is set, only the videos whose id it accepts are given; the masks of others are not read, which
+            is most of the work.
     """
 
     default_size = (640, 480)
     codec = "toon"
+    wanted: Callable[[str], bool] | None = None
 
     def __init__(self, root: str | Path, annotations: str = "pvsg.json"):
         self.source = _find(Path(root), annotations)
@@ -91,6 +96,8 @@ class PVSGReader:
                 if video is None:
                     continue
                 without.discard(video.video_id)
+                if self.wanted is not None and not self.wanted(video.video_id):
+                    continue
                 frames = self._frames(video)
             except RecordError as error:
                 damaged(error)
