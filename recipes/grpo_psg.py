@@ -101,8 +101,9 @@ def main() -> None:
         with training_args.main_process_first():
             path = model_folder(path, processor, f"{training_args.output_dir}/start", model_args.model_revision)
     training_args.chat_template_kwargs = template_arguments(processor, script_args.thinking)
-    train_rows = drop_long_rows(
-        train_rows, processor, script_args.max_tokens, training_args.chat_template_kwargs, answers=False
+    train_rows, eval_rows = (
+        drop_long_rows(rows, processor, script_args.max_tokens, training_args.chat_template_kwargs, answers=False)
+        for rows in (train_rows, eval_rows)
     )
     check_prompts(train_rows, training_args)
     without_missing_vllm(training_args)

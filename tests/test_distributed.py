@@ -79,7 +79,7 @@ def test_two_processes_without_vllm(toy, tmp_path, cpu_environment):
     assert (output / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("stage", ["zero2"])
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
 def test_deepspeed(stage, toy, tmp_path, cpu_environment):
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     (tmp_path / "without_compiler.py").write_text(WITHOUT_COMPILER)

@@ -66,12 +66,16 @@ def check_prompts(rows: Dataset, training_args) -> None:
 
 
 def drop_long_rows(
-    rows: Dataset, processor: ProcessorMixin, limit: int | None, template_kwargs: dict[str, Any], answers: bool
-) -> Dataset:
+    rows: Dataset | None,
+    processor: ProcessorMixin,
+    limit: int | None,
+    template_kwargs: dict[str, Any],
+    answers: bool,
+) -> Dataset | None:
     """Leave out rows that have more tokens than `limit`, and log how many; nothing is ever cut.
 
     Args:
-        rows: with the columns image and prompt.
+        rows: with the columns image and prompt; None (no evaluation) stays None.
         processor: counts visual tokens at its own pixel budget.
         limit: tokens; None keeps every row.
         template_kwargs: of the chat template.
@@ -80,7 +84,7 @@ def drop_long_rows(
     Raises:
         SgrlError: if nothing is left.
     """
-    if limit is None:
+    if rows is None or limit is None:
         return rows
     tokenizer = processor.tokenizer
 
