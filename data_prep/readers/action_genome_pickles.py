@@ -18,7 +18,7 @@ from sgrl.graph import GraphError
 GROUPS = ("attention", "spatial", "contacting")
 SPLITS = ("train", "val", "test")
 NO_ENTRY, NO_PERSON, PERSON = range(3)
-_KEY = re.compile(r"([^/\\]+)\.mp4/(\d{6})\.png")
+_KEY = re.compile(r"([^/\\]+)\.mp4/([0-9]{6})\.png")
 
 
 class Frames:

@@ -29,7 +29,7 @@ from sgrl.vocabulary import Vocabulary, get_vocabulary
 SOURCES = ("vidor", "epic_kitchen", "ego4d")
 _SPLITS = ("train", "val")
 _TOTALS = {"videos": 400, "train videos": 338, "val videos": 62}
-_FRAME = re.compile(r"(\d+)\.(png|jpg|jpeg)")
+_FRAME = re.compile(r"([0-9]+)\.(png|jpg|jpeg)")
 _FEW = 1 << 12  # largest mask value up to which every value is looked for; above, those that occur
 
 
@@ -276,7 +276,7 @@ def _numbered(folder: Path) -> dict[int, Path]:
         names = os.listdir(folder)
     except OSError:
         return {}
-    return {int(match[1]): folder / name for name in names if (match := _FRAME.fullmatch(name))}
+    return {int(match[1]): folder / name for name in sorted(names) if (match := _FRAME.fullmatch(name))}
 
 
 def _whole(value) -> bool:
