@@ -88,22 +88,22 @@ def _record(drawn: Video, name: str) -> dict:
             {"object_id": i + 1, "category": label, "is_thing": True, "status": []}
             for i, label in enumerate(drawn.labels)
         ],
-        "relations": [[*triple, _spans(numbers)] for triple, numbers in active.items()],
+        "relations": [[*triple, spans(numbers)] for triple, numbers in active.items()],
         "captions": [],
         "qa_pairs": [],
         "summary": "",
     }
 
 
-def _spans(frames: list[int]) -> list[list[int]]:
+def spans(frames: list[int]) -> list[list[int]]:
     """Increasing numbers -> [first, last] of each run, both included."""
-    spans = [[frames[0], frames[0]]]
+    runs = [[frames[0], frames[0]]]
     for frame in frames[1:]:
-        if frame == spans[-1][1] + 1:
-            spans[-1][1] = frame
+        if frame == runs[-1][1] + 1:
+            runs[-1][1] = frame
         else:
-            spans.append([frame, frame])
-    return spans
+            runs.append([frame, frame])
+    return runs
 
 
 def _save(drawn: Video, folder: Path, name: str) -> None:

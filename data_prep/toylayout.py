@@ -24,20 +24,20 @@ def begin(output: Path, annotations: str, folders: Iterable[str], arguments: dic
         arguments: what the drawing depends on, as JSON.
 
     Raises:
-        SgrlError: the annotation file exists and is not a toy world.
+        SgrlError: the annotation file or one of the folders exists, and not from a toy world.
     """
-    marker = output / MARKER
+    marker, folders = output / MARKER, tuple(folders)
+    for name in (annotations, *folders):
+        if (output / name).exists() and not marker.exists():
+            raise SgrlError(f"{output / name} exists and was not written by this command; choose another --output")
     if (output / annotations).exists():
-        if not marker.exists():
-            raise SgrlError(
-                f"{output / annotations} exists and was not written by this command; choose another --output"
-            )
         if json.loads(marker.read_text()) == arguments:
             return False
         (output / annotations).unlink()  # from here on the folder is incomplete
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_path(marker) as temporary:
+        temporary.write_text(json.dumps(arguments))
     for folder in folders:
         shutil.rmtree(output / folder, ignore_errors=True)
         (output / folder).mkdir(parents=True)
-    with atomic_path(marker) as temporary:
-        temporary.write_text(json.dumps(arguments))
     return True

@@ -4,7 +4,8 @@
     python data_prep/to_toon.py --dataset psg --root toyworld --output toyworld-toon --resize keep --prompt short
     python data_prep/toyworld.py --layout pvsg --output toyvideos --train 1000 --test 60 --frames 16
 
-Other layouts are `--layout vg150`, and videos with motion: `pvsg` and `action_genome` (see data_prep/toyvideo.py).
+Other layouts are `--layout vg150`, and videos with motion: `pvsg`, `action_genome`, and with depth or transposed masks
+`psg4d_gta` and `psg4d_hoi` (see data_prep/toyvideo.py).
 
 A scene is a 96 x 96 image of two to four shapes. Every coordinate is a multiple of four pixels. Objects are listed
 from left to right. An object is related to its nearest neighbour only (distance of the centres): `inside` (box in
@@ -304,6 +305,8 @@ LAYOUTS = {
     "action_genome": Layout(
         "data_prep.toy_action_genome:write", 1000, 60, 16, "annotations/object_bbox_and_relationship.pkl"
     ),
+    "psg4d_gta": Layout("data_prep.toy_psg4d:write_gta", 100, 20, 16, "sailvos3d.json"),  # large: bmp and npy files
+    "psg4d_hoi": Layout("data_prep.toy_psg4d:write_hoi", 1000, 60, 16, "psg4d_hoi.json"),
 }
 """Name on the command line -> how it is written."""
 
@@ -313,8 +316,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", required=True, help="folder to write to")
     add("--layout", default="psg", help=f"of which data set: {', '.join(LAYOUTS)} (default: %(default)s)")
-    add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos)")
-    add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos)")
+    add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos; psg4d_gta 100)")
+    add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos; psg4d_gta 20)")
     add("--frames", type=int, help="of a video (default: 16)")
     add("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
     return parser

@@ -95,7 +95,7 @@ def test_pvsg_gives_back_what_was_drawn(tmp_path):
 
 
 def test_spans_of_pvsg_are_runs_with_both_ends():
-    assert toy_pvsg._spans([0, 1, 2, 5, 7, 8]) == [[0, 2], [5, 5], [7, 8]]
+    assert toy_pvsg.spans([0, 1, 2, 5, 7, 8]) == [[0, 2], [5, 5], [7, 8]]
 
 
 def test_action_genome_gives_back_what_was_drawn(tmp_path):
