@@ -15,7 +15,7 @@ ordinary model folder: weights and processor, ready for recipes/grpo_psg.py, tra
 Every key of the YAML files is an option too: `--learning_rate 2e-5`.
 """
 
-from sgrl.training.launch import SceneGraphArguments, command, parse
+from sgrl.training.launch import SFTArguments, command, parse
 from sgrl.training.model import (
     check_model_folder,
     init_arguments,
@@ -35,11 +35,12 @@ from sgrl.training.rows import drop_long_rows, load_rows
 def main() -> None:
     from trl import ModelConfig, SFTConfig
 
-    script_args, training_args, model_args = parse((SceneGraphArguments, SFTConfig, ModelConfig))
+    script_args, training_args, model_args = parse((SFTArguments, SFTConfig, ModelConfig))
 
     ################
     # Checks and data, before the model is loaded
     ################
+    from sgrl.training.muon import muon
     from sgrl.training.sft import COLUMNS, build_sft_trainer, check_config
 
     check_config(training_args)
@@ -78,6 +79,7 @@ def main() -> None:
         eval_rows,
         template_kwargs=template_kwargs,
         peft_config=lora_config(model, model_args) if script_args.trainable == "lora" else None,
+        optimizers=(muon(model, training_args) if script_args.muon else None, None),
     )
     log_parameters(trainer.model)
     trainer.train(resume_from_checkpoint=run.checkpoint)

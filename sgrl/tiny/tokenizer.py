@@ -45,7 +45,7 @@ CHAT_TEMPLATE = (
 
 
 def scene_graph_pieces(objects: Iterable[str], predicates: Iterable[str], image_size: int) -> list[str]:
-    """Every piece that the text of a graph with these labels, up to `MAX_ROWS` rows and `image_size` pixels can have."""
+    """The pieces of every graph with these labels, at most `MAX_ROWS` rows and coordinates up to `image_size`."""
     counts = range(MAX_ROWS + 1)
     return [
         *("<answer>", "\n</answer>"),

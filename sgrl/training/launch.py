@@ -81,6 +81,19 @@ class SceneGraphArguments:
             raise SgrlError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
 
 
+@dataclass
+class SFTArguments(SceneGraphArguments):
+    """What supervised fine-tuning takes besides."""
+
+    muon: bool = field(
+        default=False,
+        metadata={
+            "help": "Muon for weight matrices and AdamW for the rest, instead of `optim`: for models that start from "
+            "random weights."
+        },
+    )
+
+
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a recipe's `main`: settings of the machine first, log lines, and user errors without a traceback."""
 
