@@ -24,7 +24,10 @@ step() {
     "$@"
 }
 launch=(accelerate launch --config_file recipes/accelerate/cpu.yaml)
-[ "$(tools/accelerator.sh)" = gpu ] && launch=(accelerate launch --config_file recipes/accelerate/single_gpu.yaml)
+if [ "$(tools/accelerator.sh)" = gpu ]; then
+    launch=(accelerate launch --config_file recipes/accelerate/single_gpu.yaml)
+    sft+=(--use_cpu false)
+fi
 
 step "1. Draw the toy world in PSG's official layout" \
     python data_prep/toyworld.py --output "$out/toyworld" --train $train --test $test
