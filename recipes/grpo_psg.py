@@ -16,12 +16,8 @@ started again. At its end `output_dir` is an ordinary model folder.
 Every key of the YAML files is an option too: `--reward recall-only`.
 """
 
-from dataclasses import dataclass, field
-
-from rewards.presets import PRESETS, R1_SGG, SCENEGRAPHVLM
-from rewards.trl import FUNCTIONS, reward_functions
-from sgrl.errors import SgrlError, suggest
-from sgrl.training.launch import SceneGraphArguments, command, json_mapping, parse, without_missing_vllm
+from rewards.trl import rewards_named
+from sgrl.training.launch import GRPOArguments, command, parse, without_missing_vllm
 from sgrl.training.model import (
     check_model_folder,
     init_arguments,
@@ -38,43 +34,6 @@ from sgrl.training.resume import Run
 from sgrl.training.rows import check_prompts, drop_long_rows, load_rows
 
 
-@dataclass
-class GRPOArguments(SceneGraphArguments):
-    reward: list[str] = field(
-        default_factory=lambda: ["full"],
-        metadata={
-            "help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."
-        },
-    )
-    vllm_engine_kwargs: dict | str | None = field(
-        default=None, metadata={"help": "Further arguments of vllm.LLM, e.g. {limit_mm_per_prompt: {image: 2}}."}
-    )
-    parity_threshold: float = field(
-        default=0.05,
-        metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."},
-    )
-    parity_action: str = field(
-        default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]}
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
-        self.vllm_engine_kwargs = json_mapping(self.vllm_engine_kwargs, "vllm_engine_kwargs")
-
-
-def chosen_rewards(names: list[str]) -> tuple[list, list[float]]:
-    """Reward functions and weights of a preset, or of single terms."""
-    if len(names) == 1 and names[0] in PRESETS:
-        return reward_functions(names[0])
-    for name in names:
-        if name not in FUNCTIONS:
-            raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
-    weights = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
-    functions = [FUNCTIONS[name] for name in names]
-    return functions, [weights[function.scorer.family][function.term] for function in functions]
-
-
 @command
 def main() -> None:
     from trl import GRPOConfig, ModelConfig
@@ -88,7 +47,7 @@ def main() -> None:
 
     path = model_args.model_name_or_path
     check_model_folder(path)
-    reward_funcs, training_args.reward_weights = chosen_rewards(script_args.reward)
+    reward_funcs, training_args.reward_weights = rewards_named(script_args.reward)
     alarm = ParityAlarm(script_args.parity_threshold, script_args.parity_action)
     identity = {"recipe": "grpo", "model_name_or_path": path, "reward": script_args.reward}
     run = Run(training_args, identity | {"dataset": script_args.dataset, "trainable": script_args.trainable})

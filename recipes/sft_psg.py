@@ -61,7 +61,10 @@ def main() -> None:
     processor = load_processor(path, model_args, training_args.trust_remote_code)
     set_pixel_budget(processor, script_args.min_pixels, script_args.max_pixels)
     template_kwargs = template_arguments(processor, script_args.thinking)
-    train_rows = drop_long_rows(train_rows, processor, script_args.max_tokens, template_kwargs, answers=True)
+    train_rows, eval_rows = (
+        drop_long_rows(rows, processor, script_args.max_tokens, template_kwargs, answers=True)
+        for rows in (train_rows, eval_rows)
+    )
 
     ################
     # Model

@@ -17,7 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rewards.presets import FAMILIES, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
+from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
 from rewards.scorer import GraphScore, GraphScorer, text_of
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import FormatError, detect_codec
@@ -234,3 +234,22 @@ def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[l
         scorer = BatchScorer(preset.family, **options)
         chosen = [Term(function.term, scorer, function.__name__) for function in chosen]
     return chosen, weights
+
+
+def rewards_named(names: Sequence[str]) -> tuple[list[Term], list[float]]:
+    """As `reward_functions`, for what a configuration says: one preset, or functions that weigh as in their preset.
+
+    Raises:
+        SgrlError: an unknown name, with the nearest one.
+
+    >>> rewards_named(["format", "relation_f1"])
+    ([<reward format>, <reward relation_f1>], [0.5, 2.0])
+    """
+    if len(names) == 1 and names[0] in PRESETS:
+        return reward_functions(names[0])
+    for name in names:
+        if name not in FUNCTIONS:
+            raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
+    weights = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
+    functions = [FUNCTIONS[name] for name in names]
+    return functions, [float(weights[function.scorer.family][function.term]) for function in functions]

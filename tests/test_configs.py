@@ -1,23 +1,16 @@
 """Every YAML file of the recipes is read by its recipe's own arguments, and every accelerate file by accelerate."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
 import yaml
 
-from sgrl.training.launch import parse
+from rewards.trl import rewards_named
+from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONFIGS = sorted(path.relative_to(RECIPES).as_posix() for path in (RECIPES / "configs").rglob("*.yaml"))
 LAUNCHERS = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
-
-
-def grpo_recipe():
-    spec = importlib.util.spec_from_file_location("grpo_psg", RECIPES / "grpo_psg.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -28,9 +21,8 @@ def test_config(name, tmp_path):
     # A GPU's settings have to be taken as they are here too.
     options = ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
     if "grpo" in path.name:
-        recipe = grpo_recipe()
-        script, training, model = parse((recipe.GRPOArguments, GRPOConfig, ModelConfig), options)
-        functions, weights = recipe.chosen_rewards(script.reward)
+        script, training, model = parse((GRPOArguments, GRPOConfig, ModelConfig), options)
+        functions, weights = rewards_named(script.reward)
         assert len(functions) == len(weights) > 0
         assert isinstance(script.vllm_engine_kwargs, dict)
         assert training.generation_batch_size % training.num_generations == 0
@@ -38,10 +30,9 @@ def test_config(name, tmp_path):
         assert (training.top_p, training.top_k, training.min_p) in ((1.0, 0, None), (1.0, 0, 0.0))
         assert "stop" not in (training.generation_kwargs or {})
     else:
-        from sgrl.training.launch import SceneGraphArguments
         from sgrl.training.sft import check_config
 
-        script, training, model = parse((SceneGraphArguments, SFTConfig, ModelConfig), options)
+        script, training, model = parse((SFTArguments, SFTConfig, ModelConfig), options)
         check_config(training)
     assert model.model_name_or_path and script.dataset
     assert yaml.safe_load(path.read_text())["output_dir"] != model.model_name_or_path
@@ -87,18 +78,3 @@ def test_launcher(name):
     assert config.num_processes >= 1
     raw = yaml.safe_load((RECIPES / "accelerate" / name).read_text())
     assert str(config.distributed_type).endswith(raw["distributed_type"])
-
-
-def test_one_reward_or_several():
-    recipe = grpo_recipe()
-    functions, weights = recipe.chosen_rewards(["format", "relation_f1"])
-    assert [function.__name__ for function in functions] == ["format", "relation_f1"]
-    assert weights == [0.5, 2.0]
-    functions, weights = recipe.chosen_rewards(["r1_format", "soft_recall"])
-    assert weights == [1.0, 5.0]
-    functions, weights = recipe.chosen_rewards(["recall-only"])
-    assert [function.__name__ for function in functions] == ["format", "object_class", "object_box", "relation_recall"]
-    with pytest.raises(recipe.SgrlError, match="unknown reward 'relation_f2'; did you mean 'relation_f1'?"):
-        recipe.chosen_rewards(["format", "relation_f2"])
-    with pytest.raises(recipe.SgrlError, match="unknown reward 'ful'; did you mean 'full'?"):
-        recipe.chosen_rewards(["ful"])

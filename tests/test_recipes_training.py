@@ -221,7 +221,7 @@ def test_bad_input_is_refused_before_the_model_loads(name, settings, message, to
 
 def test_folder_of_another_run_is_refused(toy, tmp_path, monkeypatch, capsys):
     run_file = tmp_path / "run" / "run.json"
-    run_file.parent.mkdir()
+    (run_file.parent / "checkpoint-1").mkdir(parents=True)
     run_file.write_text(json.dumps({"identity": {"recipe": "sft", "dataset": "other"}}))
     command = launch("sft_psg", model_name_or_path=toy / "model", dataset=toy / "data", output_dir=tmp_path / "run")
     monkeypatch.chdir(ROOT)

@@ -10,7 +10,7 @@ from rewards import SCENEGRAPHVLM, GraphScorer, get_preset
 from rewards import trl as functions
 from rewards.adapters import compute_score, ms_swift
 from rewards.presets import PRESETS
-from rewards.trl import FUNCTIONS, BatchScorer, Term, get_function, reward_functions
+from rewards.trl import FUNCTIONS, BatchScorer, Term, get_function, reward_functions, rewards_named
 from sgrl.errors import SgrlError
 from sgrl.text import FormatError, answer
 
@@ -273,3 +273,13 @@ def test_a_step_of_grpo(tmp_path):
     columns = pandas.read_parquet(table)
     assert len(columns) == 8 and columns["sg/reason"].notna().sum() == 6
     assert columns["sg/relation_precision"].isna().sum() == 2
+
+
+def test_rewards_that_a_configuration_names():
+    assert rewards_named(["recall-only"]) == reward_functions("recall-only")
+    chosen, weights = rewards_named(["r1_format", "soft_recall"])
+    assert chosen == [functions.r1_format, functions.soft_recall] and weights == [1.0, 5.0]
+    with pytest.raises(SgrlError, match="unknown reward 'relation_f2'; did you mean 'relation_f1'?"):
+        rewards_named(["format", "relation_f2"])
+    with pytest.raises(SgrlError, match="unknown reward 'ful'; did you mean 'full'?"):
+        rewards_named(["ful"])

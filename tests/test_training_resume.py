@@ -63,11 +63,15 @@ def test_finished_run(tmp_path, caplog):
 
 def test_folder_of_another_run(tmp_path):
     Run(arguments(tmp_path), IDENTITY)
+    mended = Run(arguments(tmp_path), IDENTITY | {"dataset": "c"})  # nothing was trained yet: a slip was mended
+    assert mended.checkpoint is None
+    Run(arguments(tmp_path), IDENTITY)
+    checkpoint = write_checkpoint(tmp_path, 1)
     with pytest.raises(
         SgrlError, match="belongs to a run with dataset: a, and this one has dataset: b; choose another"
     ):
         Run(arguments(tmp_path), IDENTITY | {"dataset": "b"})
-    assert Run(arguments(tmp_path), IDENTITY).checkpoint is None  # the refusal changed nothing
+    assert Run(arguments(tmp_path), IDENTITY).checkpoint == checkpoint  # the refusal changed nothing
 
 
 def test_only_the_first_process_writes(tmp_path):

@@ -94,6 +94,33 @@ class SFTArguments(SceneGraphArguments):
     )
 
 
+@dataclass
+class GRPOArguments(SceneGraphArguments):
+    """What GRPO takes besides."""
+
+    reward: list[str] = field(
+        default_factory=lambda: ["full"],
+        metadata={
+            "help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."
+        },
+    )
+    vllm_engine_kwargs: dict | str | None = field(
+        default=None, metadata={"help": "Further arguments of vllm.LLM, e.g. {limit_mm_per_prompt: {image: 2}}."}
+    )
+    parity_threshold: float = field(
+        default=0.05,
+        metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."},
+    )
+    parity_action: str = field(
+        default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
+        self.vllm_engine_kwargs = json_mapping(self.vllm_engine_kwargs, "vllm_engine_kwargs")
+
+
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a recipe's `main`: settings of the machine first, log lines, and user errors without a traceback."""
 

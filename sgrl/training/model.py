@@ -286,8 +286,8 @@ def log_parameters(model: nn.Module) -> None:
 def save_model(trainer, processor: ProcessorMixin) -> None:
     """Write the trained model and its processor to the run's `output_dir`, as an ordinary model folder.
 
-    With LoRA the adapter goes to `output_dir/adapter` and the model with the adapter merged in to `output_dir`. What was
-    logged at every step goes to `output_dir/trainer_state.json`.
+    With LoRA the adapter goes to `output_dir/adapter` and the model with the adapter merged in to `output_dir`. What
+    was logged at every step goes to `output_dir/trainer_state.json`.
     """
     output = Path(trainer.args.output_dir)
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -36,8 +36,9 @@ class Run:
         self._args = training_args
         self._output = Path(training_args.output_dir)
         record = self._read()
+        begun = "finished" in record or any(self._output.glob("checkpoint-*"))
         for key, value in record.get("identity", {}).items():
-            if key in identity and identity[key] != value:
+            if begun and key in identity and identity[key] != value:
                 raise SgrlError(
                     f"{self._output} belongs to a run with {key}: {value}, and this one has {key}: {identity[key]}; "
                     "choose another output_dir, or remove the folder to start anew"
