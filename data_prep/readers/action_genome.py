@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 class ActionGenomeReader:
     """Reads an Action Genome root; see `data_prep.readers.record.Reader`.
 
-    The two pickles can only be read whole (about 10 s and, for that time, 1 GB of memory); what is needed of them is
+    The two pickles can only be read whole (about 10 s and, for that time, 1.2 GB of memory); what is needed of them is
     then kept in arrays (55 MB). Frames of a video follow each other in time, videos in the order of the file.
 
     Args:
