@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from sgrl.graph import Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -23,17 +25,26 @@ def clean(graph: SceneGraph, vocabulary: Vocabulary) -> tuple[SceneGraph, dict[s
 
     Relations of an object that is removed are counted as orphaned.
     """
-    known, predicates = set(vocabulary.objects), set(vocabulary.predicates)
+    known, predicates = _labels(vocabulary.objects), _labels(vocabulary.predicates)
     counts = dict.fromkeys(COUNTS, 0)
-    if not all(o.label in known for o in graph.objects) or not all(r.predicate in predicates for r in graph.relations):
+    if not known.issuperset([o.label for o in graph.objects]) or not predicates.issuperset(
+        [r.predicate for r in graph.relations]
+    ):
         graph = _without_unknown(graph, known, predicates, counts)
     graph, repaired = graph.cleaned()
     for kind, number in repaired.items():
-        counts[kind] = counts.get(kind, 0) + number
+        counts[kind] += number
     return graph, counts
 
 
-def _without_unknown(graph: SceneGraph, known: set[str], predicates: set[str], counts: dict[str, int]) -> SceneGraph:
+@lru_cache(maxsize=8)
+def _labels(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
+
+
+def _without_unknown(
+    graph: SceneGraph, known: frozenset[str], predicates: frozenset[str], counts: dict[str, int]
+) -> SceneGraph:
     keep = [i for i, o in enumerate(graph.objects) if o.label in known]
     counts["unknown_objects"] = len(graph.objects) - len(keep)
     position = {old: new for new, old in enumerate(keep)}

@@ -1,16 +1,34 @@
-"""Image files: opened, checked against the annotation, scaled, encoded."""
+"""Image files: opened, checked against the annotation, scaled, encoded, by one process or several."""
 
 from __future__ import annotations
 
 import io
+import itertools
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from data_prep.readers.record import EmbeddedImage
 from sgrl.errors import SgrlError
 
 _ORIENTATION = 0x0112  # EXIF
+_CHUNK = 16  # images that a process gets at once
 
 
-def encoded(path: Path, expected: tuple[int, int], size: tuple[int, int] | None = None, quality: int = 95) -> bytes:
+class Job(NamedTuple):
+    """The arguments of `encoded`."""
+
+    path: Path | EmbeddedImage
+    expected: tuple[int, int]
+    size: tuple[int, int] | None
+    quality: int
+
+
+def encoded(
+    path: Path | EmbeddedImage, expected: tuple[int, int], size: tuple[int, int] | None = None, quality: int = 95
+) -> bytes:
     """The bytes of an image at `size`.
 
     The file's own bytes are returned when nothing has to change; else a JPEG of `quality`, scaled bilinearly without
@@ -41,7 +59,8 @@ def encoded(path: Path, expected: tuple[int, int], size: tuple[int, int] | None 
                 raise SgrlError(f"image {path} has {_by(image.size)} pixels, its annotation says {_by(expected)}")
             if unchanged and size in (None, expected):
                 return raw
-            image = image.convert("RGB")
+            if image.mode != "RGB":
+                image = image.convert("RGB")
             if size not in (None, expected):
                 image = image.resize(size, Image.Resampling.BILINEAR)
             buffer = io.BytesIO()
@@ -51,6 +70,65 @@ def encoded(path: Path, expected: tuple[int, int], size: tuple[int, int] | None 
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         raise SgrlError(f"image {path} does not open: {type(error).__name__}: {error}") from None
+
+
+def encode_all(
+    drafts: Iterable[tuple[object, Job | None]], workers: int = 1
+) -> Iterator[tuple[object, bytes | SgrlError | None]]:
+    """Each first item of the pairs with its encoded image, in their order: bytes, the error, or None without a job.
+
+    workers: processes that encode, in addition to this one; 1 for this one alone. A few chunks wait at any time,
+    however many pairs there are.
+
+    Raises:
+        SgrlError: a process died, for lack of memory most likely.
+    """
+    if workers == 1:
+        for item, job in drafts:
+            yield item, _outcome(job)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # A fresh interpreter each: a copy of this one could hold a lock of one of its threads for ever.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_ignore_interrupt)
+    waiting: deque = deque()
+    try:
+        iterator = iter(drafts)
+        while chunk := list(itertools.islice(iterator, _CHUNK)):
+            waiting.append((chunk, pool.submit(_outcomes, [job for _, job in chunk])))
+            if len(waiting) > 2 * workers:
+                yield from _in_order(*waiting.popleft())
+        while waiting:
+            yield from _in_order(*waiting.popleft())
+    except BrokenProcessPool:
+        raise SgrlError(
+            "a process that encodes images died, perhaps for lack of memory; use fewer --workers"
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(chunk: list, future) -> Iterator[tuple]:
+    for (item, _), outcome in zip(chunk, future.result(), strict=True):
+        yield item, outcome
+
+
+def _outcomes(jobs: list[Job | None]) -> list[bytes | SgrlError | None]:
+    return [_outcome(job) for job in jobs]
+
+
+def _outcome(job: Job | None) -> bytes | SgrlError | None:
+    try:
+        return None if job is None else encoded(*job)
+    except SgrlError as error:
+        return error
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; the one that reads and writes ends the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _by(size: tuple[int, int]) -> str:

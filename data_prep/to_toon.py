@@ -1,219 +1,56 @@
 """Convert a scene-graph data set in its official layout to chat data for SFT, GRPO and evaluation.
 
     python data_prep/to_toon.py --dataset psg --root DIR --output OUT
+    python data_prep/to_toon.py --dataset action_genome --root DIR --output OUT --previous gt --workers 8
+    python data_prep/to_toon.py --dataset pvsg --root DIR --output OUT --thin psfr --thin-options retention=0.3
 
-writes OUT/train-*.parquet, OUT/test-*.parquet and so on, which `datasets.load_dataset(OUT)` and `sgrl.data.load` read.
-Graphs are cleaned, boxes scaled with the images, labels spelt the same in every split; the table at the end says what
-was kept and what was dropped and why. OUT changes only when the conversion has been completed.
+writes OUT/train-*.parquet, OUT/test-*.parquet and so on, which `datasets.load_dataset(OUT)` and `sgrl.data.load` read,
+and OUT/README.md, a data set card. Graphs are cleaned, boxes scaled with the images, labels spelt the same in every
+split; the table at the end says what was kept and what was dropped and why. OUT changes only when the conversion has
+been completed; after an interruption the same command goes on behind the last finished shard. Jobs of an array share
+the work with --shard-index and --num-shards; the last one to end makes the data set appear.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
-from data_prep.clean import clean
-from data_prep.images import encoded
+from data_prep import card, jsonl, thin
+from data_prep.convert import PREVIOUS, Converter, Options, Part, convert, is_video, metadata_of, nothing_left
 from data_prep.readers import READERS, open_reader
-from data_prep.readers.record import Reader, Record, RecordError
+from data_prep.readers.record import Reader
 from data_prep.report import Report
-from data_prep.writer import DatasetWriter
+from data_prep.writer import DAMAGED, DatasetWriter, finish, unfinished
 from sgrl import data
-from sgrl.boxes import COORDS
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
-from sgrl.graph import SceneGraph
-from sgrl.prompts import STYLES, scene_graph_prompt
-from sgrl.text import CODECS, FormatError, answer, get_codec
+from sgrl.prompts import STYLES
+from sgrl.text import CODECS
 
-
-@dataclass(frozen=True)
-class Options:
-    """What the text and the image of a row look like.
-
-    Attributes:
-        codec: text layout, one of sgrl.text.CODECS.
-        coords: "pixel" of the scaled image, or "norm1000".
-        size: (width, height) in pixels to scale images to, None to keep each as it is.
-        prompt: "full" or "short", see sgrl.prompts.
-        keep_empty: keep images without relations.
-        quality: of JPEG images that have to be encoded anew, 1 to 100.
-        images: embed the images; False leaves the column null, for statistics on texts.
-    """
-
-    codec: str = "toon"
-    coords: str = "pixel"
-    size: tuple[int, int] | None = (640, 480)
-    prompt: str = "full"
-    keep_empty: bool = False
-    quality: int = 95
-    images: bool = True
-
-    def __post_init__(self):
-        for name, value, choices in (
-            ("format", self.codec, CODECS),
-            ("coordinates", self.coords, COORDS),
-            ("prompt style", self.prompt, STYLES),
-        ):
-            if value not in choices:
-                raise SgrlError(f"unknown {name} {value!r}{suggest(value, choices)}")
-        if not 1 <= self.quality <= 100:
-            raise SgrlError(f"the JPEG quality must be from 1 to 100, found {self.quality}")
-        if self.size is not None and not all(1 <= side <= 16384 for side in self.size):
-            raise SgrlError(f"images cannot be scaled to {self.size[0]}x{self.size[1]} pixels")
-
-
-class Converter:
-    """Turns records into rows and keeps the `report`.
-
-    count: length of a text for the column `length`; characters by default.
-    """
-
-    def __init__(self, reader: Reader, options: Options, count: Callable[[str], int] = len):
-        self.reader = reader
-        self.options = options
-        self.codec = get_codec(options.codec)
-        if self.codec.grouped and not reader.vocabulary.groups:
-            raise SgrlError(
-                f"the format {self.codec.name} is for relations in groups, which {reader.name} does not have; choose "
-                f"{' or '.join(name for name in CODECS if not get_codec(name).grouped)}"
-            )
-        self.count = count
-        self.report = Report()
-        self._prompt = lru_cache(maxsize=1024)(self._render)  # with sizes kept there are as many prompts as sizes
-
-    def _render(self, width: int, height: int) -> tuple[str, int]:
-        options = self.options
-        prompt = scene_graph_prompt(
-            self.reader.vocabulary, self.codec.name, width, height, options.prompt, options.coords
-        )
-        return prompt, self.count(prompt)
-
-    def row(self, record: Record) -> dict | None:
-        """The row of a record (see sgrl.data.COLUMNS), None if it has no relations and those are not wanted.
-
-        Raises RecordError for an image that cannot be used and a graph that its codec cannot express.
-        """
-        self.report.read(record.split, record.graph)
-        graph, counts = clean(record.graph, self.reader.vocabulary)
-        self.report.cleaned(record.split, counts)
-        if not graph.relations and not self.options.keep_empty:
-            self.report.drop(record.split, "no_relations", graph)
-            return None
-        try:
-            row = self._row(record, graph)
-        except SgrlError as error:
-            self.report.drop(record.split, "damaged", graph)
-            raise RecordError(record.place, str(error)) from None
-        self.report.keep(record.split, graph)
-        return row
-
-    def _row(self, record: Record, graph: SceneGraph) -> dict:
-        options = self.options
-        original = (graph.width, graph.height)
-        size = options.size or original
-        frame = (1000, 1000) if options.coords == "norm1000" else size
-        if frame != original:
-            graph = graph.resized(*frame)
-        solution = self.codec.encode(graph)
-        try:
-            self.codec.parse(solution, *frame, tags=False)  # the reward will read it by the same rules
-        except FormatError as error:
-            raise SgrlError(f"the graph cannot be written as {self.codec.name}: {error}") from None
-        image = None
-        if options.images:
-            image = {"bytes": encoded(record.image, original, size, options.quality), "path": None}
-        (prompt, prompt_length), completion = self._prompt(*frame), answer.wrap(solution)
-        return {
-            "image": image,
-            "prompt": [{"role": "user", "content": prompt}],
-            "completion": [{"role": "assistant", "content": completion}],
-            "solution": solution,
-            "width": frame[0],
-            "height": frame[1],
-            "dataset": self.reader.name,
-            "image_id": record.image_id,
-            "length": prompt_length + self.count(completion),
-        }
-
-
-def convert(
-    converter: Converter,
-    output: str | Path,
-    metadata: dict,
-    splits: Iterable[str] = data.SPLITS,
-    limit: int | None = None,
-    strict: bool = False,
-    shard_size: int = 20000,
-    progress: bool = False,
-) -> Report:
-    """Stream all records of the converter's reader into `output`.
-
-    Args:
-        metadata: goes into every file; see `metadata_of`.
-        splits: those to write.
-        limit: rows per split, None for all.
-        strict: raise the first damaged record instead of counting it.
-        shard_size: rows per file.
-
-    Raises:
-        SgrlError: a damaged annotation file, a damaged record with `strict`, not a single row; nothing is written.
-    """
-    from tqdm import tqdm
-
-    splits, report = set(splits), converter.report
-    with DatasetWriter(output, metadata, shard_size) as writer:
-        records = converter.reader.records(None if strict else report.damage)
-        for record in tqdm(records, desc="converting", unit=" images", disable=not progress):
-            if record.split not in splits:
-                report.other_splits.add(record.split)
-                continue
-            if limit is not None and report.kept(record.split) >= limit:
-                if all(report.kept(split) >= limit for split in splits):
-                    break
-                continue
-            try:
-                row = converter.row(record)
-            except RecordError as error:
-                if strict:
-                    raise
-                report.damage(error)
-                continue
-            if row is not None:
-                writer.add(record.split, row)
-        if not any(report.kept(split) for split in splits):
-            raise SgrlError(_nothing(report, splits))
-    return report
-
-
-def _nothing(report: Report, splits: set[str]) -> str:
-    lines = ["not one row is left, so nothing was written"]
-    if any(report.counts.values()):
-        lines += [report.table(), "images without relations are kept with --keep-empty"]
-    elif not report.damaged:
-        others = ", ".join(sorted(report.other_splits)) or "nothing at all"
-        lines.append(f"there is no record of the split {', '.join(sorted(splits))}, only {others}")
-    if report.damaged:
-        lines.append(f"{len(report.damaged)} records are damaged, the first: {report.damaged[0]}")
-    return "\n".join(lines)
-
-
-def metadata_of(reader: Reader, options: Options, length: str = "characters", **more) -> dict:
-    """What `sgrl.data.read_metadata` gives back. length: the unit of the column."""
-    return {
-        **asdict(options),
-        "size": list(options.size) if options.size else None,
-        "dataset": reader.name,
-        "vocabulary": data.vocabulary_to_json(reader.vocabulary),
-        "length": length,
-        **more,
-    }
+# Option of a reader -> option here, type, help.
+_READER_OPTIONS = {
+    "annotations": ("--annotations", str, "another annotation file (psg: psg_train_val.json, tiny_psg.json, ...)"),
+    "frame_rule": ("--frame-rule", str, "action_genome: sttran (default), oed or all"),
+    "validation": (
+        "--validation",
+        int,
+        "vg150: images to take from the training split (default: 5000 of the official)",
+    ),
+    "vocabulary": ("--vocabulary", str, "hub: official class lists to use (default: those that fit)"),
+    "split": (
+        "--as-split",
+        str,
+        "hub: the split that all rows belong to (default: from the names of folders and files)",
+    ),
+}
 
 
 def _size(text: str) -> tuple[int, int] | None:
@@ -223,6 +60,23 @@ def _size(text: str) -> tuple[int, int] | None:
     if not (separator and width.isascii() and width.isdecimal() and height.isascii() and height.isdecimal()):
         raise SgrlError(f"--resize is {text!r}; expected WIDTHxHEIGHT, for example 640x480, or keep")
     return int(width), int(height)
+
+
+def _thin_options(texts: list[str]) -> dict:
+    found = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not (separator and name):
+            raise SgrlError(f"--thin-options has {text!r}; expected NAME=VALUE, for example tolerance=0.3")
+        try:
+            found[name.replace("-", "_")] = json.loads(value)
+        except ValueError:
+            found[name.replace("-", "_")] = value
+    return found
+
+
+def _method(args: argparse.Namespace, reader: Reader) -> thin.Method:
+    return thin.open_method(args.thin, reader.vocabulary, **_thin_options(args.thin_options))
 
 
 def _token_counter(name: str) -> Callable[[str], int]:
@@ -239,46 +93,86 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("what").add_argument
     add("--dataset", required=True, help=f"which layout the root has: {', '.join(READERS)}")
     add("--root", required=True, help="the folder of the data set (for psg: it holds psg/psg.json and coco/)")
     add("--output", required=True, help="the folder to write")
-    add("--annotations", help="another annotation file (psg: psg_train_val.json, psg_val_test.json, tiny_psg.json)")
     add("--split", nargs="+", default=list(data.SPLITS), help="splits to write (default: all)")
-    add("--format", default="toon", help=f"text layout: {', '.join(CODECS)} (default: %(default)s)")
-    add("--coords", default="pixel", help="pixel of the scaled image or norm1000 (default: %(default)s)")
-    add("--resize", help="WIDTHxHEIGHT or keep (default: what published work uses, 640x480 for psg)")
-    add("--prompt", default="full", help=f"{' or '.join(STYLES)} (default: %(default)s)")
+    for name, (option, kind, text) in _READER_OPTIONS.items():
+        add(option, type=kind, dest=f"reader_{name}", help=text)
+    add("--limit", type=int, help="at most this many rows per split")
     add("--keep-empty", action="store_true", help="keep images without relations")
     add("--strict", action="store_true", help="stop at the first damaged record")
-    add("--limit", type=int, help="at most this many rows per split")
-    add("--shard-size", type=int, default=20000, help="rows per file (default: %(default)s)")
+    add = parser.add_argument_group("thinning of videos").add_argument
+    add("--thin", help=f"{', '.join(thin.METHODS)} (default: keep all frames)")
+    add("--thin-options", nargs="+", default=[], metavar="NAME=VALUE", help="of the method, for example tolerance=0.3")
+    add = parser.add_argument_group("text and image").add_argument
+    add(
+        "--format",
+        help=f"text layout: {', '.join(CODECS)} (default: what published work uses, toon-pairs for "
+        "action_genome, toon for the others)",
+    )
+    add("--coords", default="pixel", help="pixel of the scaled image or norm1000 (default: %(default)s)")
+    add("--resize", help="WIDTHxHEIGHT or keep (default: what published work uses, 640x480)")
+    add("--prompt", default="full", help=f"{' or '.join(STYLES)} (default: %(default)s)")
+    add(
+        "--previous",
+        default="none",
+        help=f"{' or '.join(PREVIOUS)}: the previous row's graph in the prompts of videos",
+    )
     add("--quality", type=int, default=95, help="of images that must be encoded anew (default: %(default)s)")
     add("--no-images", action="store_true", help="leave the images out, for statistics on texts")
     add("--tokenizer", help="model name or folder: `length` counts its tokens instead of characters")
+    add = parser.add_argument_group("output").add_argument
+    add("--shard-size", type=int, default=20000, help="rows per file (default: %(default)s)")
+    add("--workers", type=int, default=1, help="processes for images (default: %(default)s)")
+    add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
+    add("--num-shards", type=int, default=1, help="number of jobs that share the work (default: %(default)s)")
     add("--overwrite", action="store_true", help="replace a data set that was made with other arguments")
+    add("--jsonl", action="store_true", help="also write OUT/jsonl/: JSON lines and image files")
+    add("--push-to-hub", metavar="NAME", help="also upload it to this data set repository, private if it is new")
+    add("--public", action="store_true", help="make a new repository public")
     return parser
 
 
-def run(args: argparse.Namespace) -> None:
-    """Check the arguments, convert, and print the table. Raises SgrlError."""
+def _check(args: argparse.Namespace) -> None:
     for split in args.split:
         if split not in data.SPLITS:
             raise SgrlError(f"unknown split {split!r}{suggest(split, data.SPLITS)}")
-    for name, value in (("--limit", args.limit), ("--shard-size", args.shard_size)):
+    for name in ("limit", "shard_size", "workers", "num_shards"):
+        value = getattr(args, name)
         if value is not None and value < 1:
-            raise SgrlError(f"{name} is {value}; expected a number above 0")
+            raise SgrlError(f"--{name.replace('_', '-')} is {value}; expected a number above 0")
+    if not 0 <= args.shard_index < args.num_shards:
+        raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
+    if args.limit and args.num_shards > 1:
+        raise SgrlError(
+            "--limit counts rows of the whole data set, which a job of an array does not know; leave it out"
+        )
+    if args.thin_options and not args.thin:
+        raise SgrlError("--thin-options without --thin; name the method")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check the arguments, convert, and print the tables. Raises SgrlError."""
+    _check(args)
     size = _size(args.resize) if args.resize else None
-    reader = open_reader(args.dataset, args.root, **({"annotations": args.annotations} if args.annotations else {}))
+    given = {name: getattr(args, f"reader_{name}") for name in _READER_OPTIONS}
+    given = {name: value for name, value in given.items() if value is not None}
+    reader = open_reader(args.dataset, args.root, **given)
     options = Options(
-        codec=args.format,
+        codec=args.format or reader.codec,
         coords=args.coords,
         size=size if args.resize else reader.default_size,
         prompt=args.prompt,
+        previous=args.previous,
         keep_empty=args.keep_empty,
         quality=args.quality,
         images=not args.no_images,
     )
+    thinning = {"method": args.thin, **_thin_options(args.thin_options)} if args.thin else None
+    # A method that compares splits looks at all videos in every job.
+    shared = bool(thinning) and _method(args, reader).needs_all_splits  # first of all, are the options right?
     state = reader.source.stat()
     metadata = metadata_of(
         reader,
@@ -288,33 +182,135 @@ def run(args: argparse.Namespace) -> None:
         limit=args.limit,
         shard_size=args.shard_size,
         source={"path": str(reader.source.resolve()), "bytes": state.st_size, "modified": state.st_mtime},
-        command=shlex.join(["python", "data_prep/to_toon.py", *args.command]),
+        reader_options=given or None,
+        thin=thinning,
+        command=shlex.join(["python", "data_prep/to_toon.py", *_shared(args.command)]),
     )
     output = Path(args.output)
-    if not args.overwrite and any(output.glob("*.parquet")):
-        found = data.read_metadata(output)
-        if {**found, "command": None} == {**metadata, "command": None}:
-            print(f"{output} already holds this conversion; nothing to do (--overwrite repeats it)")
-            return
-        raise SgrlError(
-            f"{output} holds a data set made by: {found.get('command')}\nchoose another --output, or --overwrite it"
-        )
-    started = time.perf_counter()
-    converter = Converter(reader, options, _token_counter(args.tokenizer) if args.tokenizer else len)
-    report = convert(
-        converter, output, metadata, args.split, args.limit, args.strict, args.shard_size, sys.stderr.isatty()
+    finish(output)
+    if _is_done(output, metadata, args.overwrite):
+        print(f"{output} already holds this conversion; nothing to do (--overwrite repeats it)")
+    elif not _convert(args, reader, options, metadata, output, shared):
+        return
+    if args.jsonl and not (output / jsonl.FOLDER).exists():
+        print(f"{jsonl.export(output, sys.stderr.isatty())}: JSON lines and images")
+    if args.push_to_hub:
+        print(f"pushed to {card.push(output, args.push_to_hub, private=not args.public)}")
+
+
+def _shared(words: list[str]) -> list[str]:
+    """The command without what differs from job to job."""
+    if "--shard-index" in words:
+        at = words.index("--shard-index")
+        return words[:at] + words[at + 2 :]
+    return [word for word in words if not word.startswith("--shard-index=")]
+
+
+def _is_done(output: Path, metadata: Mapping, overwrite: bool) -> bool:
+    if overwrite or not any(output.glob("*.parquet")):
+        return False
+    found = data.read_metadata(output)
+
+    def said(facts: Mapping) -> dict:  # what was not asked for need not be written down
+        return {key: value for key, value in facts.items() if key != "command" and value not in (None, "none")}
+
+    if said(found) == said(json.loads(json.dumps(metadata))):
+        return True
+    raise SgrlError(
+        f"{output} holds a data set made by: {found.get('command')}\nchoose another --output, or --overwrite it"
     )
-    seconds = time.perf_counter() - started
-    log = output / "damaged.txt"
-    log.unlink(missing_ok=True)
+
+
+def _convert(
+    args: argparse.Namespace, reader: Reader, options: Options, metadata: dict, output: Path, shared: bool
+) -> bool:
+    """Do the work of one job; False if others are not done yet."""
+    started = time.perf_counter()
+    jobs, progress = args.num_shards, sys.stderr.isatty()
+    video = is_video(reader)
+    if options.previous != "none" and not video:
+        raise SgrlError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")
+    converter = Converter(reader, options, _token_counter(args.tokenizer) if args.tokenizer else len)
+    report = Report()
+
+    def compose(summaries: list[dict]) -> dict[str, str]:
+        nonlocal report
+        if jobs > 1:
+            report = Report()
+            for found in summaries:
+                report.add_json(found["report"])
+        if not any(map(report.kept, args.split)):
+            raise nothing_left(report, args.split)
+        texts = {DAMAGED: "\n".join(report.damaged) + "\n"} if report.damaged else {}
+        if card.is_free(output):
+            texts[card.CARD] = card.card(metadata, report, _coverage(summaries[:1] if shared else summaries))
+        return texts
+
+    with DatasetWriter(
+        output, metadata, args.shard_size, (args.shard_index, jobs), resume=True, video=video, compose=compose
+    ) as writer:
+        if writer.done:
+            report.add_json(writer.summary["report"])
+        else:
+            if rows := writer.finished_rows():
+                print(f"going on behind {rows:,} rows of finished shards in {writer.folder}", file=sys.stderr)
+            if jobs > 1:
+                converter.reader = Part(reader, args.shard_index, jobs)
+            thinning = None
+            if args.thin:
+                thinning = _thinned(args, reader if shared else converter.reader, writer.folder, progress)
+                print(thinning.table(), end="\n\n")
+            report = convert(converter, writer, args.split, args.limit, args.strict, args.workers, thinning, progress)
+            if jobs == 1 and not any(map(report.kept, args.split)):
+                raise nothing_left(report, args.split)
+            writer.summary = {"report": report.to_json(), "thinning": thinning and _coverage_of(thinning)}
     if report.damaged:
-        with atomic_path(log) as temporary:
-            temporary.write_text("\n".join(report.damaged) + "\n")
+        log = output / DAMAGED
         print(report.damage_summary(log), file=sys.stderr)
-    print(report.table())
+    if report.counts:
+        print(report.table())
+    if remarks := report.remarks():
+        print(f"\n{remarks}\n")
+    if not writer.published:
+        print(f"job {args.shard_index} of {jobs} is done; {output} appears when all are")
+        return False
     paths = data.files(output)
     total = sum(path.stat().st_size for path in paths)
-    print(f"{len(paths)} files, {total / 1e6:.1f} MB in {output}, {seconds:.0f} s")
+    print(f"{len(paths)} files, {total / 1e6:.1f} MB in {output}, {time.perf_counter() - started:.0f} s")
+    return True
+
+
+def _thinned(args: argparse.Namespace, reader: Reader, folder: Path, progress: bool) -> thin.Thinning:
+    """The choice of frames, remembered for a run that goes on after an interruption."""
+    path = folder / "thinning.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+        rows = [
+            thin.Coverage(**{**row, "objects": tuple(row["objects"]), "predicates": tuple(row["predicates"])})
+            for row in found["rows"]
+        ]
+        kept = {split: set(ids) for split, ids in found["kept"].items()}
+        return thin.Thinning(found["method"], kept, rows, found["unreadable"])
+    outcome = thin.thin(reader, args.thin, args.split, progress, **_thin_options(args.thin_options))
+    with atomic_path(path) as temporary:
+        kept = {split: sorted(ids) for split, ids in outcome.kept.items()}
+        temporary.write_text(json.dumps({**asdict(outcome), "kept": kept}))
+    return outcome
+
+
+def _coverage_of(thinning: thin.Thinning) -> dict:
+    return {row.split: {"videos": row.videos, "frames": row.frames, "kept": row.kept} for row in thinning.rows}
+
+
+def _coverage(summaries: list[dict]) -> dict | None:
+    """Of all jobs together."""
+    total: dict[str, dict[str, int]] = {}
+    for summary in summaries:
+        for split, row in (summary["thinning"] or {}).items():
+            sums = total.setdefault(split, dict.fromkeys(row, 0))
+            for key, number in row.items():
+                sums[key] += number
+    return total or None
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -328,10 +324,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"to_toon: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("to_toon: interrupted; nothing was written", file=sys.stderr)
+        kept = unfinished(Path(args.output))
+        end = "what is finished is kept, and the same command goes on from there" if kept else "nothing was written"
+        print(f"to_toon: interrupted; {end}", file=sys.stderr)
         return 130
     return 0
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what is imported stays
+    gc.set_threshold(50_000)  # rows have no cycles; looking for some every 700 objects costs a tenth of the time
     sys.exit(main())

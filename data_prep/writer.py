@@ -3,83 +3,262 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from sgrl import data
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
 
 # What is held in memory, and what a reader has to load to reach one row.
 _GROUP_ROWS = 1000
 _GROUP_BYTES = 8 << 20  # of images
 
+DAMAGED = "damaged.txt"
+"""The file of a data set that names the damaged records; a data set without any has none."""
+
 
 class DatasetWriter:
     """Writes OUTPUT/SPLIT-00000-of-00002.parquet and so on.
 
-    A context manager. Shards grow in OUTPUT/.partial and are renamed into place at the end of the block, replacing
-    what stood there; if the block raises, they are removed and OUTPUT is as it was.
+    A context manager. Shards grow in OUTPUT/.partial and move into place at the end of the block, replacing what stood
+    there. If the block raises, OUTPUT is as it was. Several jobs can share the work and write to one OUTPUT: the last
+    one to end moves the shards of all.
+
+    With `resume`, shards that were finished stay in .partial when the block raises or the process dies, and the next
+    writer with the same metadata goes on behind them: `states` has what was said about each split's last one.
 
     Args:
         output: the folder, made if needed.
         metadata: for `sgrl.data.schema`.
         shard_size: rows per file.
+        job: (index, number of jobs).
+        resume: keep and reuse finished shards.
+        video: rows have VIDEO_COLUMNS.
+        compose: turns the summaries of all jobs, in order, into small text files (name -> content) of the data set.
     """
 
-    def __init__(self, output: str | Path, metadata: Mapping, shard_size: int = 20000):
+    def __init__(
+        self,
+        output: str | Path,
+        metadata: Mapping,
+        shard_size: int = 20000,
+        job: tuple[int, int] = (0, 1),
+        resume: bool = False,
+        video: bool = False,
+        compose: Callable[[list[dict]], dict[str, str]] | None = None,
+    ):
         self.output = Path(output)
-        self.schema = data.schema(metadata)
+        self.schema = data.schema(metadata, video)
         self.shard_size = shard_size
         self.partial = self.output / ".partial"
-        self._shards: dict[str, list[_Shard]] = {}
+        self.folder = self.partial / _job_name(*job)
+        self.jobs = job[1]
+        self.resume = resume
+        self.compose = compose
+        self.states: dict[str, dict] = {}
+        self.summary: dict = {}  # of this job, for `compose`; set it before the block ends
+        self.done = False  # nothing to add: an earlier process did this job
+        self.published = False  # whether OUTPUT has the data set: this was the last job
+        self._about = {**metadata, "command": None, "jobs": job[1]}
+        self._open: dict[str, _Shard] = {}
+        self._states: dict[str, Callable[[], dict]] = {}
+        self._finished: dict[str, int] = {}  # shards per split
         self._made: list[Path] = []
+        self._lock = None
 
     def __enter__(self) -> DatasetWriter:
-        shutil.rmtree(self.partial, ignore_errors=True)  # left by a process that was killed
         self._made = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
-        self.partial.mkdir(parents=True)
+        finish(self.output)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(self.folder.with_suffix(".lock"))
+        self._prepare()
+        self.folder.mkdir(exist_ok=True)
+        for rest in self.folder.glob("*.part"):
+            rest.unlink()
+        with suppress(FileNotFoundError):
+            self.summary = json.loads((self.folder / "done.json").read_text())["summary"]
+            self.done = True
+        for split in data.SPLITS:
+            while (self.folder / _shard_name(split, self._finished.get(split, 0))).exists():
+                number = self._finished.get(split, 0)
+                self.states[split] = json.loads((self.folder / f"{split}-{number:05d}.json").read_text())
+                self._finished[split] = number + 1
         return self
 
-    def add(self, split: str, row: Mapping) -> None:
-        """Append one row (the columns of `sgrl.data.COLUMNS`; image as {"bytes": ..., "path": ...})."""
-        shards = self._shards.setdefault(split, [])
-        if not shards or shards[-1].rows == self.shard_size:
-            if shards:
-                shards[-1].close()
-            shards.append(_Shard(self.partial / f"{split}-{len(shards):05d}.parquet", self.schema))
-        shards[-1].add(row)
+    def _prepare(self) -> None:
+        """Remove what an earlier process left, unless it was at the same work."""
+        about = self.partial / "conversion.json"
+        wanted = json.loads(json.dumps(self._about))
+        found = None
+        with suppress(OSError, ValueError):
+            found = json.loads(about.read_text())
+        if self.resume and found == wanted:
+            return
+        if found is not None and self.jobs > 1:
+            raise SgrlError(
+                f"{self.partial} holds parts of another conversion ({found['jobs']} jobs); remove that folder if it "
+                "is not needed any more"
+            )
+        if self.jobs == 1:
+            for rest in self.partial.iterdir():
+                if rest.is_dir():
+                    shutil.rmtree(rest)
+                elif rest.suffix != ".lock":
+                    rest.unlink()
+        with atomic_path(about) as temporary:
+            temporary.write_text(json.dumps(wanted))
+
+    def add(self, split: str, row: Mapping, state: Callable[[], dict] = dict) -> None:
+        """Append one row (the columns of `sgrl.data.COLUMNS`; image as {"bytes": ..., "path": ...}).
+
+        state: asked for when a shard is complete; what `states` says after an interruption. Must be JSON.
+        """
+        self._states[split] = state
+        try:
+            shard = self._open.get(split)
+            if shard is None:
+                number = self._finished.get(split, 0)
+                path = self.folder / (_shard_name(split, number) + ".part")
+                shard = self._open[split] = _Shard(path, self.schema)
+            shard.add(row)
+            if shard.rows == self.shard_size:
+                self._close(split)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _close(self, split: str) -> None:
+        shard = self._open[split]
+        shard.close()
+        number = self._finished.get(split, 0)
+        with atomic_path(self.folder / f"{split}-{number:05d}.json") as temporary:
+            temporary.write_text(json.dumps(self._states[split]()))
+        os.replace(shard.path, self.folder / _shard_name(split, number))  # only now it counts as finished
+        self._finished[split] = number + 1
+        del self._open[split]
+
+    def _failed(self, error: OSError) -> SgrlError:
+        kept = "; what is finished is kept, and the same command goes on from there" if self._keeps() else ""
+        return SgrlError(f"{self.folder} cannot be written: {error.strerror or error}{kept}")
+
+    def _keeps(self) -> bool:
+        return self.resume and any(self._finished.values())
+
+    def finished_rows(self) -> int:
+        """Rows of finished shards that an interruption leaves in place."""
+        return self.shard_size * sum(self._finished.values()) if self.resume else 0
 
     def __exit__(self, kind, error, trace) -> None:
         complete = False
         try:
             if kind is None:
-                for shards in self._shards.values():
-                    shards[-1].close()
-                self._publish()
-                complete = True
+                try:
+                    for split in list(self._open):
+                        self._close(split)
+                    done = {"summary": self.summary, "shards": self._finished}
+                    with atomic_path(self.folder / "done.json") as temporary:
+                        temporary.write_text(json.dumps(done))
+                    complete = True
+                    self.published = self._publish()
+                except OSError as failure:
+                    raise self._failed(failure) from failure
         finally:
             if not complete:
                 self._discard()
-            shutil.rmtree(self.partial, ignore_errors=True)
+            if self._lock is not None:
+                self._lock.close()
 
-    def _publish(self) -> None:
-        for old in self.output.glob("*.parquet"):
-            old.unlink()
-        for split, shards in self._shards.items():
-            for number, shard in enumerate(shards):
-                os.replace(shard.path, self.output / f"{split}-{number:05d}-of-{len(shards):05d}.parquet")
+    def _publish(self) -> bool:
+        """Move the shards of all jobs into place if all are done; False if some are not."""
+        folders = [self.partial / _job_name(i, self.jobs) for i in range(self.jobs)]
+        try:
+            done = [json.loads((folder / "done.json").read_text()) for folder in folders]
+        except FileNotFoundError:
+            return False
+        plan = []
+        for split in data.SPLITS:
+            paths = [
+                f"{folder.name}/{_shard_name(split, number)}"
+                for folder, found in zip(folders, done, strict=True)
+                for number in range(found["shards"].get(split, 0))
+            ]
+            plan += [(path, f"{split}-{i:05d}-of-{len(paths):05d}.parquet") for i, path in enumerate(paths)]
+        texts = self.compose([found["summary"] for found in done]) if self.compose else {}
+        for name, text in texts.items():
+            (self.partial / name).write_text(text, encoding="utf-8")
+            plan.append((name, name))
+        with atomic_path(self.partial / "plan.json") as temporary:
+            temporary.write_text(json.dumps(plan))
+        finish(self.output)
+        return True
 
     def _discard(self) -> None:
-        for shards in self._shards.values():
+        for shard in self._open.values():
             with suppress(Exception):  # the disk may be full; the file goes anyway
-                shards[-1].close(flush=False)
-        shutil.rmtree(self.partial, ignore_errors=True)
+                shard.close(flush=False)
+            shard.path.unlink(missing_ok=True)
+        if self._keeps():
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.with_suffix(".lock").unlink(missing_ok=True)
+        if not any(path.is_dir() for path in self.partial.glob("*")):
+            shutil.rmtree(self.partial, ignore_errors=True)
         for folder in self._made:
-            if any(folder.iterdir()):
+            if not folder.is_dir() or any(folder.iterdir()):
                 break
             folder.rmdir()
+
+
+def finish(output: Path) -> None:
+    """Move a complete data set into place: all of it or, after an interruption, the rest. Else do nothing.
+
+    Two processes may do so at once.
+    """
+    partial = output / ".partial"
+    try:
+        plan = json.loads((partial / "plan.json").read_text())
+    except OSError:
+        return
+    names = {name for _, name in plan}
+    for old in (*output.glob("*.parquet"), output / DAMAGED):
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    for path, name in plan:
+        with suppress(FileNotFoundError):  # moved already
+            os.replace(partial / path, output / name)
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def unfinished(output: Path) -> bool:
+    """Whether there are finished shards that wait for the rest."""
+    return any(output.glob(".partial/*/*.parquet"))
+
+
+def _job_name(index: int, jobs: int) -> str:
+    return f"job-{index:05d}-of-{jobs:05d}"
+
+
+def _shard_name(split: str, number: int) -> str:
+    return f"{split}-{number:05d}.parquet"
+
+
+def _lock(path: Path):
+    """An open file that no other process holds; released when it is closed or the process dies."""
+    file = path.open("w")
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SgrlError(f"another process is writing to {path.parent}; wait for it or end it") from None
+    except (ImportError, OSError):  # Windows, and file systems without locks
+        pass
+    return file
 
 
 class _Shard:
@@ -89,7 +268,7 @@ class _Shard:
         # Prompts repeat: a dictionary stores each once per row group. JPEG bytes do not compress further.
         leaves = _leaf_paths(schema)
         compression = {leaf: "NONE" if leaf.startswith("image.") else "ZSTD" for leaf in leaves}
-        repeated = ("prompt.", "completion.list.element.role", "dataset", "width", "height")
+        repeated = ("prompt.", "completion.list.element.role", "dataset", "width", "height", "video_id")
         dictionary = [leaf for leaf in leaves if leaf.startswith(repeated)]
         self.path = path
         self.schema = schema

@@ -14,7 +14,10 @@ import pytest
 from PIL import Image
 
 from data_prep import to_toon, toyworld
+from data_prep.convert import Converter, Options, convert, metadata_of
 from data_prep.images import encoded
+from data_prep.readers import open_reader
+from data_prep.writer import DatasetWriter
 from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.text import answer, get_codec
@@ -161,9 +164,10 @@ def test_the_table_adds_up(toy, tmp_path):
         records[4]["annotations"][0]["bbox"][0] = -7
         records[5]["file_name"] = "nowhere.jpg"
 
-    reader = to_toon.open_reader("psg", edited(toy, tmp_path / "root", spoil))
-    converter = to_toon.Converter(reader, to_toon.Options(size=None, prompt="short"))
-    report = to_toon.convert(converter, tmp_path / "out", to_toon.metadata_of(reader, converter.options))
+    reader = open_reader("psg", edited(toy, tmp_path / "root", spoil))
+    converter = Converter(reader, Options(size=None, prompt="short"))
+    with DatasetWriter(tmp_path / "out", metadata_of(reader, converter.options)) as writer:
+        report = convert(converter, writer)
     counts = report.counts["train"]
     assert counts["records"] == counts["records_kept"] + counts["no_relations"] + counts["damaged"] == 8
     gone = ("unknown_objects", "degenerate_boxes", "duplicate_objects", "objects_dropped", "objects_kept")
@@ -196,10 +200,10 @@ def test_labels_outside_the_vocabulary_go(toy):
 def test_shards_and_limit(toy, tmp_path):
     assert run(toy, tmp_path / "out", "--limit", "7", "--shard-size", "3", "--prompt", "short") == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [f"{s}-{i:05d}-of-00003.parquet" for s in ("test", "train") for i in range(3)]
+    assert names == ["README.md"] + [f"{s}-{i:05d}-of-00003.parquet" for s in ("test", "train") for i in range(3)]
     assert len(data.load(tmp_path / "out", "train")) == 7
     assert run(toy, tmp_path / "out", "--limit", "2", "--overwrite") == 0
-    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 2
 
 
 def test_finished_conversion_is_kept_and_another_is_not_overwritten(toy, tmp_path, capsys):
@@ -220,7 +224,8 @@ def test_failure_in_the_middle_leaves_what_was_there(toy, tmp_path):
     position = text.index('"relations"', len(text) // 2)
     (root / "psg" / "psg.json").write_text(text[:position] + "oops" + text[position:])
     assert run(root, tmp_path / "out", "--overwrite", "--shard-size", "1") == 2
-    assert before == sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "out").iterdir())
+    after = sorted((path.name, path.stat().st_mtime_ns) for path in (tmp_path / "out").iterdir())
+    assert before == [entry for entry in after if entry[0] != ".partial"]  # there, finished shards wait
     assert run(root, tmp_path / "new" / "deep") == 2
     assert not (tmp_path / "new").exists()
 
@@ -240,17 +245,16 @@ def test_interrupted_command_leaves_no_data_set(toy, tmp_path, sign):
     (root / "coco" / "pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
     command = [sys.executable, to_toon.__file__, "--dataset", "psg", "--root", str(root), "--shard-size", "2"]
     process = subprocess.Popen([*command, "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out" / ".partial" / "train-00002.parquet").exists():
+    while not list((tmp_path / "out").glob(".partial/*/train-00002.parquet.part")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(sign)
     error = process.communicate()[1]
     if sign == signal.SIGINT:
-        assert (process.returncode, error) == (130, "to_toon: interrupted; nothing was written\n")
-        assert not (tmp_path / "out").exists()
-    else:
-        with pytest.raises(SgrlError, match="holds no train"):
-            data.files(tmp_path / "out")
+        assert process.returncode == 130
+        assert error == ("to_toon: interrupted; what is finished is kept, and the same command goes on from there\n")
+    with pytest.raises(SgrlError, match="holds no train"):
+        data.files(tmp_path / "out")
     assert run(toy, tmp_path / "out", "--limit", "3") == 0  # what was left does not disturb
     assert not (tmp_path / "out" / ".partial").exists()
 

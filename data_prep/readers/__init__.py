@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from importlib import import_module
 from pathlib import Path
 
@@ -22,11 +23,20 @@ READERS = {
 
 
 def open_reader(name: str, root: str | Path, **options):
-    """The reader of data set `name` at `root`.
+    """The reader of data set `name` at `root`; `options` are the keyword arguments of its class.
 
-    Raises SgrlError for an unknown name and, from the reader, for files that are missing or damaged.
+    Raises SgrlError for an unknown name or option, a package that is not installed and, from the reader, for files
+    that are missing or damaged.
     """
     if name not in READERS:
         raise SgrlError(f"unknown data set {name!r}{suggest(name, READERS)}")
     module, _, reader = READERS[name].partition(":")
-    return getattr(import_module(module), reader)(root, **options)
+    try:
+        reader = getattr(import_module(module), reader)
+    except ModuleNotFoundError as error:
+        raise SgrlError(f"reading {name} needs {error.name}: pip install 'sgrl[data]'") from None
+    known = [option for option in inspect.signature(reader).parameters if option != "root"]
+    for option in options:
+        if option not in known:
+            raise SgrlError(f"{name} has no option {option!r}" + (suggest(option, known) if known else ", nor others"))
+    return reader(root, **options)

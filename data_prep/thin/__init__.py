@@ -4,6 +4,6 @@
 (`base_annot.changes` and `overlap`, `maxinfo.select`, `psfr.keyframes`) need no reader.
 """
 
-from data_prep.thin.thinning import METHODS, PROTOCOLS, Coverage, Thinning, thin
+from data_prep.thin.thinning import METHODS, PROTOCOLS, Coverage, Method, Thinning, open_method, thin
 
-__all__ = ["METHODS", "PROTOCOLS", "Coverage", "Thinning", "thin"]
+__all__ = ["METHODS", "PROTOCOLS", "Coverage", "Method", "Thinning", "open_method", "thin"]
