@@ -5,7 +5,8 @@
 `make demo` over several seeds, with a second GRPO whose reward is recall alone. For each seed: random weights, SFT,
 then GRPO with the full reward and GRPO with the recall-only reward, both from the same SFT model; every model is
 evaluated on the same held-out scenes. The recipes and the YAML files are the demo's; only the seed changes. Finished
-steps are skipped when it is started again; what each step printed is in WORK_DIR/**/*.log.
+steps are skipped when it is started again; what each step printed is in WORK_DIR/**/*.log. To use two cores, start it
+twice with one half of the seeds each (once the scenes are drawn and converted), and then once more with all of them.
 
 Prints Markdown and writes it to WORK_DIR/toyworld.md: means over seeds with their spread, and differences with
 intervals from a paired bootstrap over images. These cover which images were drawn; the spread over seeds stands beside
@@ -21,6 +22,7 @@ import json
 import os
 import platform
 import shlex
+import socket
 import statistics
 import subprocess
 import sys
@@ -79,8 +81,11 @@ def step(folder: Path, name: str, command: list[object]) -> None:
     print(f"{folder.name} {name}: {shlex.join(words)}", file=sys.stderr, flush=True)
     start = time.monotonic()
     log = folder / f"{name}.log"
+    with socket.socket() as free:  # two benchmarks at once must not meet on one port
+        free.bind(("127.0.0.1", 0))
+        environment = {"MASTER_PORT": str(free.getsockname()[1]), **os.environ}
     with open(log, "ab") as output:
-        status = subprocess.run(words, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT).returncode
+        status = subprocess.run(words, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
     if status:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         sys.exit(f"{shlex.join(words)}\nended with status {status}; the end of {log}:\n{tail}")
