@@ -27,7 +27,7 @@ def test_loss_is_on_the_answer_and_its_end(toy, rows):
     end = processor.tokenizer.eos_token
     expected = [row["completion"][0]["content"] + end for row in picked]
     assert [text.removesuffix("\n") for text in learnt_texts(batch, processor)] == expected
-    assert batch["image_grid_thw"].tolist() == [[1, 6, 6]] * 3
+    assert len(batch["image_grid_thw"]) == 3
     assert (batch["input_ids"] == processor.image_token_id).sum() == 3 * 36
     assert (batch["labels"] == processor.image_token_id).sum() == 0
 
