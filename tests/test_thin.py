@@ -12,7 +12,7 @@ from PIL import Image
 from data_prep.readers.record import Record, RecordError
 from data_prep.thin import METHODS, thin
 from data_prep.thin.base_annot import BaseAnnot, changes, overlap
-from data_prep.thin.thinning import Labels, open_method
+from data_prep.thin.thinning import LabelSets, open_method, union
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -86,38 +86,42 @@ def test_pairs_count_once_where_relations_are_in_groups():
     assert changed("default", *graphs, vocabulary=vocabulary) == [0, 1]
 
 
-def shown(objects: str, predicates: str = "") -> Labels:
-    return Labels(frozenset(objects), frozenset(predicates))
+def shown(labels: str) -> int:
+    return sum(1 << (ord(label) - ord("a")) for label in set(labels))
 
 
 def test_overlap_is_repeated_until_it_holds():
     # z is only in test; without that frame no b is left there, and so on
     splits = {"train": [shown("a"), shown("bc"), shown("ac")], "test": [shown("a"), shown("bz"), shown("ac")]}
     assert overlap(splits) == {"train": {shown("a"), shown("ac")}, "test": {shown("a"), shown("ac")}}
-    assert overlap({"train": [shown("a", "xy")], "test": [shown("a", "x")]}) == {"train": set(), "test": set()}
+    assert overlap({"train": [shown("axy")], "test": [shown("ax")]}) == {"train": set(), "test": set()}
     assert overlap({"train": [shown("ab")]}) == {"train": {shown("ab")}}
     assert overlap({}) == {}
 
 
-LABEL_SETS = st.builds(shown, st.text("abcdefg", max_size=4), st.text("xyz", max_size=2))
+LABEL_SETS = st.lists(st.builds(shown, st.text("abcdefg", max_size=4)), max_size=12)
 
 
-@given(st.lists(LABEL_SETS, max_size=12), st.lists(LABEL_SETS, max_size=12))
+@given(LABEL_SETS, LABEL_SETS)
 def test_overlap_is_the_published_rule(train, test):
     left = train, test
     for _ in range(100):
-        (o_train, p_train), (o_test, p_test) = (
-            (frozenset().union(*(x.objects for x in side)), frozenset().union(*(x.predicates for x in side)))
-            for side in left
-        )
-        rest = (
-            [x for x in left[0] if not x.objects & (o_train - o_test) and not x.predicates & (p_train - p_test)],
-            [x for x in left[1] if not x.objects & (o_test - o_train) and not x.predicates & (p_test - p_train)],
-        )
+        in_train, in_test = map(union, left)
+        rest = [x for x in left[0] if not x & in_train & ~in_test], [x for x in left[1] if not x & in_test & ~in_train]
         if rest == left:
             break
         left = rest
     assert overlap({"train": train, "test": test}) == {"train": set(left[0]), "test": set(left[1])}
+
+
+def test_label_sets():
+    label_sets = LabelSets(VOCABULARY)
+    one = label_sets.of(graph("cat", "cat", "dog", relations=[(0, "on", 2)]))
+    assert one == label_sets.of(graph("dog", "cat", relations=[(0, "on", 1), (1, "on", 0)]))
+    assert (one & label_sets.objects).bit_count() == 2 and (one & label_sets.predicates).bit_count() == 1
+    unknown = label_sets.of(graph("on", "cat", relations=[(0, "cat", 1)]))
+    assert unknown & (label_sets.objects | label_sets.predicates) == label_sets.of(graph("cat"))
+    assert unknown.bit_count() == 3 and label_sets.of(graph()) == 0
 
 
 @given(st.lists(st.integers(0, 2)))

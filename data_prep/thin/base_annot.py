@@ -8,12 +8,11 @@ repeated until nothing changes. Images are not opened. Definition: SceneGraphVLM
 from __future__ import annotations
 
 import functools
-import itertools
 import operator
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 from data_prep.readers.record import Record
-from data_prep.thin.thinning import Labels, Method, Unreadable, check_protocol, union
+from data_prep.thin.thinning import Method, Unreadable, check_protocol, union
 from sgrl.graph import SceneGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -34,7 +33,7 @@ class BaseAnnot(Method):
 
     def __init__(self, vocabulary: Vocabulary, protocol: str = "default"):
         check_protocol(protocol)
-        self.known = Labels(frozenset(vocabulary.objects), frozenset(vocabulary.predicates))
+        self.objects, self.predicates = frozenset(vocabulary.objects), frozenset(vocabulary.predicates)
         self.published = protocol == "published"
         self.grouped = vocabulary.groups is not None
 
@@ -50,23 +49,20 @@ class BaseAnnot(Method):
             if self.grouped:
                 relations = {(subject, target) for subject, _, target in relations}
             return frozenset(labels), len(relations)
-        objects, predicates = self.known
         joined = [
             (labels[subject], predicate, labels[target])
             for subject, predicate, target in relations
-            if predicate in predicates and labels[subject] in objects and labels[target] in objects
+            if predicate in self.predicates and labels[subject] in self.objects and labels[target] in self.objects
         ]
-        return objects.intersection(labels), len(joined), frozenset(joined)
+        return self.objects.intersection(labels), len(joined), frozenset(joined)
 
-    def select_labels(self, splits: Mapping[str, Iterable[Labels]]) -> dict[str, set[Labels]]:
+    def select_labels(self, splits: Mapping[str, Collection[int]], known: int) -> dict[str, set[int]]:
         """The label sets of each split that may stay."""
-        splits = {split: set(labels) for split, labels in splits.items()}
         if self.published:
             return overlap(splits)
-        allowed = overlap({split: {found & self.known for found in labels} for split, labels in splits.items()})
+        allowed = overlap({split: (found & known for found in labels) for split, labels in splits.items()})
         return {
-            split: {found for found in labels if found & self.known in allowed[split]}
-            for split, labels in splits.items()
+            split: {found for found in labels if found & known in allowed[split]} for split, labels in splits.items()
         }
 
 
@@ -85,14 +81,18 @@ def changes(annotations: Iterable[Hashable]) -> list[int]:
     return kept
 
 
-def overlap(splits: Mapping[str, Iterable[Labels]]) -> dict[str, set[Labels]]:
+def overlap(splits: Mapping[str, Iterable[int]]) -> dict[str, set[int]]:
     """Per split, the label sets that are left when frames with a label that some split lacks are removed.
 
-    Each round removes from all splits at once and counts labels again, until one removes nothing.
+    Each round removes from all splits at once and counts labels again, until one removes nothing. A label set is an
+    integer with a bit per label.
+
+    >>> overlap({"train": [0b001, 0b011, 0b110], "test": [0b001, 0b101]})
+    {'train': {1}, 'test': {1}}
     """
     left = {split: set(labels) for split, labels in splits.items()}
     for _ in range(_ROUNDS):
-        everywhere = functools.reduce(operator.and_, map(union, left.values()), union(itertools.chain(*left.values())))
+        everywhere = functools.reduce(operator.and_, map(union, left.values()), -1)  # -1: all bits
         rest = {split: {found for found in labels if found & everywhere == found} for split, labels in left.items()}
         if rest == left:
             break

@@ -6,10 +6,9 @@ import functools
 import inspect
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import NamedTuple
 
 from data_prep.readers.record import Reader, Record
 from sgrl.data import SPLITS
@@ -31,25 +30,33 @@ Unreadable = Callable[[str], None]
 """Takes the message about a frame that cannot be used and is therefore not kept."""
 
 
-class Labels(NamedTuple):
-    """The labels that a frame shows, in the data set's own spelling."""
+class LabelSets:
+    """Turns the labels of a frame into an integer with a bit for each: compact, and quick to unite and compare.
 
-    objects: frozenset[str]
-    predicates: frozenset[str]
+    An object's label and a predicate never share a bit. Labels outside the vocabulary get bits as they turn up.
 
-    @staticmethod
-    def of(graph: SceneGraph) -> Labels:
-        """Those of a graph."""
-        return Labels(frozenset(o.label for o in graph.objects), frozenset(r.predicate for r in graph.relations))
+    Attributes:
+        objects, predicates: the integers of all labels of the vocabulary.
+    """
 
-    def __and__(self, other: Labels) -> Labels:
-        return Labels(self.objects & other.objects, self.predicates & other.predicates)
+    def __init__(self, vocabulary: Vocabulary):
+        self._bits: dict[tuple[str, str], int] = {}
+        self.objects = union(self._bit("object", label) for label in vocabulary.objects)
+        self.predicates = union(self._bit("predicate", label) for label in vocabulary.predicates)
 
-    def __or__(self, other: Labels) -> Labels:
-        return Labels(self.objects | other.objects, self.predicates | other.predicates)
+    def of(self, graph: SceneGraph) -> int:
+        """The labels that a graph has."""
+        return union([self._bit("object", o.label) for o in graph.objects]) | union(
+            [self._bit("predicate", r.predicate) for r in graph.relations]
+        )
+
+    def _bit(self, kind: str, label: str) -> int:
+        return self._bits.setdefault((kind, label), 1 << len(self._bits))
 
 
-NO_LABELS = Labels(frozenset(), frozenset())
+def union(labels: Iterable[int]) -> int:
+    """Every label of any of them."""
+    return functools.reduce(operator.or_, labels, 0)
 
 
 class Method:
@@ -62,8 +69,11 @@ class Method:
         """Positions of the frames to keep, of all frames of one video in time order."""
         raise NotImplementedError
 
-    def select_labels(self, splits: Mapping[str, Iterable[Labels]]) -> dict[str, set[Labels]]:
-        """Of the label sets of the frames that were selected, by split: those whose frames may stay."""
+    def select_labels(self, splits: Mapping[str, Collection[int]], known: int) -> dict[str, set[int]]:
+        """Of the label sets (see LabelSets) of the frames that were selected, by split: those that may stay.
+
+        known: all labels of the vocabulary.
+        """
         return {split: set(labels) for split, labels in splits.items()}
 
 
@@ -170,45 +180,36 @@ def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress:
     vocabulary = reader.vocabulary
     method = open_method(name, vocabulary, options)
     splits = set(SPLITS if method.needs_all_splits else splits)
+    label_sets = LabelSets(vocabulary)
     outcome = Thinning(name)
     coverage: dict[str, Coverage] = {}
-    before: dict[str, Labels] = {}
-    kept: dict[str, list[tuple[str, Labels]]] = {}
-    interned: dict[Labels, Labels] = {}  # few frames differ in their labels
+    before: dict[str, int] = {}
+    kept: dict[str, dict[str, int]] = {}  # image_id -> labels
     records = tqdm(reader.records(lambda damage: None), f"thinning by {name}", unit=" frames", disable=not progress)
     for frames in _videos(reader.name, records):
         split = frames[0].split
         if split not in splits:
             continue
         if split not in coverage:
-            coverage[split], before[split], kept[split] = Coverage(split), NO_LABELS, []
+            coverage[split], before[split], kept[split] = Coverage(split), 0, {}
         row, failed = coverage[split], len(outcome.unreadable)
-        selected = set(method.select(frames, outcome.unreadable.append))
+        labels = [label_sets.of(record.graph) for record in frames]
+        for position in method.select(frames, outcome.unreadable.append):
+            kept[split][frames[position].image_id] = labels[position]
+        before[split] |= union(labels)
         row.videos += 1
         row.frames += len(frames)
         row.unreadable += len(outcome.unreadable) - failed
-        for position, record in enumerate(frames):
-            labels = Labels.of(record.graph)
-            if labels & before[split] != labels:
-                before[split] |= labels
-            if position in selected:
-                kept[split].append((record.image_id, interned.setdefault(labels, labels)))
-    allowed = method.select_labels({split: [labels for _, labels in found] for split, found in kept.items()})
-    known = Labels(frozenset(vocabulary.objects), frozenset(vocabulary.predicates))
+    objects, predicates = label_sets.objects, label_sets.predicates
+    allowed = method.select_labels({split: found.values() for split, found in kept.items()}, objects | predicates)
     for split in (split for split in SPLITS if split in coverage):
-        row = coverage[split]
-        outcome.rows.append(row)
-        outcome.kept[split] = {image_id for image_id, labels in kept[split] if labels in allowed[split]}
+        row, after = coverage[split], union(allowed[split])
+        outcome.kept[split] = {image_id for image_id, labels in kept[split].items() if labels in allowed[split]}
         row.kept = len(outcome.kept[split])
-        all_labels, labels = before[split] & known, union(allowed[split]) & known
-        row.objects = len(labels.objects), len(all_labels.objects)
-        row.predicates = len(labels.predicates), len(all_labels.predicates)
+        row.objects = (after & objects).bit_count(), (before[split] & objects).bit_count()
+        row.predicates = (after & predicates).bit_count(), (before[split] & predicates).bit_count()
+        outcome.rows.append(row)
     return outcome
-
-
-def union(labels: Iterable[Labels]) -> Labels:
-    """Every label of any of them."""
-    return functools.reduce(operator.or_, labels, NO_LABELS)
 
 
 def _videos(name: str, records: Iterable[Record]) -> Iterator[list[Record]]:
