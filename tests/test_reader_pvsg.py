@@ -2,6 +2,7 @@
 
 import json
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -374,4 +375,21 @@ def test_masks_of_unwanted_videos_are_not_read(shared, monkeypatch):
     reader.wanted = lambda video_id: video_id == "P99_01"
     wanted = list(reader.records())
     assert wanted == [record for record in everything if record.video_id == "P99_01"] and len(opened) == len(wanted)
-    assert reader.totals()["videos"] == (3, 400)
+    assert reader.totals()["videos"] == (1, 400)  # those of all parts of a job add up
+
+
+def test_parts_of_a_job_report_each_damage_once(tmp_path):
+    names = [f"0001_{number:010d}" for number in range(2, 10)]
+    videos = [video(video_id=name, relations=[[1, 9, "holding", [[0, 1]]]]) for name in names]
+    root = make_root(tmp_path, [*videos, "no record"], split={"vidor": {"train": names, "val": []}})
+    for name in names:
+        for kind in ("masks", "frames"):
+            (root / "vidor" / kind / name).mkdir(exist_ok=True)
+            (root / "vidor" / kind / name / "0000.png").touch()
+    damaged, notes = [], []
+    for index in range(3):
+        reader = PVSGReader(root)
+        reader.wanted = lambda name, index=index: zlib.crc32(name.encode()) % 3 == index
+        assert list(reader.records(damaged.append)) == []
+        notes.append(reader.notes["videos of the splits without annotation"])
+    assert len(damaged) == len(set(map(str, damaged))) == 2 * len(names) + 1 and notes == [0, 0, 0]

@@ -168,7 +168,7 @@ class ActionGenomeReader:
             x, y, width, height = frames.box[4 * i : 4 * i + 4]
             objects.append(Object(frames.names[frames.label[i]], (x, y, x + width, y + height)))
             labels = range(frames.first_relation[i], frames.first_relation[i + 1])
-            if not person:
+            if not person and labels:
                 self.notes["relations left out: no person was detected"] += len(labels)
                 continue
             relations += [self._relation(j, len(objects) - 1) for j in labels]

@@ -44,8 +44,8 @@ class PVSGReader:
         SgrlError: a missing folder or file, a file that is truncated or is not PVSG's.
 
     Attributes:
-        wanted: where it is set, only the videos whose id it accepts are given; the masks of others are not read, which
-            is most of the work.
+        wanted: where it is set, only videos whose id it accepts are read (of a record without one, its place), and
+            nothing is said or counted of others. Most of the work is in the masks, so parts of a job are quick.
     """
 
     default_size = (640, 480)
@@ -90,13 +90,15 @@ class PVSGReader:
 
         without = set(self._splits)
         for number, raw in enumerate(items(self.source, "data")):
+            place = f"{self.source.name}, video {number}"
+            video_id = str(raw.get("video_id")) if isinstance(raw, dict) else place
+            without.discard(video_id)
+            if self.wanted is not None and not self.wanted(video_id):
+                continue
             self._found["videos"] += 1
             try:
-                video = self._video(number, raw, damaged)
+                video = self._video(place, raw, damaged)
                 if video is None:
-                    continue
-                without.discard(video.video_id)
-                if self.wanted is not None and not self.wanted(video.video_id):
                     continue
                 frames = self._frames(video)
             except RecordError as error:
@@ -119,8 +121,7 @@ class PVSGReader:
             return {}
         return {name: (self._found[name], number) for name, number in _TOTALS.items()}
 
-    def _video(self, number: int, raw, damaged: Callable[[RecordError], None]) -> _Video | None:
-        place = f"{self.source.name}, video {number}"
+    def _video(self, place: str, raw, damaged: Callable[[RecordError], None]) -> _Video | None:
         if not isinstance(raw, dict) or not isinstance(raw.get("video_id"), str):
             raise RecordError(place, f"expected an object with a video_id, found {raw!r:.60}")
         video_id = raw["video_id"]
