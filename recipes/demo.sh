@@ -8,7 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/demo}
-train=32000 test=300 sft=() grpo=()
+train=34000 test=320 sft=() grpo=()
 if [ -n "${QUICK:-}" ]; then
     train=96 test=8
     sft=(--max_steps 4 --warmup_steps 0 --save_steps 2 --logging_steps 1)
