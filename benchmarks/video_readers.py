@@ -112,7 +112,7 @@ def measure(name: str, root: Path, **options) -> None:
     number = sum(1 for _ in records)
     rate = number / (time.process_time() - loaded)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:14} first frame after {loaded - start:5.1f} s, then {rate:8,.0f} frames/s, peak {peak:5,.0f} MB")
+    print(f"{name:14} first record after {loaded - start:5.1f} s, then {rate:8,.0f} records/s, peak {peak:5,.0f} MB")
 
 
 def in_child(function, *arguments, **options) -> None:
