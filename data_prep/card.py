@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from data_prep.report import Report, markdown
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.vocabulary import VOCABULARIES, get_vocabulary
 
 CARD = "README.md"
 _MARK = "<!-- written by data_prep/to_toon.py -->"
@@ -47,7 +49,7 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
         thinned: split -> videos, frames, kept; None without thinning.
     """
     name = metadata["dataset"]
-    identifier, license_text = _LICENSES.get(name, _UNKNOWN)
+    identifier, license_text = _LICENSES[name] if _is_official(metadata) else _UNKNOWN
     splits = [split for split in report.splits() if report.kept(split)]
     rows = sum(map(report.kept, splits))
     head = [
@@ -62,6 +64,8 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
         f"- {next((label for limit, label in _SIZES if rows < limit), 'n>10M')}",
         "configs:",
         "- config_name: default",
+        # For folders with such a head, `datasets` knows its cached copy by the head and the folder's name alone.
+        f"  description: conversion {_fingerprint(metadata, report)}",
         "  data_files:",
     ]
     for split in splits:
@@ -100,6 +104,19 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
     columns = data.COLUMNS | (data.VIDEO_COLUMNS if any(report.counts[split]["videos"] for split in splits) else {})
     parts.append("## Columns\n\n" + "\n".join(f"- `{column}`: {text}" for column, text in columns.items()))
     return "\n\n".join(parts) + "\n"
+
+
+def _fingerprint(metadata: Mapping, report: Report) -> str:
+    content = json.dumps([metadata, report.to_json()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _is_official(metadata: Mapping) -> bool:
+    """Whether it is what its name says: a folder may be called "psg" too."""
+    name = metadata["dataset"]
+    return name in _LICENSES and (
+        name not in VOCABULARIES or data.vocabulary_of(metadata).objects == get_vocabulary(name).objects
+    )
 
 
 def is_free(output: Path) -> bool:

@@ -179,12 +179,15 @@ class Converter:
 
 
 class Part:
-    """A reader with one part of its records: part `index` of `parts`. Videos are never divided."""
+    """A reader with one part of its records: part `index` of `parts`. Videos are never divided.
+
+    Attributes:
+        selects: the reader itself passes over what is not wanted, and counts and notes nothing of it.
+    """
 
     def __init__(self, reader: Reader, index: int, parts: int):
         self._reader, self._index, self._parts = reader, index, parts
-        if hasattr(reader, "wanted"):
-            reader.wanted = self._mine  # it can pass over videos without reading their masks
+        self.selects = hasattr(reader, "wanted")
 
     def __getattr__(self, name: str):
         return getattr(self._reader, name)
@@ -193,12 +196,18 @@ class Part:
         """As of a Reader."""
 
         def damaged(error: RecordError) -> None:
-            if self._mine(error.place):
+            if self.selects or self._mine(error.place):
                 on_damage(error)
 
-        for record in self._reader.records(on_damage and damaged):
-            if self._mine(record.image_id if record.video_id is None else record.video_id):
-                yield record
+        if self.selects:
+            self._reader.wanted = self._mine
+        try:
+            for record in self._reader.records(on_damage and damaged):
+                if self._mine(record.image_id if record.video_id is None else record.video_id):
+                    yield record
+        finally:
+            if self.selects:
+                self._reader.wanted = None
 
     def _mine(self, name: str) -> bool:
         return zlib.crc32(name.encode()) % self._parts == self._index
@@ -232,7 +241,7 @@ def convert(
     behind = {split: 0 for split in splits}  # records of finished shards
     own_damage: dict[str, list[str]] = {split: [] for split in splits}  # found here, not by the reader
     for split, state in writer.states.items():
-        report.add_json({"splits": {split: state["report"]}, "damaged": state["damaged"], "notes": {}, "totals": {}})
+        report.add_json({"splits": {split: state["report"]}, "damaged": state["damaged"]})
         converter.resume(split, state["after"])
         behind[split], own_damage[split] = state["records"], list(state["damaged"])
     if thinning is not None:
@@ -301,11 +310,13 @@ def _count(report: Report, draft: Draft, damaged: bool) -> None:
     report.add(draft.record.split, counts, graph if kept else None)
 
 
-def nothing_left(report: Report, splits: Iterable[str]) -> SgrlError:
+def nothing_left(report: Report, splits: Iterable[str], thinned: bool = False) -> SgrlError:
     """The error of a conversion without a single row."""
     lines = ["not one row is left, so nothing was written"]
     if any(report.counts.values()):
         lines += [report.table(), "images without relations are kept with --keep-empty"]
+    elif thinned:
+        lines.append("thinning kept no frame")
     elif not report.damaged:
         others = ", ".join(sorted(report.other_splits)) or "nothing at all"
         lines.append(f"there is no record of the split {', '.join(sorted(splits))}, only {others}")

@@ -85,15 +85,22 @@ class Report:
             "totals": self.totals,
         }
 
-    def add_json(self, found: Mapping) -> Report:
-        """Add another report, the part of another job or of a run before. Notes and totals are not added up."""
+    def add_json(self, found: Mapping, add_notes: bool = False) -> Report:
+        """Add another report, the part of another job or of a run before.
+
+        add_notes: add up notes and totals too, for readers that saw only their part; else the last ones stay.
+        """
         for split, part in found["splits"].items():
             self.counts[split].update(part["counts"])
             for labels, more in zip(self.labels[split], part["labels"], strict=True):
                 labels.update(more)
-        self.damaged += found["damaged"]
-        self.notes = Counter(found["notes"])
-        self.totals = {name: tuple(numbers) for name, numbers in found["totals"].items()}
+        self.damaged += found.get("damaged", [])
+        if not add_notes:
+            self.notes.clear()
+            self.totals.clear()
+        self.notes.update(found.get("notes", {}))
+        for name, (number, expected) in found.get("totals", {}).items():
+            self.totals[name] = (self.totals.get(name, (0, expected))[0] + number, expected)
         return self
 
     def splits(self) -> list[str]:

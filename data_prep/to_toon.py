@@ -76,7 +76,7 @@ def _thin_options(texts: list[str]) -> dict:
 
 
 def _method(args: argparse.Namespace, reader: Reader) -> thin.Method:
-    return thin.open_method(args.thin, reader.vocabulary, **_thin_options(args.thin_options))
+    return thin.open_method(args.thin, reader.vocabulary, _thin_options(args.thin_options))
 
 
 def _token_counter(name: str) -> Callable[[str], int]:
@@ -230,7 +230,8 @@ def _convert(
     video = is_video(reader)
     if options.previous != "none" and not video:
         raise SgrlError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")
-    converter = Converter(reader, options, _token_counter(args.tokenizer) if args.tokenizer else len)
+    part = Part(reader, args.shard_index, jobs)
+    converter = Converter(part, options, _token_counter(args.tokenizer) if args.tokenizer else len)
     report = Report()
 
     def compose(summaries: list[dict]) -> dict[str, str]:
@@ -238,9 +239,9 @@ def _convert(
         if jobs > 1:
             report = Report()
             for found in summaries:
-                report.add_json(found["report"])
+                report.add_json(found["report"], add_notes=part.selects)
         if not any(map(report.kept, args.split)):
-            raise nothing_left(report, args.split)
+            raise nothing_left(report, args.split, bool(args.thin))
         texts = {DAMAGED: "\n".join(report.damaged) + "\n"} if report.damaged else {}
         if card.is_free(output):
             texts[card.CARD] = card.card(metadata, report, _coverage(summaries[:1] if shared else summaries))
@@ -254,15 +255,13 @@ def _convert(
         else:
             if rows := writer.finished_rows():
                 print(f"going on behind {rows:,} rows of finished shards in {writer.folder}", file=sys.stderr)
-            if jobs > 1:
-                converter.reader = Part(reader, args.shard_index, jobs)
             thinning = None
             if args.thin:
-                thinning = _thinned(args, reader if shared else converter.reader, writer.folder, progress)
+                thinning = _thinned(args, reader if shared else part, writer.folder, progress)
                 print(thinning.table(), end="\n\n")
             report = convert(converter, writer, args.split, args.limit, args.strict, args.workers, thinning, progress)
             if jobs == 1 and not any(map(report.kept, args.split)):
-                raise nothing_left(report, args.split)
+                raise nothing_left(report, args.split, bool(args.thin))
             writer.summary = {"report": report.to_json(), "thinning": thinning and _coverage_of(thinning)}
     if report.damaged:
         log = output / DAMAGED

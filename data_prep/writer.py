@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -143,7 +144,10 @@ class DatasetWriter:
 
     def _failed(self, error: OSError) -> SgrlError:
         kept = "; what is finished is kept, and the same command goes on from there" if self._keeps() else ""
-        return SgrlError(f"{self.folder} cannot be written: {error.strerror or error}{kept}")
+        found = re.search(r"\[errno (\d+)\]", str(error))  # Arrow says it in the text alone
+        number = error.errno or (int(found[1]) if found else None)
+        reason = os.strerror(number) if number else error
+        return SgrlError(f"{self.folder} cannot be written: {reason}{kept}")
 
     def _keeps(self) -> bool:
         return self.resume and any(self._finished.values())
