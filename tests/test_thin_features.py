@@ -266,5 +266,5 @@ def test_models_that_do_not_see(models, frames, tmp_path):
     (tmp_path / "blind" / "model.safetensors").unlink()
     with pytest.raises(SgrlError, match="blind does not load on cpu"):
         Embedder(str(tmp_path / "blind"), device="cpu").features(frames, fail)
-    with pytest.raises(SgrlError, match="batch size must be at least 1"):
+    with pytest.raises(SgrlError, match="batch_size must be a whole number above 0"):
         Embedder(models("clip")[0], batch_size=0)

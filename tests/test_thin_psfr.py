@@ -221,8 +221,8 @@ def test_files_are_whole_or_refused(tmp_path):
 @pytest.mark.parametrize(
     "message, arguments",
     {
-        "retention must be above 0": {"retention": 0},
-        "patches must be from 1 to 13, found 14": {"patches": 14},
+        "retention must be a number above 0 and at most 1, found 0": {"retention": 0},
+        "patches must be a whole number above 0 and at most 13, found 14": {"patches": 14},
         "did you mean 'published'": {"protocol": "publish"},
     }.items(),
 )

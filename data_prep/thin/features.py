@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.thin.thinning import Unreadable
+from data_prep.thin.thinning import Unreadable, check_number
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
 
@@ -50,8 +50,7 @@ class Embedder:
         device: str | None = None,
         black_if_unreadable: bool = False,
     ):
-        if batch_size < 1:
-            raise SgrlError(f"the batch size must be at least 1, found {batch_size}")
+        check_number("batch_size", batch_size, 0, whole=True)
         try:
             import torch  # noqa: F401
             from transformers import AutoConfig, AutoImageProcessor
@@ -69,7 +68,7 @@ class Embedder:
         self._device, self._network, self._folder = device, None, None
         if cache is not None:
             key = _digest(_identity(model, config), self._processor.to_json_string())
-            self._folder = Path(cache) / f"{Path(model).name}-{key}"
+            self._folder = Path(str(cache)) / f"{Path(model).name}-{key}"
 
     def features(self, frames: Sequence[Path], unreadable: Unreadable, video: str = "") -> np.ndarray:
         """(n, d) float32, a row per frame of one video; NaN for a frame that cannot be used, which is reported.

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.linalg import eigh, lu_factor
 
 from data_prep.readers.record import Record
-from data_prep.thin.thinning import Method, Unreadable, check_protocol
+from data_prep.thin.thinning import Method, Unreadable, check_number, check_protocol
 from sgrl.errors import SgrlError
 from sgrl.vocabulary import Vocabulary
 
@@ -50,17 +51,17 @@ class MaxInfo(Method):
         ratio: float | None = None,
         rank: int = RANK,
         model: str = "openai/clip-vit-large-patch14-336",
-        cache: str | None = None,
+        cache: str | Path | None = None,
         batch_size: int = 32,
         device: str | None = None,
         protocol: str = "default",
     ) -> None:
         _check(tolerance, count, ratio, rank, protocol)
         self.settings = {"tolerance": tolerance, "count": count, "ratio": ratio, "rank": rank, "protocol": protocol}
-        if isinstance(model, str):
+        if not hasattr(model, "features"):
             from data_prep.thin.features import Embedder
 
-            model = Embedder(model, cache, batch_size, device, black_if_unreadable=protocol == "published")
+            model = Embedder(str(model), cache, batch_size, device, black_if_unreadable=protocol == "published")
         self.embedder = model
 
     def select(self, records: Sequence[Record], unreadable: Unreadable) -> list[int]:
@@ -218,11 +219,6 @@ def _check(tolerance: float | None, count: int | None, ratio: float | None, rank
     given = {name: value for name, value in given.items() if value is not None}
     if len(given) > 1:
         raise SgrlError(f"{' and '.join(given)} both say how many frames to keep; give one of them")
-    if tolerance is not None and not 0 < tolerance < math.inf:
-        raise SgrlError(f"the tolerance must be a positive number, found {tolerance}")
-    if count is not None and count < 1:
-        raise SgrlError(f"the number of frames to keep must be at least 1, found {count}")
-    if ratio is not None and not 0 < ratio <= 1:
-        raise SgrlError(f"the ratio of frames to keep must be above 0 and at most 1, found {ratio}")
-    if rank < 1:
-        raise SgrlError(f"the rank must be at least 1, found {rank}")
+    for name, value in given.items():
+        check_number(name, value, 0, 1 if name == "ratio" else math.inf, whole=name == "count")
+    check_number("rank", rank, 0, whole=True)

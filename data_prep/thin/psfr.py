@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 
 from data_prep.readers.record import Record
-from data_prep.thin.thinning import Method, Unreadable, check_protocol
+from data_prep.thin.thinning import Method, Unreadable, check_number, check_protocol
 from sgrl.errors import SgrlError
 from sgrl.vocabulary import Vocabulary
 
@@ -257,7 +257,5 @@ def _complete(raw: bytes) -> bool:
 
 def _check(retention: float, patches: int, protocol: str) -> None:
     check_protocol(protocol)
-    if not 0 < retention <= 1:
-        raise SgrlError(f"the retention must be above 0 and at most 1, found {retention}")
-    if not 1 <= patches <= 13:
-        raise SgrlError(f"the number of lost patches must be from 1 to 13, found {patches}")
+    check_number("retention", retention, 0, 1)
+    check_number("patches", patches, 0, 13, whole=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,15 @@ def check_protocol(protocol: str) -> None:
     """Raises SgrlError for a name that is not in PROTOCOLS."""
     if protocol not in PROTOCOLS:
         raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+
+
+def check_number(name: str, value: object, above: float, most: float = math.inf, whole: bool = False) -> None:
+    """Raises SgrlError unless `value` is a (whole) number that is larger than `above` and at most `most`."""
+    number = isinstance(value, int) or (isinstance(value, float) and not whole)
+    if not number or isinstance(value, bool) or not above < value <= most or value == math.inf:
+        kind = "a whole number" if whole else "a number"
+        end = f" and at most {most:g}" if most < math.inf else ""
+        raise SgrlError(f"{name} must be {kind} above {above:g}{end}, found {value!r}")
 
 
 def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]) -> Method:
