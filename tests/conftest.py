@@ -50,7 +50,7 @@ def cpu_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
-    """A small toy world in `data` (train: 64 scenes drawn, test: 16) and a tiny model with random weights in `model`."""
+    """A toy world in `data` (64 scenes to train on, 16 held out) and a tiny model with random weights in `model`."""
     folder = tmp_path_factory.mktemp("toy")
     for command in (
         ["data_prep/toyworld.py", "--output", folder / "world", "--train", "64", "--test", "16", "--seed", "1"],
