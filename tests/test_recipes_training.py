@@ -110,11 +110,13 @@ def test_sft_leaves_an_ordinary_model_folder(sft):
 
 
 @pytest.mark.slow
-def test_finished_run_says_so(sft, cpu_environment):
+def test_finished_run_says_so(sft, monkeypatch, caplog):
     output, command, _ = sft
     before = (output / "model.safetensors").stat().st_mtime_ns
-    printed = run(command, cpu_environment)
-    assert f"the run in {output} is finished (16 steps)" in printed
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", command[command.index("recipes/sft_psg.py") :])
+    recipe("sft_psg").main()
+    assert f"the run in {output} is finished (16 steps)" in caplog.text
     assert (output / "model.safetensors").stat().st_mtime_ns == before
 
 
