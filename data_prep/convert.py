@@ -20,6 +20,7 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.prompts import STYLES, scene_graph_prompt, with_previous
 from sgrl.text import CODECS, FormatError, answer, get_codec
+from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS
 
 PREVIOUS = ("none", "gt")
 
@@ -146,10 +147,11 @@ class Converter:
         if frame != original:
             graph = graph.resized(*frame)
         solution = self.codec.encode(graph)
-        try:
-            self.codec.parse(solution, *frame, tags=False)  # the reward will read it by the same rules
-        except FormatError as error:
-            raise SgrlError(f"the graph cannot be written as {self.codec.name}: {error}") from None
+        if self.codec.grouped or not _in_limits(graph):
+            try:
+                self.codec.parse(solution, *frame, tags=False)  # the reward will read it by the same rules
+            except FormatError as error:
+                raise SgrlError(f"the graph cannot be written as {self.codec.name}: {error}") from None
         (prompt, length), completion = self._prompt(*frame), answer.wrap(solution)
         if self.options.previous == "gt" and previous is not None:
             context = with_previous(prompt, previous)
@@ -299,6 +301,11 @@ def convert(
                     draft.row["image"] = {"bytes": image, "path": None}
                 writer.add(split, draft.row, lambda split=split: state(split))
     return report
+
+
+def _in_limits(graph: SceneGraph) -> bool:
+    """Whether the text of a clean graph without groups is valid: how many rows it has is all that could be wrong."""
+    return 1 <= len(graph.objects) <= MAX_OBJECTS and len(graph.relations) <= MAX_RELATIONS
 
 
 def _count(report: Report, draft: Draft, damaged: bool) -> None:

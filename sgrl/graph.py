@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sgrl.boxes import scale
 from sgrl.errors import SgrlError
 
 Box = tuple[float, float, float, float]
@@ -39,14 +38,26 @@ class Object:
         if not isinstance(self.label, str):
             raise GraphError(f"an object's label must be a string, found {self.label!r}")
         try:
-            box = tuple(map(float, self.box))
+            x1, y1, x2, y2 = box = tuple(map(float, self.box))
+            finite = math.isfinite(x1 + y1 + x2 + y2) or all(map(math.isfinite, box))  # the sum may be too large
         except (TypeError, ValueError, OverflowError):
-            box = ()
-        if len(box) != 4 or not all(map(math.isfinite, box)):
+            finite = False
+        if not finite:
             raise GraphError(
                 f"object {self.label!r}: box must be four finite numbers x1, y1, x2, y2, found {self.box!r}"
             )
-        object.__setattr__(self, "box", box)
+        _set(self, "box", box)
+
+    def moved(self, box: Box) -> Object:
+        """The same object elsewhere. Nothing is checked: for boxes that were computed from finite ones."""
+        moved = _new(Object)
+        _set(moved, "label", self.label)
+        _set(moved, "box", box)
+        _set(moved, "score", self.score)
+        return moved
+
+
+_new, _set = object.__new__, object.__setattr__  # around what is frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +96,26 @@ class SceneGraph:
     height: int
 
     def __post_init__(self):
-        object.__setattr__(self, "objects", tuple(self.objects))
-        object.__setattr__(self, "relations", tuple(self.relations))
+        _set(self, "objects", tuple(self.objects))
+        _set(self, "relations", tuple(self.relations))
         if not (self.width > 0 and self.height > 0):
             raise GraphError(f"the image must have an area, found {self.width!r} x {self.height!r} pixels")
         n = len(self.objects)
-        for i, relation in enumerate(self.relations):
-            if not isinstance(relation.predicate, str):
-                raise GraphError(f"relation {i}: the predicate must be a string, found {relation.predicate!r}")
-            for end in ("subject", "object"):
-                index = getattr(relation, end)
+        for i, r in enumerate(self.relations):
+            subject, target = r.subject, r.object
+            if (
+                type(subject) is type(target) is int
+                and 0 <= subject < n
+                and 0 <= target < n
+                and type(r.predicate) is str
+            ):
+                continue
+            if not isinstance(r.predicate, str):
+                raise GraphError(f"relation {i}: the predicate must be a string, found {r.predicate!r}")
+            for end, index in (("subject", subject), ("object", target)):
                 if not (isinstance(index, int | np.integer) and 0 <= index < n):
                     raise GraphError(
-                        f"relation {i} ({relation.predicate!r}): {end} must be the position of one of the "
+                        f"relation {i} ({r.predicate!r}): {end} must be the position of one of the "
                         f"{n} objects, found {index!r}"
                     )
 
@@ -108,8 +126,11 @@ class SceneGraph:
 
     def resized(self, width: int, height: int) -> SceneGraph:
         """The same graph for the image scaled to `width` x `height`."""
-        boxes = scale(self.boxes, (self.width, self.height), (width, height)).tolist()
-        objects = [replace(o, box=box) for o, box in zip(self.objects, boxes, strict=True)]
+        w, h = self.width, self.height
+        objects = []
+        for o in self.objects:
+            x1, y1, x2, y2 = o.box  # as sgrl.boxes.scale; an array is slower to make than to compute
+            objects.append(o.moved((x1 * width / w, y1 * height / h, x2 * width / w, y2 * height / h)))
         return SceneGraph(tuple(objects), self.relations, width, height)
 
     def cleaned(self) -> tuple[SceneGraph, dict[str, int]]:
@@ -131,25 +152,27 @@ class SceneGraph:
             ),
             0,
         )
+        width, height = float(self.width), float(self.height)
         objects: list[Object] = []
         first: dict[tuple[str, Box], int] = {}
         new_index: list[int | None] = []
         for o in self.objects:
-            x1, y1, x2, y2 = o.box
-            box = (
-                min(max(x1, 0.0), float(self.width)),
-                min(max(y1, 0.0), float(self.height)),
-                min(max(x2, 0.0), float(self.width)),
-                min(max(y2, 0.0), float(self.height)),
-            )
-            report["out_of_image_boxes"] += box != o.box
-            if not (box[0] < box[2] and box[1] < box[3]):
-                report["degenerate_boxes"] += 1
-                new_index.append(None)
-                continue
+            x1, y1, x2, y2 = box = o.box
+            if not (0.0 <= x1 < x2 <= width and 0.0 <= y1 < y2 <= height):
+                box = (
+                    min(max(x1, 0.0), width),
+                    min(max(y1, 0.0), height),
+                    min(max(x2, 0.0), width),
+                    min(max(y2, 0.0), height),
+                )
+                report["out_of_image_boxes"] += box != o.box
+                if not (box[0] < box[2] and box[1] < box[3]):
+                    report["degenerate_boxes"] += 1
+                    new_index.append(None)
+                    continue
             index = first.setdefault((o.label, box), len(objects))
             if index == len(objects):
-                objects.append(o if box == o.box else replace(o, box=box))
+                objects.append(o if box == o.box else o.moved(box))
             else:
                 report["duplicate_objects"] += 1
             new_index.append(index)
@@ -166,4 +189,6 @@ class SceneGraph:
             else:
                 same = subject == r.subject and target == r.object
                 relations[key] = r if same else replace(r, subject=subject, object=target)
+        if not any(report.values()):
+            return self, report
         return SceneGraph(tuple(objects), tuple(relations.values()), self.width, self.height), report

@@ -108,7 +108,7 @@ class PSGReader:
         image_id = str(raw["image_id"])
         try:
             annotations = _list(raw, "annotations", dict)
-            objects = [Object(self._category(i, entry), entry.get("bbox")) for i, entry in enumerate(annotations)]
+            objects = self._objects(annotations)
             if len(_list(raw, "segments_info", dict) if "segments_info" in raw else annotations) != len(annotations):
                 raise GraphError(
                     f"{len(raw['segments_info'])} segments_info but {len(annotations)} annotations; expected one each"
@@ -120,16 +120,19 @@ class PSGReader:
             raise RecordError(place, str(error)) from None
         return Record(image_id, self._image(place, raw["file_name"]), graph, self._split(image_id, graph), place)
 
-    def _category(self, index: int, entry: dict) -> str:
-        category = entry.get("category_id")
-        if not _is_index(category, self._categories):
-            last = len(self._categories) - 1
-            raise GraphError(
-                f"object {index}: category_id must be a whole number from 0 to {last}, found {category!r}"
-            )
-        if entry.get("bbox_mode", 0) != 0:
-            raise GraphError(f"object {index}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}")
-        return self._categories[category]
+    def _objects(self, annotations: list[dict]) -> list[Object]:
+        categories, objects = self._categories, []
+        for i, entry in enumerate(annotations):
+            category = entry.get("category_id")
+            if not _is_index(category, categories):
+                last = len(categories) - 1
+                raise GraphError(
+                    f"object {i}: category_id must be a whole number from 0 to {last}, found {category!r}"
+                )
+            if entry.get("bbox_mode", 0) != 0:
+                raise GraphError(f"object {i}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}")
+            objects.append(Object(categories[category], entry.get("bbox")))
+        return objects
 
     def _relation(self, index: int, entry: list) -> Relation:
         if len(entry) != 3:
@@ -192,13 +195,13 @@ def _list(raw: dict, key: str, of: type, default=None) -> list:
     found = raw.get(key, default)
     if found is default and default is not None:
         return list(default)
-    if not isinstance(found, list) or not all(isinstance(entry, of) for entry in found):
+    if not isinstance(found, list) or not {*map(type, found)} <= {of}:
         raise GraphError(f"{key} must be a list of {'objects' if of is dict else 'lists'}, found {found!r:.60}")
     return found
 
 
 def _is_index(value, names: list) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(names)
+    return type(value) is int and 0 <= value < len(names)  # True is none
 
 
 def _size(value) -> int:
