@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 GRPO = [
     *("recipes/grpo_psg.py", "--config", "recipes/configs/toy/grpo.yaml"),
     *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "16"),
-    *("--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0"),
+    *("--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--trainable", "all"),
 ]
 
 # Python runs a sitecustomize module at its start: in here, nobody finds vLLM.

@@ -60,6 +60,7 @@ GRPO = {
     "num_generations": 4,
     "max_completion_length": 24,
     "learning_rate": 1e-3,  # far, so that weights that do not arrive in vLLM show
+    "trainable": "all",
     "warmup_steps": 0,
     "save_steps": 2,
 }
