@@ -134,8 +134,9 @@ def table(found: dict, max_new_tokens: int) -> str:
     """The figures as text."""
     lines = [f"{'':<12}{'precision':>10}{'recall':>10}{'F1':>10}"]
     for kind in ("object", "relation"):
-        values = (found[f"{kind}_{name}"] for name in ("precision", "recall", "f1"))
-        lines.append(f"{kind + 's':<12}" + "".join(f"{value:>10.3f}" for value in values))
+        for pooled, head in (("", f"{kind}s"), ("pooled_", "  pooled")):
+            values = (found[f"{pooled}{kind}_{name}"] for name in ("precision", "recall", "f1"))
+            lines.append(f"{head:<12}" + "".join(f"{value:>10.3f}" for value in values))
     cut = f", {found['truncated']:,} cut off at {max_new_tokens} tokens" if found["truncated"] else ""
     lines += [
         f"SGG score {found['sgg_score']:.3f}; failure rate {found['failure_rate']:.3f} "

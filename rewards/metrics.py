@@ -10,6 +10,9 @@ and matches objects by their boxes alone. With N reference objects and M predict
 * Labels are compared in lower case with `_` and `-` as blanks.
 * F1 is 0 where precision and recall are, sgg_score = (object F1 + relation F1) / 2, and what is reported is the mean
   over samples. A prediction without a single object is a failure and counts as zero everywhere.
+* Beside the means stand the figures of all samples pooled: right / predicted and right / reference with each of the
+  three summed. The mean scores an image without a predicted relation as precision 0, so a model that leaves out a
+  doubtful relation can lose precision there; pooled precision is the chance that a relation it says is right.
 """
 
 from __future__ import annotations
@@ -35,6 +38,8 @@ VALUES = (
     "relation_f1",
     "sgg_score",
 )
+KINDS = ("object", "relation")
+COUNTS = tuple(f"{kind}s_{count}" for kind in KINDS for count in ("right", "predicted", "reference"))
 
 TIE = 1e-6
 """What an equal label adds to the IoU of a pair, so that identical boxes are not paired arbitrarily."""
@@ -47,7 +52,7 @@ _RELATION_HEADER = {
 
 
 class SceneGraphMetrics:
-    """Means over a stream of predictions; memory does not grow with their number.
+    """Means and pooled figures of a stream of predictions; memory does not grow with their number.
 
     Args:
         codec, width, height: as in GraphScorer; `add` takes other sizes too.
@@ -85,6 +90,7 @@ class SceneGraphMetrics:
         self.samples = 0
         self.failures = 0
         self._sums = dict.fromkeys(VALUES, 0.0)
+        self._counts = dict.fromkeys(COUNTS, 0)
 
     def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
         """Count one prediction (any text, or None) and return its own values.
@@ -93,21 +99,25 @@ class SceneGraphMetrics:
             reference: text of the reference graph, or a SceneGraph.
             width, height: frame of this image's boxes, if it differs from the one given at the start.
 
-        Returns: the values that `compute` averages, and failure (1.0 or 0.0) and matched_iou (mean IoU of the pairs
-            that reach the threshold, 0 without any).
+        Returns: the values that `compute` averages, the counts that it pools, and failure (1.0 or 0.0) and matched_iou
+            (mean IoU of the pairs that reach the threshold, 0 without any).
 
         Raises:
             FormatError: the reference is malformed; the sample is not counted.
         """
         graph, truth = self._read(prediction, reference, width, height)
         if graph is None:
+            counts = (0, 0, len(truth.labels), 0, 0, len(truth.relations))
             values = dict.fromkeys(VALUES, 0.0) | {"failure": 1.0, "matched_iou": 0.0}
+            values |= zip(COUNTS, counts, strict=True)
         else:
             values = self._compare(graph, truth) | {"failure": 0.0}
         self.samples += 1
         self.failures += graph is None
         for name in VALUES:
             self._sums[name] += values[name]
+        for name in COUNTS:
+            self._counts[name] += values[name]
         return values
 
     def matches(
@@ -132,11 +142,18 @@ class SceneGraphMetrics:
     def compute(self) -> dict[str, float]:
         """Means over all samples so far, failures included, besides samples, failures and failure_rate.
 
-        All 0 before the first sample.
+        And pooled_object_precision, pooled_object_recall, pooled_object_f1 and the same of relations, from the sums of
+        right, predicted and reference ones. All 0 before the first sample.
         """
         n = max(1, self.samples)
-        counted = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
-        return counted | {name: total / n for name, total in self._sums.items()}
+        found = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
+        found |= {name: total / n for name, total in self._sums.items()}
+        for kind in KINDS:
+            counts = (self._counts[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
+            values = _precision_recall_f1(*counts, both_empty=0.0)
+            names = (f"pooled_{kind}_{name}" for name in ("precision", "recall", "f1"))
+            found |= zip(names, values, strict=True)
+        return found
 
     def _read(self, prediction, reference, width, height) -> tuple[ParsedGraph | None, ParsedGraph]:
         """The predicted graph, None for a failure, and the reference."""
@@ -183,9 +200,14 @@ class SceneGraphMetrics:
     def _compare(self, graph: ParsedGraph, truth: ParsedGraph) -> dict[str, float]:
         right_objects, right_relations, overlaps = self._match(graph, truth)
         both_empty = 0.0 if self.protocol == "published" else 1.0
-        objects = _precision_recall_f1(len(right_objects), len(graph.labels), len(truth.labels), both_empty)
-        relations = _precision_recall_f1(len(right_relations), len(graph.relations), len(truth.relations), both_empty)
+        counts = (
+            *(len(right_objects), len(graph.labels), len(truth.labels)),
+            *(len(right_relations), len(graph.relations), len(truth.relations)),
+        )
+        objects = _precision_recall_f1(*counts[:3], both_empty)
+        relations = _precision_recall_f1(*counts[3:], both_empty)
         values = dict(zip(VALUES, (*objects, *relations, (objects[2] + relations[2]) / 2), strict=True))
+        values |= zip(COUNTS, counts, strict=True)
         values["matched_iou"] = float(overlaps.mean()) if len(overlaps) else 0.0
         return values
 

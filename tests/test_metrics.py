@@ -131,7 +131,26 @@ def test_failures_count_as_zero_everywhere():
         "relation_recall": 0.2,
         "relation_f1": 0.2,
         "sgg_score": 0.2,
+        "pooled_object_precision": 1.0,
+        "pooled_object_recall": 0.2,
+        "pooled_object_f1": pytest.approx(1 / 3),
+        "pooled_relation_precision": 1.0,
+        "pooled_relation_recall": 0.2,
+        "pooled_relation_f1": pytest.approx(1 / 3),
     }
+
+
+def test_pooled_precision_does_not_punish_caution():
+    """Two images with one relation each; leaving the doubtful one out costs the mean precision, not the pooled one."""
+    guessed, cautious = metrics(), metrics()
+    wrong = REFERENCE.replace("1,on,2", "1,under,2")
+    for counted, second in ((guessed, wrong), (cautious, NO_RELATION)):
+        counted.add(REFERENCE, REFERENCE)
+        counted.add(second, REFERENCE)
+    assert guessed.compute()["relation_precision"] == cautious.compute()["relation_precision"] == 0.5
+    assert guessed.compute()["pooled_relation_precision"] == 0.5
+    assert cautious.compute()["pooled_relation_precision"] == 1
+    assert guessed.compute()["pooled_relation_recall"] == cautious.compute()["pooled_relation_recall"] == 0.5
 
 
 def test_no_sample_yet():
