@@ -8,11 +8,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-build/demo}
-train=34000 test=340 sft=() grpo=()
+train=34000 test=1100 sft=() grpo=()
 if [ -n "${QUICK:-}" ]; then
     train=96 test=8
     sft=(--max_steps 4 --warmup_steps 0 --save_steps 2 --logging_steps 1)
-    grpo=(--max_steps 2 --warmup_steps 0 --save_steps 1)
+    grpo=(--max_steps 2 --warmup_steps 0 --save_steps 1 --gradient_accumulation_steps 1)
 fi
 
 step() {
@@ -45,7 +45,7 @@ runs=()
 for model in base sft grpo; do
     step "6. Evaluate $model on held-out scenes" \
         python recipes/evaluate.py --model "$out/$model" --dataset "$out/data" --split test --output "$out/eval/$model" \
-        --max-new-tokens 80 --limit 300
+        --max-new-tokens 80 --limit 1000
     runs+=(--run "$model=$out/eval/$model")
 done
 step "7. The page" \

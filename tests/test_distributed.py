@@ -11,7 +11,8 @@ pytestmark = pytest.mark.slow
 
 GRPO = [
     *("recipes/grpo_psg.py", "--config", "recipes/configs/toy/grpo.yaml"),
-    *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "16"),
+    *("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"),
+    *("--num_generations", "4", "--max_completion_length", "16"),
     *("--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--trainable", "all"),
 ]
 

@@ -57,6 +57,7 @@ def history(folder: Path) -> list[dict]:
 
 GRPO = {
     "per_device_train_batch_size": 16,
+    "gradient_accumulation_steps": 1,
     "num_generations": 4,
     "max_completion_length": 24,
     "learning_rate": 1e-3,  # far, so that weights that do not arrive in vLLM show
@@ -210,6 +211,7 @@ def test_bad_input_is_refused_before_the_model_loads(name, settings, message, to
         "model_name_or_path": folder,
         "dataset": toy / "data",
         "output_dir": tmp_path / "run",
+        "gradient_accumulation_steps": 1,
         "report_to": "none",
     }
     command = launch(name, **(defaults | settings))
