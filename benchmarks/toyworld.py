@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -31,9 +32,6 @@ from pathlib import Path
 
 import numpy as np
 
-from sgrl.data import read_metadata
-from sgrl.text import get_codec
-
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("base", "sft", "full", "recall")
 NAMES = {"base": "random weights", "sft": "SFT", "full": "+ GRPO, full reward", "recall": "+ GRPO, recall only"}
@@ -45,11 +43,18 @@ FIGURES = (
     ("relation_recall", "relation R"),
     ("relation_f1", "relation F1"),
     ("sgg_score", "SGG score"),
+    ("pooled_relation_precision", "relation P, pooled"),
+    ("pooled_relation_recall", "relation R, pooled"),
+    ("pooled_relation_f1", "relation F1, pooled"),
     ("failure_rate", "failure rate"),
     ("relations", "relations per image"),
     ("mean_tokens", "tokens"),
 )
-COMPARED = ("relation_precision", "relation_recall", "relation_f1", "object_f1", "sgg_score")
+MEANS = ("relation_precision", "relation_recall", "relation_f1", "object_f1", "sgg_score")
+POOLED = {  # what is summed over images before it is divided
+    "pooled_relation_precision": ("relations_right", "relations_predicted"),
+    "pooled_relation_recall": ("relations_right", "relations_reference"),
+}
 PAIRS = (("full", "sft"), ("recall", "sft"), ("full", "recall"))
 RESAMPLES = 10_000
 
@@ -114,29 +119,42 @@ def run_seed(args: argparse.Namespace, seed: int, data: Path) -> None:
         step(folder, f"eval-{model}", [python, *evaluate])
 
 
-def read_evaluation(folder: Path, codec) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Means of one evaluation, and the values of each image in the order of their ids."""
+def read_evaluation(folder: Path) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Means of one evaluation; and, for each figure to compare, numerators and denominators (2, images) of each image
+    in the order of their ids: the figure is the quotient of their sums."""
     means = json.loads((folder / "metrics.json").read_text())
     with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
         rows = sorted((json.loads(line) for line in lines), key=lambda row: row["image_id"])
-    relations = [
-        len(codec.recover_parsed(row["prediction"], row["width"], row["height"])[0].relations) for row in rows
-    ]
-    values = {name: np.array([row["score"][name] for row in rows]) for name in COMPARED}
-    return {**means, "relations": sum(relations) / len(rows)}, values
+    column = {
+        name: np.array([row["score"][name] for row in rows]) for name in (*MEANS, *set(sum(POOLED.values(), ())))
+    }
+    values = {name: np.stack([column[name], np.ones(len(rows))]) for name in MEANS}
+    values |= {name: np.stack([column[part] for part in parts]) for name, parts in POOLED.items()}
+    return {**means, "relations": float(column["relations_predicted"].mean())}, values
 
 
-def bootstrap(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """A 95 % percentile interval of the mean of `differences`, (seeds, images); images are drawn, seeds stay.
+def bootstrap(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """A 95 % percentile interval of the difference of two figures, averaged over seeds; images are drawn, seeds stay.
 
-    >>> bootstrap(np.ones((3, 50)))
+    Args:
+        ours, theirs: (seeds, 2, images), numerators and denominators, of the same images.
+
+    >>> bootstrap(np.full((3, 2, 50), 1.0), np.stack([np.zeros((3, 50)), np.ones((3, 50))], axis=1))
     (1.0, 1.0)
     """
-    per_image = differences.mean(axis=0)
+    images = ours.shape[-1]
     generator = np.random.default_rng(seed)
-    means = [per_image[generator.integers(0, len(per_image), len(per_image))].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, (0.025, 0.975))
+    found = []
+    for _ in range(RESAMPLES):
+        drawn = np.bincount(generator.integers(0, images, images), minlength=images)
+        found.append((quotient(ours @ drawn) - quotient(theirs @ drawn)).mean())
+    low, high = np.quantile(found, (0.025, 0.975))
     return float(low), float(high)
+
+
+def quotient(sums: np.ndarray) -> np.ndarray:
+    """Numerator over denominator, (seeds, 2) -> (seeds,); 0 where nothing was counted."""
+    return sums[:, 0] / np.maximum(sums[:, 1], 1)
 
 
 def spread(values: list[float]) -> str:
@@ -149,14 +167,13 @@ def spread(values: list[float]) -> str:
     return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f} ({lowest:.{digits}f} to {highest:.{digits}f})"
 
 
-def report(args: argparse.Namespace, data: Path) -> str:
+def report(args: argparse.Namespace) -> str:
     """The tables as Markdown."""
-    codec = get_codec(read_metadata(data)["codec"])
     means: dict[str, list[dict[str, float]]] = {model: [] for model in MODELS}
     values: dict[str, list[dict[str, np.ndarray]]] = {model: [] for model in MODELS}
     for seed in args.seeds:
         for model in MODELS:
-            found, images = read_evaluation(args.work_dir / f"seed{seed}" / "eval" / model, codec)
+            found, images = read_evaluation(args.work_dir / f"seed{seed}" / "eval" / model)
             means[model].append(found)
             values[model].append(images)
     minutes = {
@@ -186,14 +203,14 @@ def report(args: argparse.Namespace, data: Path) -> str:
         "| | " + " | ".join(f"{a} − {b}" for a, b in PAIRS) + " |",
         "| --- |" + " --- |" * len(PAIRS),
     ]
-    for key in COMPARED:
+    for key in (*MEANS, *POOLED):
         cells = []
         for a, b in PAIRS:
-            pairs = zip(values[a], values[b], strict=True)
-            difference = np.stack([one[key] - other[key] for one, other in pairs])
-            low, high = bootstrap(difference)
-            each = ", ".join(f"{value:+.3f}" for value in difference.mean(axis=1))
-            cells.append(f"{difference.mean():+.3f} [{low:+.3f}, {high:+.3f}]; {each}")
+            ours, theirs = (np.stack([images[key] for images in values[model]]) for model in (a, b))
+            differences = quotient(ours.sum(axis=-1)) - quotient(theirs.sum(axis=-1))
+            low, high = bootstrap(ours, theirs)
+            each = ", ".join(f"{value:+.3f}" for value in differences)
+            cells.append(f"{differences.mean():+.3f} [{low:+.3f}, {high:+.3f}]; {each}")
         lines.append(f"| {dict(FIGURES)[key]} | {' | '.join(cells)} |")
     packages = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "trl"))
     lines += [
@@ -219,7 +236,7 @@ def main() -> None:
     step(args.work_dir, "convert", [python, *convert, "--resize", "keep", "--prompt", "short"])
     for seed in args.seeds:
         run_seed(args, seed, data)
-    text = report(args, data)
+    text = report(args)
     (args.work_dir / "toyworld.md").write_text(text, encoding="utf-8")
     print(text)
 

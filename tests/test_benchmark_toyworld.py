@@ -28,17 +28,25 @@ def test_a_step_runs_once_and_its_failure_shows_the_log(benchmark, tmp_path, cap
     assert not (tmp_path / "seed0/sft.json").exists()
 
 
-def test_bootstrap_covers_the_mean(benchmark):
-    bootstrap = benchmark["bootstrap"]
-    assert bootstrap(np.ones((3, 50))) == (1.0, 1.0)
-    values = np.random.default_rng(0).normal(0.1, 1.0, (3, 400))
-    low, high = bootstrap(values)
+def test_bootstrap_covers_the_difference(benchmark):
+    generator = np.random.default_rng(0)
+    values = generator.normal(0.1, 1.0, (3, 400))
+    ones = np.ones_like(values)
+    low, high = benchmark["bootstrap"](np.stack([values, ones], axis=1), np.stack([0 * values, ones], axis=1))
     error = values.mean(axis=0).std() / 400**0.5
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.15 * error)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.15 * error)
 
 
-def test_report(benchmark, toy, tmp_path, monkeypatch):
+def test_bootstrap_of_a_quotient_sums_before_it_divides(benchmark):
+    # One image says 9 relations, all right; the other 1, wrong: pooled .9, and 0 or 1 where one image is drawn twice.
+    ours = np.array([[[9.0, 0.0], [9.0, 1.0]]])
+    theirs = np.array([[[0.0, 0.0], [9.0, 1.0]]])
+    assert benchmark["quotient"](ours.sum(axis=-1)) == pytest.approx(0.9)
+    assert benchmark["bootstrap"](ours, theirs) == (0.0, 1.0)
+
+
+def test_report(benchmark, tmp_path, monkeypatch):
     generator = np.random.default_rng(1)
     level = {"base": 0.0, "sft": 0.4, "full": 0.6, "recall": 0.3}
     for seed in (0, 1):
@@ -47,23 +55,22 @@ def test_report(benchmark, toy, tmp_path, monkeypatch):
             folder.mkdir(parents=True)
             rows = []
             for image in generator.permutation(30):  # in any order
-                score = dict.fromkeys(benchmark["COMPARED"], level[model] + 0.01 * seed + 0.001 * int(image))
-                prediction = (
-                    "<answer>\nobj[2]{id,name,x1,y1,x2,y2}:\n1,a,1,1,9,9\n2,b,1,1,8,8\nrel[1]{s,p,o}:\n1,on,2\n"
-                )
-                rows.append({"image_id": f"{image:03d}", "prediction": prediction, "width": 96, "height": 96})
-                rows[-1]["score"] = score
+                score = dict.fromkeys(benchmark["MEANS"], level[model] + 0.01 * seed + 0.001 * int(image))
+                score |= {"relations_right": 10 * level[model], "relations_predicted": 10, "relations_reference": 5}
+                rows.append({"image_id": f"{image:03d}", "score": score})
             (folder / "predictions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
             means = dict.fromkeys((key for key, _ in benchmark["FIGURES"]), level[model] + 0.01 * seed)
             (folder / "metrics.json").write_text(json.dumps(means | {"samples": 30}))
         for name in ("sft", "full", "recall"):
             (tmp_path / f"seed{seed}/{name}.json").write_text(json.dumps({"seconds": 120.0}))
     monkeypatch.setattr(sys, "argv", ["benchmarks/toyworld.py"])
-    text = benchmark["report"](argparse.Namespace(seeds=[0, 1], work_dir=tmp_path), toy / "data")
+    text = benchmark["report"](argparse.Namespace(seeds=[0, 1], work_dir=tmp_path))
     assert "2 seeds (0, 1), 30 held-out scenes each" in text
     row = next(line for line in text.splitlines() if line.startswith("| relation P | 0.0"))
     assert "| 0.405 ± 0.007 (0.400 to 0.410) | 0.605 ± 0.007 (0.600 to 0.610) |" in row
-    assert "| relations per image | 1.000 ± 0.000" in text
+    assert "| relations per image | 10.000 ± 0.000" in text
     # The same images are compared, whatever the order on disk: the difference has no noise left.
     assert "| relation P | +0.200 [+0.200, +0.200]; +0.200, +0.200 | -0.100 [-0.100, -0.100]" in text
+    assert "| relation P, pooled | +0.200 [+0.200, +0.200]; +0.200, +0.200 | -0.100" in text
+    assert "| relation R, pooled | +0.400 [+0.400, +0.400]" in text
     assert "SFT 2.0, GRPO 2.0 (full) and 2.0 (recall)" in text
