@@ -125,9 +125,8 @@ def read_evaluation(folder: Path) -> tuple[dict[str, float], dict[str, np.ndarra
     means = json.loads((folder / "metrics.json").read_text())
     with open(folder / "predictions.jsonl", encoding="utf-8") as lines:
         rows = sorted((json.loads(line) for line in lines), key=lambda row: row["image_id"])
-    column = {
-        name: np.array([row["score"][name] for row in rows]) for name in (*MEANS, *set(sum(POOLED.values(), ())))
-    }
+    names = {*MEANS, *itertools.chain(*POOLED.values())}
+    column = {name: np.array([row["score"][name] for row in rows]) for name in names}
     values = {name: np.stack([column[name], np.ones(len(rows))]) for name in MEANS}
     values |= {name: np.stack([column[part] for part in parts]) for name, parts in POOLED.items()}
     return {**means, "relations": float(column["relations_predicted"].mean())}, values
