@@ -32,8 +32,8 @@ def clean(graph: SceneGraph, vocabulary: Vocabulary) -> tuple[SceneGraph, dict[s
     ):
         graph = _without_unknown(graph, known, predicates, counts)
     graph, repaired = graph.cleaned()
-    for kind, number in repaired.items():
-        counts[kind] += number
+    repaired["orphaned_relations"] += counts["orphaned_relations"]
+    counts.update(repaired)
     return graph, counts
 
 

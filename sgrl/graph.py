@@ -16,7 +16,7 @@ class GraphError(SgrlError):
     """A graph that cannot exist: a number that is not finite, an index that points nowhere, an empty image."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Object:
     """One thing in the image.
 
@@ -34,33 +34,35 @@ class Object:
     box: Box
     score: float | None = None
 
-    def __post_init__(self):
-        if not isinstance(self.label, str):
-            raise GraphError(f"an object's label must be a string, found {self.label!r}")
+    def __init__(self, label: str, box: Box, score: float | None = None):
+        if not isinstance(label, str):
+            raise GraphError(f"an object's label must be a string, found {label!r}")
         try:
-            x1, y1, x2, y2 = box = tuple(map(float, self.box))
-            finite = math.isfinite(x1 + y1 + x2 + y2) or all(map(math.isfinite, box))  # the sum may be too large
+            x1, y1, x2, y2 = numbers = tuple(map(float, box))
+            finite = math.isfinite(x1 + y1 + x2 + y2) or all(map(math.isfinite, numbers))  # the sum may be too large
         except (TypeError, ValueError, OverflowError):
             finite = False
         if not finite:
-            raise GraphError(
-                f"object {self.label!r}: box must be four finite numbers x1, y1, x2, y2, found {self.box!r}"
-            )
-        _set(self, "box", box)
+            raise GraphError(f"object {label!r}: box must be four finite numbers x1, y1, x2, y2, found {box!r}")
+        _set_label(self, label)
+        _set_box(self, numbers)
+        _set_score(self, score)
 
     def moved(self, box: Box) -> Object:
         """The same object elsewhere. Nothing is checked: for boxes that were computed from finite ones."""
         moved = _new(Object)
-        _set(moved, "label", self.label)
-        _set(moved, "box", box)
-        _set(moved, "score", self.score)
+        _set_label(moved, self.label)
+        _set_box(moved, box)
+        _set_score(moved, self.score)
         return moved
 
 
-_new, _set = object.__new__, object.__setattr__  # around what is frozen
+# Around what is frozen. Graphs are made by the million: what dataclasses generate for frozen ones takes twice as long.
+_new, _set = object.__new__, object.__setattr__
+_set_label, _set_box, _set_score = (getattr(Object, name).__set__ for name in ("label", "box", "score"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Relation:
     """A directed edge.
 
@@ -78,6 +80,27 @@ class Relation:
     group: str | None = None
     span: tuple[float, float] | None = None
     score: float | None = None
+
+    def __init__(
+        self,
+        subject: int,
+        predicate: str,
+        object: int,
+        group: str | None = None,
+        span: tuple[float, float] | None = None,
+        score: float | None = None,
+    ):
+        _set_subject(self, subject)
+        _set_predicate(self, predicate)
+        _set_object(self, object)
+        _set_group(self, group)
+        _set_span(self, span)
+        _set_relation_score(self, score)
+
+
+_set_subject, _set_predicate, _set_object, _set_group, _set_span, _set_relation_score = (
+    getattr(Relation, name).__set__ for name in ("subject", "predicate", "object", "group", "span", "score")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +154,32 @@ class SceneGraph:
         for o in self.objects:
             x1, y1, x2, y2 = o.box  # as sgrl.boxes.scale; an array is slower to make than to compute
             objects.append(o.moved((x1 * width / w, y1 * height / h, x2 * width / w, y2 * height / h)))
-        return SceneGraph(tuple(objects), self.relations, width, height)
+        if not (width > 0 and height > 0):
+            return SceneGraph(tuple(objects), self.relations, width, height)  # says what is wrong
+        resized = _new(SceneGraph)  # the relations have been checked
+        _set(resized, "objects", tuple(objects))
+        _set(resized, "relations", self.relations)
+        _set(resized, "width", width)
+        _set(resized, "height", height)
+        return resized
+
+    def _is_clean(self) -> bool:
+        """Whether `cleaned` would change nothing."""
+        width, height = self.width, self.height
+        seen = set()
+        for o in self.objects:
+            x1, y1, x2, y2 = box = o.box
+            if not (0.0 <= x1 < x2 <= width and 0.0 <= y1 < y2 <= height):
+                return False
+            seen.add((o.label, box))
+        if len(seen) < len(self.objects):
+            return False
+        seen.clear()
+        for r in self.relations:
+            if r.subject == r.object:
+                return False
+            seen.add((r.subject, r.predicate, r.object, r.group, r.span))
+        return len(seen) == len(self.relations)
 
     def cleaned(self) -> tuple[SceneGraph, dict[str, int]]:
         """The graph that annotation should have been, and how many of each fault were found.
@@ -152,6 +200,8 @@ class SceneGraph:
             ),
             0,
         )
+        if self._is_clean():  # most are
+            return self, report
         width, height = float(self.width), float(self.height)
         objects: list[Object] = []
         first: dict[tuple[str, Box], int] = {}
@@ -189,6 +239,4 @@ class SceneGraph:
             else:
                 same = subject == r.subject and target == r.object
                 relations[key] = r if same else replace(r, subject=subject, object=target)
-        if not any(report.values()):
-            return self, report
         return SceneGraph(tuple(objects), tuple(relations.values()), self.width, self.height), report

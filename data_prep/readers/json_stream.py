@@ -17,6 +17,7 @@ _CHUNK = 1 << 18  # characters read at a time
 _TAIL = 1 << 20  # bytes at the end of the file that are searched for values which follow the long array
 _LARGEST_ITEM = 1 << 26  # characters; what is longer is a missing quote or bracket, not a record
 _SPACE = re.compile(r"[ \t\r\n]*")
+_COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -80,6 +81,21 @@ class _Text:
             self.more(amount)
             amount *= 2  # each retry decodes from the start of the value: doubling keeps that linear
 
+    def quick(self) -> tuple[object, bool]:
+        """The value that comes next and True, if it and the comma behind it are in the buffer; else (None, False).
+
+        For the items of a long array, where `value` and `take` would add a third to the time of decoding.
+        """
+        try:
+            value, end = _DECODER.raw_decode(self.buffer, self.position)
+        except (json.JSONDecodeError, RecursionError):
+            return None, False  # `value` tells why
+        comma = _COMMA.match(self.buffer, end)
+        if comma is None:
+            return None, False
+        self.position = comma.end()
+        return value, True
+
     def fail(self, expected: str, inside: str, at: int | None = None):
         """Raise what is wrong; `at` is a position in the buffer, by default the current one."""
         if self.ended and len(self.buffer) - self.position < _LARGEST_ITEM and self._cut_off():
@@ -128,12 +144,18 @@ def _array(text: _Text, key: str | None) -> Iterator:
         return
     number = 0
     while True:
+        item, comma = text.quick()
+        if comma:
+            yield item
+            number += 1
+            continue
         yield text.value(f"inside item {number}" + (f" of {key!r}" if key else ""))
         number += 1
         if text.peek() == "]":
             text.position += 1
             return
         text.take(",", f"after {number} items" + (f" of {key!r}" if key else ""))
+        text.peek()  # past the white space
 
 
 def _skip(text: _Text, key: str) -> None:

@@ -113,7 +113,7 @@ class PSGReader:
                 raise GraphError(
                     f"{len(raw['segments_info'])} segments_info but {len(annotations)} annotations; expected one each"
                 )
-            relations = [self._relation(i, entry) for i, entry in enumerate(_list(raw, "relations", list, ()))]
+            relations = self._relations(_list(raw, "relations", list, ()))
             width, height = _size(raw["width"]), _size(raw["height"])
             graph = SceneGraph(tuple(objects), tuple(relations), width, height)
         except GraphError as error:
@@ -121,29 +121,36 @@ class PSGReader:
         return Record(image_id, self._image(place, raw["file_name"]), graph, self._split(image_id, graph), place)
 
     def _objects(self, annotations: list[dict]) -> list[Object]:
-        categories, objects = self._categories, []
-        for i, entry in enumerate(annotations):
+        categories, number, objects = self._categories, len(self._categories), []
+        for entry in annotations:
             category = entry.get("category_id")
-            if not _is_index(category, categories):
-                last = len(categories) - 1
+            if type(category) is not int or not 0 <= category < number:  # True is none
                 raise GraphError(
-                    f"object {i}: category_id must be a whole number from 0 to {last}, found {category!r}"
+                    f"object {len(objects)}: category_id must be a whole number from 0 to {number - 1}, found "
+                    f"{category!r}"
                 )
             if entry.get("bbox_mode", 0) != 0:
-                raise GraphError(f"object {i}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}")
+                raise GraphError(
+                    f"object {len(objects)}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}"
+                )
             objects.append(Object(categories[category], entry.get("bbox")))
         return objects
 
-    def _relation(self, index: int, entry: list) -> Relation:
-        if len(entry) != 3:
-            raise GraphError(f"relation {index}: expected [subject, object, predicate], found {entry!r:.60}")
-        subject, target, predicate = entry
-        if not _is_index(predicate, self._predicates):
-            last = len(self._predicates) - 1
-            raise GraphError(
-                f"relation {index}: predicate must be a whole number from 0 to {last}, found {predicate!r}"
-            )
-        return Relation(subject, self._predicates[predicate], target)  # SceneGraph checks both ends
+    def _relations(self, entries: list[list]) -> list[Relation]:
+        predicates, number, relations = self._predicates, len(self._predicates), []
+        for entry in entries:
+            if len(entry) != 3:
+                raise GraphError(
+                    f"relation {len(relations)}: expected [subject, object, predicate], found {entry!r:.60}"
+                )
+            subject, target, predicate = entry
+            if type(predicate) is not int or not 0 <= predicate < number:
+                raise GraphError(
+                    f"relation {len(relations)}: predicate must be a whole number from 0 to {number - 1}, found "
+                    f"{predicate!r}"
+                )
+            relations.append(Relation(subject, predicates[predicate], target))  # SceneGraph checks both ends
+        return relations
 
     def _image(self, place: str, file_name) -> Path:
         if not isinstance(file_name, str) or not file_name:
@@ -198,10 +205,6 @@ def _list(raw: dict, key: str, of: type, default=None) -> list:
     if not isinstance(found, list) or not {*map(type, found)} <= {of}:
         raise GraphError(f"{key} must be a list of {'objects' if of is dict else 'lists'}, found {found!r:.60}")
     return found
-
-
-def _is_index(value, names: list) -> bool:
-    return type(value) is int and 0 <= value < len(names)  # True is none
 
 
 def _size(value) -> int:
