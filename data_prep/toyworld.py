@@ -4,8 +4,8 @@
     python data_prep/to_toon.py --dataset psg --root toyworld --output toyworld-toon --resize keep --prompt short
     python data_prep/toyworld.py --layout pvsg --output toyvideos --train 1000 --test 60 --frames 16
 
-Other layouts are `--layout vg150`, and videos with motion: `pvsg`, `action_genome`, and with depth or transposed masks
-`psg4d_gta` and `psg4d_hoi` (see data_prep/toyvideo.py).
+Other layouts are `--layout vg150`, `vg`, `coco` and `hub`, and videos with motion: `pvsg`, `action_genome`, and with
+depth or transposed masks `psg4d_gta` and `psg4d_hoi` (see data_prep/toyvideo.py).
 
 A scene is a 96 x 96 image of two to four shapes. Every coordinate is a multiple of four pixels. Objects are listed
 from left to right. An object is related to its nearest neighbour only (distance of the centres): `inside` (box in
@@ -301,6 +301,9 @@ class Layout(NamedTuple):
 LAYOUTS = {
     "psg": Layout("data_prep.toyworld:write", 16000, 1000, 0, "psg/psg.json"),
     "vg150": Layout("data_prep.toy_vg150:write", 16000, 1000, 0, "VG-SGG.h5"),
+    "vg": Layout("data_prep.toy_exports:write_vg", 7000, 3000, 0, "relationships.json"),
+    "coco": Layout("data_prep.toy_exports:write_coco", 16000, 1000, 0, "test/_annotations.coco.json"),
+    "hub": Layout("data_prep.toy_exports:write_hub", 16000, 1000, 0, "test/train-00000-of-00001.parquet"),
     "pvsg": Layout("data_prep.toy_pvsg:write", 1000, 60, 16, "pvsg.json"),
     "action_genome": Layout(
         "data_prep.toy_action_genome:write", 1000, 60, 16, "annotations/object_bbox_and_relationship.pkl"
@@ -316,8 +319,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--output", required=True, help="folder to write to")
     add("--layout", default="psg", help=f"of which data set: {', '.join(LAYOUTS)} (default: %(default)s)")
-    add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos; psg4d_gta 100)")
-    add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos; psg4d_gta 20)")
+    add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos; vg 7000, psg4d_gta 100)")
+    add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos; vg 3000, psg4d_gta 20)")
     add("--frames", type=int, help="of a video (default: 16)")
     add("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
     return parser

@@ -100,9 +100,9 @@ def test_aliases_are_those_of_the_published_lists(shared, kind):
 
 
 def test_labels():
-    assert _label("objects", ["Trees "]) == "tree" and _label("objects", ["zinnia", "T-Shirt", "shirts"]) == "shirt"
-    assert _label("predicates", ["Wearing  a"]) == "wearing" and _label("predicates", ["ON"]) == "on"
-    assert _label("predicates", ["is juggling"]) == "is juggling"
+    assert _label("objects", "Trees ") == "tree" and _label("objects", "zinnia", "T-Shirt", "shirts") == "shirt"
+    assert _label("predicates", "Wearing  a") == "wearing" and _label("predicates", "ON") == "on"
+    assert _label("predicates", "is juggling") == "is juggling"
 
 
 def test_ends_of_relations(tmp_path):

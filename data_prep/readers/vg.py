@@ -136,7 +136,7 @@ class _Entries:
 
 
 def _check_list(key: str, found) -> None:
-    if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
+    if not isinstance(found, list) or not {*map(type, found)} <= {dict}:
         raise GraphError(f"{key} must be a list of objects, found {found!r:.60}")
 
 
@@ -158,25 +158,26 @@ def _graph(entries: list[dict], relationships: list[dict], width: int, height: i
             ends.append(position[end["object_id"]])
         if not isinstance(entry.get("predicate"), str):
             raise GraphError(f"relation {i}: the predicate must be a string, found {entry.get('predicate')!r:.60}")
-        relations.append(Relation(ends[0], _label("predicates", [entry["predicate"]]), ends[1]))
+        relations.append(Relation(ends[0], _label("predicates", entry["predicate"]), ends[1]))
     return SceneGraph(objects, relations, width, height)
 
 
 def _object(index: int, entry: dict) -> Object:
     names = entry["names"] if "names" in entry else [entry.get("name")]
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+    if not isinstance(names, list) or not names or not {*map(type, names)} <= {str}:
         raise GraphError(f"object {index}: expected a name or a list of names, found {names!r:.60}")
     try:
-        x, y, w, h = (entry[key] for key in "xywh")
-        x1, y1 = max(x - 1, 0), max(y - 1, 0)  # the first pixel is 1, and sometimes 0
-        box = (x1, y1, x1 + w, y1 + h)
+        x, y = entry["x"], entry["y"]
+        x1, y1 = x - 1 if x > 1 else 0, y - 1 if y > 1 else 0  # the first pixel is 1, and sometimes 0
+        box = (x1, y1, x1 + entry["w"], y1 + entry["h"])
     except (KeyError, TypeError):
         found = {key: entry.get(key) for key in "xywh"}
         raise GraphError(f"object {index} ({names[0]!r}): expected the numbers x, y, w, h, found {found}") from None
-    return Object(_label("objects", names), box)
+    return Object(_label("objects", *names), box)
 
 
-def _label(kind: str, names: list[str]) -> str:
+@functools.lru_cache(maxsize=1 << 16)  # the official files have more names, most of them once
+def _label(kind: str, *names: str) -> str:
     """The first of VG150's labels that a name means, else the first name."""
     known, aliases = _table(kind)
     texts = [_plain(name) for name in names]
