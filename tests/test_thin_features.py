@@ -268,3 +268,21 @@ def test_models_that_do_not_see(models, frames, tmp_path):
         Embedder(str(tmp_path / "blind"), device="cpu").features(frames, fail)
     with pytest.raises(SgrlError, match="batch_size must be a whole number above 0"):
         Embedder(models("clip")[0], batch_size=0)
+
+
+def test_through_the_converter(models, tmp_path, capsys):
+    """--thin maxinfo with CLIP: as many frames as asked for, and the second run asks the cache alone."""
+    from data_prep import to_toon, toy_pvsg
+    from sgrl.data import load
+
+    folder, _ = models("clip")
+    toy_pvsg.write(tmp_path / "toys", train=2, test=1, frames=10)
+    command = ["--dataset", "pvsg", "--root", tmp_path / "toys", "--keep-empty", "--thin", "maxinfo", "--thin-options"]
+    command += [f"model={folder}", f"cache={tmp_path / 'cache'}", "count=4", "--output"]
+    for name in ("first", "second"):
+        assert to_toon.main([str(word) for word in (*command, tmp_path / name)]) == 0
+        table = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["frames", "kept", "8", "4"] in table
+    found = [load(tmp_path / name, "train")["image_id"] for name in ("first", "second")]
+    assert len(found[0]) == 8 and found[0] == found[1]
+    assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3
