@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from array import array
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.readers import safe_pickle
+from data_prep.readers import pickle_stream
 from sgrl.errors import SgrlError
 from sgrl.graph import GraphError
 
@@ -44,29 +45,34 @@ class Frames:
         # per relation
         self.predicate, self.group = array("H"), array("B")
 
-        raw = safe_pickle.load(path)
-        if not isinstance(raw, dict) or not raw:
-            raise SgrlError(f"{path} holds {type(raw).__name__}, expected a dictionary of frames, not empty")
-        for key, entries in raw.items():
-            match = _KEY.fullmatch(key) if isinstance(key, str) else None
-            if match is None:
-                raise SgrlError(f"{path} has the key {key!r:.60}; expected frames such as '001YG.mp4/000089.png'")
-            row = len(self.number)
-            self.video.append(self._video_index.setdefault(match[1], len(self._video_index)))
-            self.number.append(int(match[2]))
-            try:
-                split, found = _split(entries), [_entry(i, entry) for i, entry in enumerate(entries)]
-            except GraphError as error:
-                self.damaged[row] = str(error)
-                split, found = SPLITS[0], []
-            self.split.append(SPLITS.index(split))
-            for entry in found:
-                self._add_object(*entry)
-            self.first.append(len(self.label))
-            self.found["objects, visible or not"] += len(entries) if isinstance(entries, list) else 0
-        self.found["annotated frames"] = len(raw)
+        self._rows: dict[str, int] = {}  # until the persons have been read
+        pickle_stream.each_item(path, functools.partial(self._add_frame, path))
+        if not self._rows:
+            raise SgrlError(f"{path} holds no frame; expected a dictionary of frames, not empty")
+        self.found["annotated frames"] = len(self._rows)
         self.videos_by_number = list(self._video_index)
-        self._rows = {key: row for row, key in enumerate(raw)}  # until the persons have been read
+
+    def _add_frame(self, path: Path, key, entries) -> None:
+        match = _KEY.fullmatch(key) if isinstance(key, str) else None
+        if match is None:
+            if key is None:
+                raise SgrlError(f"{path} holds {type(entries).__name__}, expected a dictionary of frames, not empty")
+            raise SgrlError(f"{path} has the key {key!r:.60}; expected frames such as '001YG.mp4/000089.png'")
+        if key in self._rows:
+            raise SgrlError(f"{path} has the key {key!r} twice")
+        row = self._rows[key] = len(self.number)
+        self.video.append(self._video_index.setdefault(match[1], len(self._video_index)))
+        self.number.append(int(match[2]))
+        try:
+            split, found = _split(entries), [_entry(i, entry) for i, entry in enumerate(entries)]
+        except GraphError as error:
+            self.damaged[row] = str(error)
+            split, found = SPLITS[0], []
+        self.split.append(SPLITS.index(split))
+        for entry in found:
+            self._add_object(*entry)
+        self.first.append(len(self.label))
+        self.found["objects, visible or not"] += len(entries) if isinstance(entries, list) else 0
 
     def _add_object(self, name: str, box: tuple | None, lists: list, visible: bool) -> None:
         if box is None:
@@ -85,27 +91,28 @@ class Frames:
         self.person = array("B", [NO_ENTRY]) * rows
         self.person_box = array("d", [0.0]) * (4 * rows)
         self.size = array("I", [0]) * (2 * rows)
-        raw = safe_pickle.load(path)
-        if not isinstance(raw, dict):
-            raise SgrlError(f"{path} holds {type(raw).__name__}, expected a dictionary of frames")
-        for key, entry in raw.items():
-            row = self._rows.get(key)
-            if row is None:
-                self.notes["frames left out: only person_bbox.pkl has them"] += 1
-                continue
-            try:
-                box, size, number = _person(entry)
-            except GraphError as error:
-                self.damaged.setdefault(row, f"{path.name}: {error}")
-                continue
-            self.size[2 * row : 2 * row + 2] = array("I", size)
-            self.person[row] = NO_PERSON if box is None else PERSON
-            if box is not None:
-                self.person_box[4 * row : 4 * row + 4] = array("d", box)
-            self.notes["persons left out: not the first of their frame"] += max(number - 1, 0)
+        pickle_stream.each_item(path, functools.partial(self._add_person, path))
         self.notes["frames that person_bbox.pkl lacks"] += self.person.count(NO_ENTRY)
         self.notes += Counter()  # without the zeros
         self._rows = {}
+
+    def _add_person(self, path: Path, key, entry) -> None:
+        if key is None:
+            raise SgrlError(f"{path} holds {type(entry).__name__}, expected a dictionary of frames")
+        row = self._rows.get(key)
+        if row is None:
+            self.notes["frames left out: only person_bbox.pkl has them"] += 1
+            return
+        try:
+            box, size, number = _person(entry)
+        except GraphError as error:
+            self.damaged.setdefault(row, f"{path.name}: {error}")
+            return
+        self.size[2 * row : 2 * row + 2] = array("I", size)
+        self.person[row] = NO_PERSON if box is None else PERSON
+        if box is not None:
+            self.person_box[4 * row : 4 * row + 4] = array("d", box)
+        self.notes["persons left out: not the first of their frame"] += max(number - 1, 0)
 
     def videos(self) -> Iterator[list[int]]:
         """The rows of each video in time order, videos in the order of the file."""

@@ -10,6 +10,7 @@ import gc
 import pickle
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -79,10 +80,11 @@ _ALLOWED = {
 
 class _Unpickler(pickle.Unpickler):
     refused: str | None = None
+    own: dict[tuple[str, str], object] = {}
 
     def find_class(self, module: str, name: str):
         try:
-            return _ALLOWED[module, name]
+            return self.own.get((module, name)) or _ALLOWED[module, name]
         except KeyError:
             self.refused = f"{module}.{name}"
             raise pickle.UnpicklingError("refused") from None
@@ -95,15 +97,23 @@ def load(path: str | Path):
     for one that is truncated, and for one that is not a pickle.
     """
     path = Path(path)
+    with path.open("rb") as file:
+        return load_stream(path, file, {})
+
+
+def load_stream(path: Path, file: BinaryIO, own: dict[tuple[str, str], object]):
+    """`load` from an open file; `path` is for messages. own: (module, name) -> what a pickle of ours may ask for."""
     collect = gc.isenabled()
     gc.disable()  # millions of new containers, none of them garbage: each collection would walk them all in vain
     try:
-        with path.open("rb") as file:
-            unpickler = _Unpickler(file)
-            try:
-                return unpickler.load()
-            except Exception as error:  # damaged opcodes raise nearly anything
-                raise SgrlError(_reason(path, unpickler, error)) from None
+        unpickler = _Unpickler(file)
+        unpickler.own = own
+        try:
+            return unpickler.load()
+        except SgrlError:
+            raise
+        except Exception as error:  # damaged opcodes raise nearly anything
+            raise SgrlError(_reason(path, unpickler, error)) from None
     finally:
         if collect:
             gc.enable()
