@@ -137,11 +137,12 @@ class Report:
 
     def damage_summary(self, log: Path) -> str:
         """The first damaged records by name; `log` is the file that has them all."""
-        more = len(self.damaged) - _SHOWN
-        lines = [f"{len(self.damaged)} damaged records were skipped (--strict stops at the first):"]
+        number = len(self.damaged)
+        were = "record was" if number == 1 else "records were"
+        lines = [f"{number:,} damaged {were} skipped (--strict stops at the first):"]
         lines += [f"  {name}" for name in self.damaged[:_SHOWN]]
-        if more > 0:
-            lines.append(f"  and {more} more, all listed in {log}")
+        if number > _SHOWN:
+            lines.append(f"  and {number - _SHOWN:,} more, all listed in {log}")
         return "\n".join(lines)
 
 

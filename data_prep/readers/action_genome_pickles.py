@@ -1,4 +1,4 @@
-"""The two pickles of Action Genome as arrays: 55 MB instead of the gigabytes that their dictionaries take."""
+"""The two pickles of Action Genome as arrays: 55 MB instead of the gigabytes that their dictionaries would take."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What a conversion costs: texts alone, with images, by two processes, and the size of prompts that repeat themselves.
 
-    python benchmarks/data_prep.py
-    python benchmarks/data_prep.py --samples 2000 --images 200 --frames 0
+    python benchmarks/conversion.py
+    python benchmarks/conversion.py --samples 2000 --images 200 --frames 0
 
 psg.json is drawn here, in the official layout, with graphs like PSG's (9.3 objects, 5.2 relations on average) of
 images of 640 x 427 pixels; the pictures are painted. Each conversion is the command `data_prep/to_toon.py` in a
