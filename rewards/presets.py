@@ -96,7 +96,13 @@ SCENEGRAPHVLM = Preset(
 SCENEGRAPHVLM_RECALL = Preset(
     "recall-only", {"format": 0.5, "object_class": 1.5, "object_box": 1.5, "relation_recall": 3.0}
 )
-"""The same without precision, F1 and penalties: what the paper's precision terms are compared with. At most 6.5."""
+"""The same without precision, F1 and penalties, also called "base": what the paper's precision terms are compared
+with (table 9). At most 6.5."""
+
+SCENEGRAPHVLM_BALANCED = Preset(
+    "balanced", {**SCENEGRAPHVLM_RECALL.weights, "relation_precision": 1.0, "relation_f1": 2.0}
+)
+"""`base` with precision and F1 of relations, without the penalties for hallucinations (table 9). At most 9.5."""
 
 R1_SGG = Preset(
     "r1-sgg",
@@ -123,13 +129,24 @@ R1_SGG_RELAX = _r1_sgg("hard_recall_relax")
 R1_SGG_SOFT = _r1_sgg("soft_recall")
 
 PRESETS: dict[str, Preset] = {
-    preset.name: preset
-    for preset in (SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, R1_SGG, R1_SGG_HARD, R1_SGG_RELAX, R1_SGG_SOFT)
+    "base": SCENEGRAPHVLM_RECALL,
+    **{
+        preset.name: preset
+        for preset in (
+            SCENEGRAPHVLM_RECALL,
+            SCENEGRAPHVLM_BALANCED,
+            SCENEGRAPHVLM,
+            R1_SGG,
+            R1_SGG_HARD,
+            R1_SGG_RELAX,
+            R1_SGG_SOFT,
+        )
+    },
 }
 
 
 def get_preset(preset: str | Preset) -> Preset:
-    """A preset by name: full, recall-only, r1-sgg, r1-sgg-hard-recall, r1-sgg-hard-recall-relax, r1-sgg-soft-recall.
+    """A preset by its name in PRESETS: "full", "balanced", "base", "r1-sgg-hard-recall", ...
 
     Raises:
         SgrlError: an unknown name, with the nearest one.

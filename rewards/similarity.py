@@ -1,10 +1,12 @@
-"""How alike two labels are: exactly equal, a table, or a function such as the cosine of embeddings."""
+"""How alike two labels are: exactly equal, a table, the cosine of embeddings, or any function."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,14 +20,19 @@ def get_similarity(similarity: Callable | Table | tuple[Sequence[str], np.ndarra
 
     Args:
         similarity: None or "exact"; a mapping {(a, b): value}, read in both directions; a pair (words, matrix) with a
-            square matrix; or a function of two labels. In tables a pair that is not listed is 1 if equal, else 0.
-            Labels arrive as the terms compare them: lower-cased, in R1-SGG also with blanks for `_` and `-`.
+            square matrix; a function of two labels; or, as a configuration can name them, the path of a JSON file
+            {"man": {"person": 0.8, ...}, ...} or of the folder of a sentence-transformers model. In tables a pair that
+            is not listed is 1 if equal, else 0. Labels arrive as the terms compare them: lower-cased, in R1-SGG also
+            with blanks for `_` and `-`.
 
     Raises:
-        SgrlError: something else, or a matrix that does not fit its words.
+        SgrlError: something else, a file or folder that is not there or cannot be read, or a matrix that does not fit
+            its words.
     """
     if similarity is None or similarity == "exact":
         return None
+    if isinstance(similarity, str | Path):
+        return _from_path(str(similarity))
     if isinstance(similarity, Mapping):
         return TableSimilarity(similarity)
     if isinstance(similarity, tuple) and len(similarity) == 2:
@@ -36,9 +43,27 @@ def get_similarity(similarity: Callable | Table | tuple[Sequence[str], np.ndarra
     if callable(similarity):
         return CachedSimilarity(similarity)
     raise SgrlError(
-        'similarity: expected "exact", a mapping, a pair (words, matrix) or a function, '
+        'similarity: expected "exact", a path, a mapping, a pair (words, matrix) or a function, '
         f"found {type(similarity).__name__}"
     )
+
+
+@lru_cache(maxsize=8)  # one model and one cache of pairs for images of all sizes
+def _from_path(path: str):
+    if Path(path).is_dir():
+        return EmbeddingSimilarity(path)
+    if not Path(path).is_file():
+        raise SgrlError(
+            f'similarity: {path} does not exist; expected "exact", a JSON file, or the folder of a '
+            "sentence-transformers model (nothing is downloaded)"
+        )
+    try:
+        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        return TableSimilarity({(a, b): value for a, row in table.items() for b, value in row.items()})
+    except (ValueError, AttributeError, TypeError) as error:
+        raise SgrlError(
+            f'similarity: {path} cannot be read ({error}); expected JSON like {{"man": {{"person": 0.8}}}}'
+        ) from None
 
 
 class TableSimilarity:
@@ -68,3 +93,47 @@ class CachedSimilarity:
 
     def __reduce__(self):
         return type(self), (self.function,)
+
+
+class EmbeddingSimilarity:
+    """The cosine of two labels' embeddings, each label embedded once and each pair multiplied once, on the CPU.
+
+    Args:
+        path: folder of a sentence-transformers model.
+
+    Raises:
+        SgrlError: without the package, or for a folder that holds no such model.
+    """
+
+    def __init__(self, path: str):
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise SgrlError(
+                f"similarity: {path} needs the package sentence-transformers; pip install sentence-transformers"
+            ) from None
+        try:
+            self._model = SentenceTransformer(path, device="cpu", local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SgrlError(f"similarity: {path} is no sentence-transformers model: {error}") from error
+        self.path = path
+        self._vectors: dict[str, np.ndarray] = {}
+        self._cosine = lru_cache(maxsize=65536)(self._compare)
+
+    def __call__(self, a: str, b: str) -> float:
+        return self._cosine(a, b) if a <= b else self._cosine(b, a)
+
+    def __reduce__(self):
+        return _from_path, (self.path,)
+
+    def _compare(self, a: str, b: str) -> float:
+        value = float(self._vector(a) @ self._vector(b))
+        return value if math.isfinite(value) else 0.0
+
+    def _vector(self, label: str) -> np.ndarray:
+        if label not in self._vectors:
+            if len(self._vectors) > 65536:  # models make words up
+                self._vectors.clear()
+            vector = np.asarray(self._model.encode([label], show_progress_bar=False)[0], dtype=np.float64)
+            self._vectors[label] = vector / (np.linalg.norm(vector) or 1.0)
+        return self._vectors[label]

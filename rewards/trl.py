@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
 from rewards.scorer import GraphScore, GraphScorer, text_of
+from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import FormatError, detect_codec
 
@@ -236,20 +237,28 @@ def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[l
     return chosen, weights
 
 
-def rewards_named(names: Sequence[str]) -> tuple[list[Term], list[float]]:
+def rewards_named(names: Sequence[str], similarity: str | None = None) -> tuple[list[Term], list[float]]:
     """As `reward_functions`, for what a configuration says: one preset, or functions that weigh as in their preset.
 
+    Args:
+        names: a preset alone, or functions of this module.
+        similarity: of labels: "exact", a JSON file or a model's folder; see rewards.similarity.
+
     Raises:
-        SgrlError: an unknown name, with the nearest one.
+        SgrlError: an unknown name, with the nearest one; a similarity that cannot be read.
 
     >>> rewards_named(["format", "relation_f1"])
     ([<reward format>, <reward relation_f1>], [0.5, 2.0])
     """
+    options = {} if get_similarity(similarity) is None else {"similarity": similarity}
     if len(names) == 1 and names[0] in PRESETS:
-        return reward_functions(names[0])
+        return reward_functions(names[0], **options)
     for name in names:
         if name not in FUNCTIONS:
             raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
     weights = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
     functions = [FUNCTIONS[name] for name in names]
+    if options:
+        scorers = {function.scorer.family: BatchScorer(function.scorer.family, **options) for function in functions}
+        functions = [Term(f.term, scorers[f.scorer.family], f.__name__) for f in functions]
     return functions, [float(weights[function.scorer.family][function.term]) for function in functions]

@@ -195,6 +195,20 @@ def test_options_make_functions_of_their_own_that_still_share():
         Term("fromat", BatchScorer())
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_adapters_cover_every_preset(preset):
+    chosen = get_preset(preset)
+    reference = JSON if chosen.family == "r1-sgg" else TOON
+    text = f"<think></think>\n{answer.wrap(reference)}"
+    size = {"width": 640, "height": 480}
+    orms = ms_swift(preset)
+    assert list(orms) == [f"sg_{function.__name__}" for function in reward_functions(preset)[0]]
+    columns = {name: [value] for name, value in size.items()}
+    values = [orm()([text], [reference], **columns)[0] for orm in orms.values()]
+    total = sum(value * weight for value, weight in zip(values, chosen.weights.values(), strict=True))
+    assert total == compute_score("x", text, reference, size, preset=preset)["score"] == chosen.maximum()
+
+
 def test_ms_swift():
     orms = ms_swift("recall-only")
     assert list(orms) == ["sg_format", "sg_object_class", "sg_object_box", "sg_relation_recall"]
