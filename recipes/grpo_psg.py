@@ -30,6 +30,7 @@ from sgrl.training.model import (
     set_pixel_budget,
     template_arguments,
 )
+from sgrl.training.publish import model_card, publish, take_push_settings, write_card
 from sgrl.training.resume import Run
 from sgrl.training.rows import check_prompts, drop_long_rows, load_rows
 
@@ -44,14 +45,23 @@ def main() -> None:
     # Checks, rewards and data, before the model is loaded
     ################
     from sgrl.training.callbacks import ParityAlarm
+    from sgrl.training.context import add_context
+    from sgrl.training.watch import TrainingWatch, check_report_to
 
     path = model_args.model_name_or_path
     check_model_folder(path)
-    reward_funcs, training_args.reward_weights = rewards_named(script_args.reward)
+    check_report_to(training_args.report_to)
+    target = take_push_settings(training_args)
+    reward_funcs, weights = rewards_named(script_args.reward, script_args.similarity)
+    training_args.reward_weights = weights
     alarm = ParityAlarm(script_args.parity_threshold, script_args.parity_action)
+    watch = TrainingWatch(
+        best=sum(w for f, w in zip(reward_funcs, weights, strict=True) if "hallucination" not in f.__name__)
+    )
     identity = {"recipe": "grpo", "model_name_or_path": path, "reward": script_args.reward}
     run = Run(training_args, identity | {"dataset": script_args.dataset, "trainable": script_args.trainable})
     if run.finished:
+        publish(training_args.output_dir, target, training_args.process_index == 0)
         return
     columns = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
     train_rows, eval_rows = load_rows(script_args, training_args, columns)
@@ -65,6 +75,7 @@ def main() -> None:
         for rows in (train_rows, eval_rows)
     )
     check_prompts(train_rows, training_args)
+    train_rows, eval_rows, of_context = add_context(train_rows, eval_rows, script_args, training_args)
     without_missing_vllm(training_args)
 
     ################
@@ -86,12 +97,19 @@ def main() -> None:
         train_dataset=train_rows,
         eval_dataset=eval_rows,
         peft_config=lora_config(model, model_args) if script_args.trainable == "lora" else None,
-        callbacks=[alarm],
+        callbacks=[alarm, watch, *of_context],
     )
     log_parameters(trainer.model)
     trainer.train(resume_from_checkpoint=run.checkpoint)
     save_model(trainer, processor)
+    if training_args.process_index == 0:
+        rewards = dict(zip((function.__name__ for function in reward_funcs), weights, strict=True))
+        card = model_card(
+            "grpo", script_args, training_args, model_args.model_name_or_path, trainer.state.log_history, rewards
+        )
+        write_card(training_args.output_dir, card)
     run.finish(trainer.state.global_step)
+    publish(training_args.output_dir, target, training_args.process_index == 0)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from sgrl.training.model import (
     set_pixel_budget,
     template_arguments,
 )
+from sgrl.training.publish import model_card, publish, take_push_settings, write_card
 from sgrl.training.resume import Run
 from sgrl.training.rows import drop_long_rows, load_rows
 
@@ -40,10 +41,14 @@ def main() -> None:
     ################
     # Checks and data, before the model is loaded
     ################
+    from sgrl.training.context import add_context
     from sgrl.training.muon import muon
     from sgrl.training.sft import COLUMNS, build_sft_trainer, check_config
+    from sgrl.training.watch import check_report_to
 
     check_config(training_args)
+    check_report_to(training_args.report_to)
+    target = take_push_settings(training_args)
     check_model_folder(model_args.model_name_or_path)
     run = Run(
         training_args,
@@ -55,6 +60,7 @@ def main() -> None:
         },
     )
     if run.finished:
+        publish(training_args.output_dir, target, training_args.process_index == 0)
         return
     train_rows, eval_rows = load_rows(script_args, training_args, COLUMNS)
     path = model_args.model_name_or_path
@@ -65,6 +71,7 @@ def main() -> None:
         drop_long_rows(rows, processor, script_args.max_tokens, template_kwargs, answers=True)
         for rows in (train_rows, eval_rows)
     )
+    train_rows, eval_rows, callbacks = add_context(train_rows, eval_rows, script_args, training_args)
 
     ################
     # Model
@@ -82,12 +89,17 @@ def main() -> None:
         eval_rows,
         template_kwargs=template_kwargs,
         peft_config=lora_config(model, model_args) if script_args.trainable == "lora" else None,
+        callbacks=callbacks,
         optimizers=(muon(model, training_args) if script_args.muon else None, None),
     )
     log_parameters(trainer.model)
     trainer.train(resume_from_checkpoint=run.checkpoint)
     save_model(trainer, processor)
+    if training_args.process_index == 0:
+        card = model_card("sft", script_args, training_args, path, trainer.state.log_history)
+        write_card(training_args.output_dir, card)
     run.finish(trainer.state.global_step)
+    publish(training_args.output_dir, target, training_args.process_index == 0)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
 from sgrl.training.model import check_same_processor, placeholder_ids
+from sgrl.training.watch import completions_table
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -36,7 +38,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     3. vLLM forgets its cached visual features at every weight sync (huggingface/trl#7198).
     4. On CPUs the weights go through vLLM's layer-wise reload, as its CPU kernels repack them and TRL's way fails with
        "'Parameter' object has no attribute 'weight_loader'"; and the output embeddings go along when they are tied.
-    5. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
+    5. TensorBoard gets the table of completions that TRL gives to wandb and trackio alone.
+    6. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
        precision.
 
     Args:
@@ -87,6 +90,14 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                 **self.chat_template_kwargs,
             )["input_ids"]
         return ids, images, fields
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if self.log_completions and self.accelerator.is_main_process:  # wandb and trackio get their table from TRL
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                    table = completions_table(self._logs)
+                    callback.tb_writer.add_text("completions", table, self.state.global_step)
 
     def _generate_single_turn(self, prompt_ids, images, *args, **kwargs):
         if self._unexpanded_ids is not None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,16 @@ class SceneGraphArguments:
     thinking: bool = field(
         default=False, metadata={"help": "Whether the chat template opens a thinking block before the answer."}
     )
+    context: str | None = field(
+        default=None,
+        metadata={
+            "help": "The graph of the frame before in the prompts of videos: none, gt, or corrupted (gt with noise). "
+            "Default: as the data set has it."
+        },
+    )
+    context_noise: dict | str | None = field(
+        default=None, metadata={"help": "Rates of sgrl.context.Noise for context: corrupted, e.g. {drop: 0.2}."}
+    )
 
     def __post_init__(self):
         if self.dataset is None:
@@ -79,6 +90,10 @@ class SceneGraphArguments:
             raise SgrlError(f"unknown trainable: {self.trainable!r}{suggest(self.trainable, TRAINABLE)}")
         if self.eval_rows is not None and self.eval_rows < 1:
             raise SgrlError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
+        if self.context is not None and self.context not in TRAINING_CONTEXTS:
+            raise SgrlError(f"unknown context: {self.context!r}{suggest(self.context, TRAINING_CONTEXTS)}")
+        self.context_noise = json_mapping(self.context_noise, "context_noise")
+        Noise.named(self.context_noise)
 
 
 @dataclass
@@ -102,6 +117,13 @@ class GRPOArguments(SceneGraphArguments):
         default_factory=lambda: ["full"],
         metadata={
             "help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."
+        },
+    )
+    similarity: str | None = field(
+        default=None,
+        metadata={
+            "help": "How alike labels are, for R1-SGG's relaxed and soft recall: exact (default), a JSON table, or "
+            "the folder of a sentence-transformers model."
         },
     )
     vllm_engine_kwargs: dict | str | None = field(
