@@ -132,6 +132,11 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     return found[split]
 
 
+def splits(path: str | Path) -> list[str]:
+    """The splits that a data set has. Raises SgrlError for a split whose files are not all there."""
+    return [name for name in SPLITS if _split_files(Path(path), name)]
+
+
 def _split_files(path: Path, split: str) -> list[Path]:
     found = {*path.glob(f"{split}-*.parquet"), *path.glob(f"{split}.parquet"), *path.glob(f"{split}/*.parquet")}
     announced = {int(match[1]) for file in found if (match := re.search(r"-of-(\d+)\.parquet$", file.name))}

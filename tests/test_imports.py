@@ -9,6 +9,7 @@ import pytest
 GROUND = ("sgrl.errors", "sgrl.files", "sgrl.graph", "sgrl.boxes", "sgrl.vocabulary", "sgrl.text")
 ROWS = ("sgrl.prompts", "sgrl.data")
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
+COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # like recipes, but found by `python -m sgrl`
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")
 
 
@@ -30,8 +31,10 @@ def allowed(module: str, imported: str) -> bool:
         return belongs(imported, GROUND + ROWS + ("rewards",))
     if belongs(module, ("data_prep",)):
         return belongs(imported, GROUND + ROWS + ("data_prep",))
+    if module in COMMANDS:
+        return belongs(imported, ("sgrl", "rewards"))
     if belongs(module, ("sgrl",)):
-        return belongs(imported, ("sgrl",))
+        return not belongs(imported, COMMANDS) and belongs(imported, ("sgrl",))
     return True
 
 
@@ -83,7 +86,17 @@ def test_the_walk_sees_a_wrong_import():
     assert "rewards" in imports(tree, "sgrl.graph", False, top_level=False)
     assert not allowed("sgrl.graph", "rewards")
     assert not allowed("rewards.scorer", "sgrl.training.grpo")
+    assert allowed("sgrl.inspect", "rewards") and not allowed("sgrl.inspect", "data_prep")
+    assert not allowed("sgrl.training.grpo", "sgrl.inspect")
     assert imports(ast.parse("from . import boxes"), "sgrl.graph", False, top_level=True) == ["sgrl", "sgrl.boxes"]
+
+
+def test_commands_import_rewards_when_they_run(root):
+    """Not at module level, so that `python -m sgrl doctor` runs where the rest is broken."""
+    for module, package, tree in modules(root):
+        if module in COMMANDS:
+            found = imports(tree, module, package, top_level=True)
+            assert not [name for name in found if belongs(name, ("rewards", *HEAVY))], module
 
 
 def test_light_layers_import_nothing_heavy(root):

@@ -1,0 +1,35 @@
+"""python -m sgrl doctor | inspect | report: is the machine ready, what does the model see, how did the runs do.
+
+python -m sgrl doctor --model MODEL --dataset DATA
+python -m sgrl inspect DATA --model MODEL --output build/inspect
+python -m sgrl report --run sft=RUN --run grpo=RUN --dataset DATA --output page.html
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from sgrl.errors import SgrlError, suggest
+
+COMMANDS = {"doctor": "sgrl.doctor", "inspect": "sgrl.inspect", "report": "sgrl.report.__main__"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for a problem that doctor found, 2 for a wrong use."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise SgrlError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
+        return importlib.import_module(COMMANDS[name]).main(rest) or 0
+    except SgrlError as error:
+        print(f"sgrl {name}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

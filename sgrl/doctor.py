@@ -1,0 +1,188 @@
+"""python -m sgrl doctor: versions, processor and pixels, chat template, disk, devices; and what to do about each."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgrl import data
+from sgrl.errors import SgrlError
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+"""Without these nothing trains; of all others the version is compared where they are installed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. level: "ok", "warn" (it may work) or "fail" (it will not). advice: what to do."""
+
+    level: str
+    what: str
+    advice: str = ""
+
+
+def check_versions(constraints: str | Path, installed=importlib.metadata.version) -> Iterator[Finding]:
+    """Installed packages against a constraints file; `installed` gives a version by name, as importlib.metadata."""
+    path = Path(constraints)
+    if not path.is_file():
+        yield Finding("warn", f"no {path}", "give --constraints, or run this in a checkout")
+        return
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    right = 0
+    for name, wanted in pins:
+        try:
+            found = installed(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in CORE:
+                yield Finding("fail", f"{name} is not installed", "pip install -c constraints.txt -e '.[train]'")
+            continue
+        if found.split("+")[0] == wanted.split("+")[0]:
+            right += 1
+        else:
+            level = "fail" if name in CORE or name.startswith("vllm") else "warn"
+            yield Finding(level, f"{name} {found}, tested with {wanted}", f"pip install {name}=={wanted}")
+    yield Finding("ok", f"{right} packages as in {path.name}")
+
+
+def check_devices() -> Iterator[Finding]:
+    """GPUs and their memory, or CPU cores and memory, and what rolls out."""
+    try:
+        import torch
+    except ImportError:
+        return
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            found = torch.cuda.get_device_properties(i)
+            yield Finding("ok", f"GPU {i}: {found.name}, {found.total_memory / 2**30:.0f} GiB")
+    else:
+        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        yield Finding("ok", f"no GPU, {threads} CPU cores: enough for the toy world (recipes/accelerate/cpu.yaml)")
+        if shutil.which("nvidia-smi"):
+            advice = "install PyTorch's CUDA build: make env ACCELERATOR=gpu"
+            yield Finding("fail", "a GPU driver is here, but this PyTorch does not see it", advice)
+    if importlib.util.find_spec("vllm") is None:
+        yield Finding(
+            "warn", "vLLM is not installed: rollouts come from transformers, slowly", "pip install sgrl[vllm]"
+        )
+
+
+def check_disk(folder: str | Path, model_bytes: int = 0) -> Finding:
+    """Room for three checkpoints with optimizer states (12 bytes a parameter in bfloat16 training), at least 5 GB."""
+    folder = Path(folder).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free, needed = shutil.disk_usage(folder).free, max(5e9, 3 * 6 * model_bytes)
+    text = f"{free / 1e9:.0f} GB free at {folder}"
+    if free >= needed:
+        return Finding("ok", text)
+    return Finding("warn", f"{text}, a run may write {needed / 1e9:.0f} GB", "free some, or lower save_total_limit")
+
+
+def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
+    """A model folder: complete, with a chat template that takes an image, and in agreement with a data set."""
+    from sgrl.training.model import check_model_folder, load_processor, pixel_budget, placeholder_ids
+
+    try:
+        check_model_folder(path)
+        processor = load_processor(path)
+    except SgrlError as error:
+        yield Finding("fail", str(error))
+        return
+    from transformers import AutoConfig
+
+    placeholders = placeholder_ids(AutoConfig.from_pretrained(path), processor)
+    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Write."}]}]
+    try:
+        text = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template is a program of its own
+        yield Finding("fail", f"the chat template fails: {type(error).__name__}: {error}", "take the base model's")
+        return
+    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+    found = sum(ids.count(token) for token in placeholders)
+    if found != 1:
+        advice = "take chat_template.jinja and the tokenizer of the base model"
+        yield Finding("fail", f"the chat template gives {found} placeholders for one image, expected 1", advice)
+    else:
+        yield Finding("ok", f"chat template: one placeholder for an image, ends with {text[-24:]!r}")
+    if processor.tokenizer.eos_token_id is None:
+        yield Finding("fail", "the tokenizer has no end token", "set eos_token in tokenizer_config.json")
+    budget = pixel_budget(processor)
+    if budget is not None:
+        yield Finding("ok", f"pixel budget of {path}: {budget[0]:,} to {budget[1]:,}")
+        if dataset is not None:
+            yield from _check_pixels(dataset, processor, budget)
+
+
+def _check_pixels(dataset: str, processor, budget: tuple[int, int]) -> Iterator[Finding]:
+    import io
+
+    from datasets import Image
+    from PIL import Image as Pillow
+
+    split = data.splits(dataset)[0]
+    rows = data.load(dataset, split).cast_column("image", Image(decode=False))
+    if not len(rows):
+        yield Finding("fail", f"{dataset}, split {split}, has no rows", "convert it again")
+        return
+    row = rows[0]
+    image = Pillow.open(io.BytesIO(row["image"]["bytes"]) if row["image"]["bytes"] else row["image"]["path"])
+    pixels = image.width * image.height
+    pixel_frame = data.read_metadata(dataset)["coords"] == "pixel"
+    size = f"images of {dataset}: {image.width} x {image.height}"
+    if not budget[0] <= pixels <= budget[1]:
+        advice = (
+            f"set max_pixels: {max(pixels, budget[1])} and min_pixels: {min(pixels, budget[0])}, or convert with "
+            "another --resize; boxes are in pixels of the stored image"
+        )
+        level = "warn" if pixel_frame else "ok"
+        yield Finding(level, f"{size}, which the processor resizes", advice if pixel_frame else "")
+    elif pixel_frame and (row["width"], row["height"]) != image.size:
+        yield Finding(
+            "fail", f"{size}, but their boxes are in {row['width']} x {row['height']}", "convert the data set again"
+        )
+    else:
+        yield Finding("ok", f"{size}, seen as they are")
+
+
+def check_dataset(path: str) -> Iterator[Finding]:
+    """A data set as `sgrl.data.load` checks it, each split."""
+    try:
+        metadata = data.read_metadata(path)
+        for split in data.splits(path):
+            count = len(data.load(path, split))
+            yield Finding("ok" if count else "warn", f"{path}, {split}: {count:,} rows of {metadata['codec']}")
+    except SgrlError as error:
+        yield Finding("fail", str(error))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the findings; 1 if one of them is a "fail"."""
+    parser = argparse.ArgumentParser(prog="python -m sgrl doctor", description=__doc__)
+    parser.add_argument("--model", help="the model folder that a run will start from")
+    parser.add_argument("--dataset", help="the data set that it will train on")
+    parser.add_argument("--output", default=".", help="where it will write (default: here)")
+    parser.add_argument("--constraints", default=ROOT / "constraints.txt", help="the tested versions")
+    args = parser.parse_args(arguments)
+    findings = [*check_versions(args.constraints), *check_devices()]
+    weights = sum(path.stat().st_size for path in Path(args.model).glob("*.safetensors")) if args.model else 0
+    findings.append(check_disk(args.output, weights))
+    dataset = list(check_dataset(args.dataset)) if args.dataset else []
+    findings += dataset
+    if args.model:
+        whole = args.dataset if all(finding.level != "fail" for finding in dataset) else None
+        findings += check_model(args.model, whole)
+    for finding in findings:
+        print(f"{finding.level:<5}{finding.what}")
+        if finding.advice:
+            print(f"     -> {finding.advice}")
+    failed = sum(finding.level == "fail" for finding in findings)
+    print(f"\n{failed} problem{'s' * (failed != 1)} to solve first" if failed else "\nready")
+    return 1 if failed else 0

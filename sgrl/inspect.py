@@ -1,0 +1,123 @@
+"""python -m sgrl inspect DATASET: rows as the model will see them.
+
+For each row: the rendered prompt, the tokens of text, image and answer, what the reference and a spoiled answer score,
+and a picture with the reference's boxes in OUTPUT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgrl import data
+from sgrl.boxes import scale
+from sgrl.context import ContextTransform, Noise, corrupt
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path
+from sgrl.graph import SceneGraph
+from sgrl.text import answer, get_codec
+
+SPOILED = Noise(omit=0, drop=0.3, insert=0.3, relabel=0.3, jitter=0.3, drop_relation=0.3, swap_predicate=0.5)
+COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
+
+
+def draw(image, graph: SceneGraph):
+    """A copy of a PIL image, enlarged to at least 480 pixels across, with numbered boxes and labels."""
+    from PIL import ImageDraw
+
+    factor = max(1, -(-480 // image.width))
+    picture = image.convert("RGB").resize((image.width * factor, image.height * factor), 0)
+    frame = (graph.width, graph.height)
+    boxes = scale(graph.boxes, frame, picture.size) if graph.objects else []
+    pen = ImageDraw.Draw(picture)
+    for i, (found, box) in enumerate(zip(graph.objects, boxes, strict=True)):
+        color = COLORS[i % len(COLORS)]
+        x1, y1, x2, y2 = map(float, box)
+        pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=color, width=2)
+        pen.text((x1 + 3, y1 + 2), f"{i + 1} {found.label}", fill=color)
+    return picture
+
+
+def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
+    """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
+    content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
+    rendered = processor.apply_chat_template(
+        [*prompt[:-1], {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **kwargs
+    )
+    text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
+    visual = processor._get_num_multimodal_tokens(image_sizes=[(size[1], size[0])])["num_image_tokens"][0]
+    reply = len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
+    return rendered, {"prompt": text, "image": visual, "answer": reply}
+
+
+def scores_of(codec: str, solution: str, width: int, height: int, vocabulary, preset: str, seed: int = 0) -> dict:
+    """(total, terms) of the reference as an answer, of a spoiled one, and of an empty one."""
+    from rewards import GraphScorer, get_preset
+
+    preset = get_preset(preset)
+    layout = get_codec(codec)
+    scorer = GraphScorer(codec, width, height, preset=preset)
+    graph = layout.decode(solution, width, height, tags=False)
+    spoiled = layout.encode(corrupt(graph, vocabulary, SPOILED, random.Random(seed)))
+    think = "<think></think>\n" if preset.family == "r1-sgg" else ""
+    texts = {"gold": think + answer.wrap(solution), "spoiled": think + answer.wrap(spoiled), "empty": ""}
+    scores = {name: scorer(text, solution) for name, text in texts.items()}
+    return {name: (preset.total(score), score.terms) for name, score in scores.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the rows and writes their pictures."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sgrl inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("dataset", help="a folder that data_prep/to_toon.py wrote")
+    parser.add_argument("--split", default="train", help="(default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=3, help="how many, from --first on (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--model", help="a model folder: renders its chat template and counts its tokens")
+    parser.add_argument("--thinking", action="store_true", help="as `thinking: true` of the recipes")
+    parser.add_argument("--context", help="none, gt or corrupted, as in the recipes (default: as stored)")
+    parser.add_argument("--reward", default="full", help="a preset (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("inspect"), help="for the pictures (default: %(default)s)")
+    args = parser.parse_args(arguments)
+
+    rows, metadata = data.load(args.dataset, args.split), data.read_metadata(args.dataset)
+    indices = range(args.first, min(args.first + args.rows, len(rows)))
+    if not indices:
+        raise SgrlError(
+            f"{args.dataset}, split {args.split!r}, has {len(rows)} rows; --first {args.first} is past them"
+        )
+    if args.context:
+        rows = rows.with_transform(ContextTransform(args.context, metadata))
+    processor, kwargs = None, {}
+    if args.model:
+        from sgrl.training.model import check_model_folder, load_processor, template_arguments
+
+        check_model_folder(args.model)
+        processor = load_processor(args.model)
+        kwargs = template_arguments(processor, args.thinking)
+    vocabulary, codec = data.vocabulary_of(metadata), get_codec(metadata["codec"])
+    args.output.mkdir(parents=True, exist_ok=True)
+    for index in indices:
+        row = rows[index]
+        image, size = row["image"], (row["width"], row["height"])
+        prompt, completion = row["prompt"], row["completion"][0]["content"]
+        rendered, tokens = prompt[-1]["content"], {}
+        if processor is not None:
+            rendered, tokens = tokens_of(processor, prompt, completion, image.size, kwargs)
+        picture = args.output / f"{args.split}-{index}.png"
+        with atomic_path(picture) as temporary:
+            draw(image, codec.decode(row["solution"], *size, tags=False)).save(temporary, format="PNG")
+        print(f"== row {index}: {row['dataset']} {row['image_id']}, image {image.width} x {image.height} -> {picture}")
+        print(f"-- prompt\n{rendered}\n-- answer\n{completion}")
+        if tokens:
+            print("-- tokens: " + ", ".join(f"{name} {count}" for name, count in tokens.items()))
+        for name, (total, terms) in scores_of(
+            codec.name, row["solution"], *size, vocabulary, args.reward, index
+        ).items():
+            parts = ", ".join(f"{term} {value:.2f}" for term, value in terms.items())
+            print(f"-- {name} scores {total:.2f} ({parts})")
+        print()
+    return 0
