@@ -58,7 +58,8 @@ def main() -> None:
     watch = TrainingWatch(
         best=sum(w for f, w in zip(reward_funcs, weights, strict=True) if "hallucination" not in f.__name__)
     )
-    identity = {"recipe": "grpo", "model_name_or_path": path, "reward": script_args.reward}
+    identity = {"recipe": "grpo", "model_name_or_path": path}
+    identity |= {name: getattr(script_args, name) for name in ("reward", "similarity", "context", "context_noise")}
     run = Run(training_args, identity | {"dataset": script_args.dataset, "trainable": script_args.trainable})
     if run.finished:
         publish(training_args.output_dir, target, training_args.process_index == 0)

@@ -57,6 +57,8 @@ def main() -> None:
             "model_name_or_path": model_args.model_name_or_path,
             "dataset": script_args.dataset,
             "trainable": script_args.trainable,
+            "context": script_args.context,
+            "context_noise": script_args.context_noise,
         },
     )
     if run.finished:

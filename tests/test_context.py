@@ -171,3 +171,54 @@ def test_refusals():
         Noise.named({"jiter": 0.1})
     with pytest.raises(SgrlError, match="drop must be a number from 0 to 1, found 2"):
         Noise(drop=2)
+
+
+def test_epochs_reach_the_rows_through_datasets_and_workers():
+    """As a trainer reads them: columns taken away after the transform, rows prepared by a worker process."""
+    from types import SimpleNamespace
+
+    import datasets
+    from torch.utils.data import DataLoader
+
+    from sgrl.training.context import ContextEpoch
+
+    stored = datasets.Dataset.from_dict(rows(3) | {"image_id": ["a", "b", "c", "d"]})
+    transform = ContextTransform("corrupted", metadata(), only(relabel=0.5, jitter=0.3), seed=1)
+    read = stored.with_transform(transform).select_columns(["prompt", "width", "height"])
+    loader = DataLoader(read, batch_size=2, collate_fn=list, num_workers=1)
+    epochs = []
+    for epoch in (0.0, 0.6, 1.0):  # the second: a run that goes on within the first epoch
+        ContextEpoch(transform).on_epoch_begin(None, SimpleNamespace(epoch=epoch), None)
+        epochs.append([row["prompt"][0]["content"] for batch in loader for row in batch])
+    assert epochs[0] == epochs[1] != epochs[2]
+    assert len({*epochs[0][1:]}) == 1 and epochs[0][0] == "Write."
+    assert split_previous(stored[1]["prompt"][0]["content"])[1] == TEXT  # what is stored stays
+
+
+def test_settings_of_a_recipe(tmp_path):
+    from types import SimpleNamespace
+
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    from sgrl.data import schema
+    from sgrl.training.context import add_context
+
+    file = tmp_path / "train-00000-of-00001.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([], schema=schema(metadata(), video=True)), file)
+    stored = datasets.Dataset.from_dict(rows())
+    training = SimpleNamespace(seed=0, dataloader_persistent_workers=False)
+
+    def settings(context, rates=None):
+        return SimpleNamespace(dataset=tmp_path, context=context, context_noise=rates)
+
+    train, evaluation, callbacks = add_context(stored, stored, settings(None), training)
+    assert train is stored and evaluation is stored and callbacks == []
+    train, evaluation, callbacks = add_context(stored, None, settings("none"), training)
+    assert split_previous(train[1]["prompt"][0]["content"])[1] is None and evaluation is None and len(callbacks) == 1
+    with pytest.raises(SgrlError, match="set context: corrupted"):
+        add_context(stored, None, settings("gt", {"drop": 0.1}), training)
+    training.dataloader_persistent_workers = True
+    with pytest.raises(SgrlError, match="dataloader_persistent_workers: false"):
+        add_context(stored, None, settings("corrupted"), training)
