@@ -31,12 +31,14 @@ PLOTTED = ("relation_precision", "relation_recall", "relation_f1", "object_f1", 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: layout of the toy world, options of data_prep/to_toon.py, and the room that its texts take."""
+    """A data set: layout of the toy world, options of data_prep/to_toon.py, the room that its texts take, and the
+    split that its layout holds out."""
 
     layout: str
     options: tuple[str, ...] = ()
     answer: int = 80
     total: int = 256
+    held_out: str = "test"
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,8 @@ DATA = {
     "toon": Data("psg"),
     "json": Data("psg", ("--format", "json"), 320, 512),
     "lean": Data("psg", ("--format", "toon-lean")),
-    "video": Data("pvsg", VIDEO, 80, 384),
-    "thinned": Data("pvsg", (*VIDEO, "--thin", "base-annot"), 80, 384),
+    "video": Data("pvsg", VIDEO, 80, 384, "val"),
+    "thinned": Data("pvsg", (*VIDEO, "--thin", "base-annot"), 80, 384, "val"),
 }
 MODELS = {
     "sft": Model("toon"),
@@ -196,8 +198,9 @@ def evaluate(args: argparse.Namespace, seed: int, run: tuple[str, str, str]) -> 
     folder = args.work_dir / f"seed{seed}"
     output = folder / "eval" / "-".join(run)
     command = ["recipes/evaluate.py", "--model", folder / "models" / model, "--dataset", prepare(args, data)]
-    command += ["--split", "test", "--limit", args.images, "--max-new-tokens", DATA[data].answer]
-    command += ["--context", context, "--output", output, *shlex.split(args.evaluate_options)]
+    command += ["--split", DATA[data].held_out, "--limit", args.images, "--max-new-tokens", DATA[data].answer]
+    command += ["--context", context] if context != "none" else []
+    command += ["--output", output, *shlex.split(args.evaluate_options)]
     step(folder, f"eval-{'-'.join(run)}", [sys.executable, *command])
     return output
 
