@@ -37,9 +37,9 @@ _PLAIN = b"|".join(
     ]
 )
 _GET, _PUT = rb"h.|j....", rb"q.|r...."
-_RUN = re.compile(rb"(?:%b|%b|%b)*+" % (_PLAIN, _GET, _PUT), re.S)
-_GETS = re.compile(rb"(?:%b|%b)*+(?:h(.)|j(....)|\Z)" % (_PLAIN, _PUT), re.S)
-_PUTS = re.compile(rb"((?:%b|%b)*+)(%b|\Z)" % (_PLAIN, _GET, _PUT), re.S)
+_RUN = re.compile(rb"(?>(?:%b|%b|%b)*)" % (_PLAIN, _GET, _PUT), re.S)
+_GETS = re.compile(rb"(?>(?:%b|%b)*)(?:h(.)|j(....)|\Z)" % (_PLAIN, _PUT), re.S)
+_PUTS = re.compile(rb"((?>(?:%b|%b)*))(%b|\Z)" % (_PLAIN, _GET, _PUT), re.S)
 
 
 class _Other(Exception):

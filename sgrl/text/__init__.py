@@ -26,7 +26,9 @@ def get_codec(name: str | Codec) -> Codec:
         raise FormatError(f"unknown codec {name!r}{suggest(name, CODECS)}") from None
 
 
-_HEADERS = re.compile(r"\s*+(?:<answer>\s*+)?+(?:(?P<json>\{)|obj\[[^{\n]{0,20}\{(?P<first>\w{0,20}))", re.IGNORECASE)
+_HEADERS = re.compile(
+    r"\s*+(?>(?:<answer>\s*+)?)(?:(?P<json>\{)|obj\[[^{\n]{0,20}\{(?P<first>\w{0,20}))", re.IGNORECASE
+)
 _PAIRS = re.compile(r"^[ \t]*+rel_pairs\[", re.IGNORECASE | re.MULTILINE)
 
 

@@ -12,7 +12,7 @@ MAX_LABEL = 200
 """Characters; lenient readers take nothing longer for a label."""
 
 # TOON (section 7.2) quotes what would be read as another type. Of all canonical labels only these would be.
-KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?:\.[0-9]++)?+(?:e[+-]?+[0-9]++)?+)"
+KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?>(?:\.[0-9]++)?)(?>(?:e[+-]?+[0-9]++)?))"
 _NEEDS_QUOTES = re.compile(KEYWORD_OR_NUMBER)
 
 LABEL = rf'(?:[A-Za-z0-9-]++|"{KEYWORD_OR_NUMBER}")'

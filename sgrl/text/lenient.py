@@ -17,9 +17,9 @@ from sgrl.text.parsed import GROUPS, MAX_RECOVERED, ParsedGraph
 # line -> [(id, predicate, id)], or None if it is no relation
 RowReader = Callable[[str], list[tuple[str, str, str]] | None]
 
-_HEADER = re.compile(r"[ \t]*+([A-Za-z_]++)[ \t]*+\[[ \t]*+([0-9]*+)[ \t]*+\][ \t]*+(?:\{[^{}]*+\})?+[ \t]*+:?+")
+_HEADER = re.compile(r"[ \t]*+([A-Za-z_]++)[ \t]*+\[[ \t]*+([0-9]*+)[ \t]*+\][ \t]*+(?>(?:\{[^{}]*+\})?)[ \t]*+:?+")
 _ID = re.compile(r"[0-9]{1,9}+")
-_FLOAT = re.compile(r"[+-]?+[0-9]{1,9}+(?:\.[0-9]{0,30}+)?+")
+_FLOAT = re.compile(r"[+-]?+[0-9]{1,9}+(?>(?:\.[0-9]{0,30}+)?)")
 
 
 def split_row(line: str) -> list[str]:

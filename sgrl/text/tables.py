@@ -8,7 +8,8 @@ import re
 from sgrl.graph import SceneGraph
 from sgrl.text.parsed import MAX_OBJECTS, FormatError
 
-# One regular expression is a whole layout. Possessive quantifiers (*+, ++) never go back, so that matching is linear.
+# One regular expression is a whole layout. Possessive quantifiers (*+, ++) and atomic groups never go back, so
+# that matching is linear. Whole groups are repeated in atomic ones: Python before 3.11.5 cannot match (?:...)*+.
 # Numbers have at most nine digits: longer ones name no pixel, and Python refuses to read very long ones.
 S = r"[ \t]*+"
 NUMBER = rf"{S}-?+[0-9]{{1,9}}+{S}"
@@ -27,13 +28,14 @@ def header(name: str, fields: str) -> str:
 
 def rows(row: str) -> str:
     """Pattern of a table's rows, as one group, each with the line break before it."""
-    return rf"((?:\r?+\n{row})*+)"
+    return rf"((?>(?:\r?+\n{row})*))"
 
 
 def document(object_header: str, object_row: str, relation_header: str, relation_rows: str) -> re.Pattern:
     """A whole graph: groups are the two row counts and the two tables. One last line break is allowed."""
     return re.compile(
-        object_header + rows(object_row) + r"\r?+\n" + relation_header + relation_rows + r"(?:\r?+\n|\r)?+", re.ASCII
+        object_header + rows(object_row) + r"\r?+\n" + relation_header + relation_rows + r"(?>(?:\r?+\n|\r)?)",
+        re.ASCII,
     )
 
 
