@@ -90,7 +90,7 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
     text = text.strip()
     tagged = text.startswith("<think>") and text.endswith(answer.CLOSE) and bool(_THINK_THEN_ANSWER.search(text))
     issues: list[str] = []
-    document = layout.load(layout.find_answer(text), issues)
+    document = layout.load(layout.find_answer(text, published=True), issues)
     objects = layout.items_of(document, "objects", issues)
     if len(objects) > MAX_RECOVERED:
         issues.append(f"more than {MAX_RECOVERED} objects")

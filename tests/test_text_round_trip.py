@@ -109,6 +109,7 @@ def test_labels_are_quoted_exactly_when_toon_says_so(label, wide):
 
 @pytest.mark.parametrize("name", ["toon", "toon-lean", "json"])
 @given(graph=good_graphs())
+@example(graph=SceneGraph((Object("JSON", (0, 0, 1, 1)),), (), W, H))
 def test_strict_reading_gives_the_graph_back(name, graph):
     codec = get_codec(name)
     text = codec.encode(graph)

@@ -193,14 +193,19 @@ def read_relation(item: Any) -> tuple[str, str, str]:
     return values
 
 
-def find_answer(text: str) -> str:
+def find_answer(text: str, published: bool = False) -> str:
     """What R1-SGG takes for the answer: the first closed answer (after any reasoning), or what follows the first
-    `<answer>`, or everything; without code fences and the word "json", wherever it stands."""
+    `<answer>`, or everything; without code fences and, around the braces, the word "json". `published` takes that word
+    out of labels too."""
     text = answer.after_thinking(text)
     body, closed = answer.first_closed(text)
     if not closed:
         body = text.partition(answer.OPEN)[2] or text
-    return body.replace("```", "").replace("json", "").strip()
+    body = body.replace("```", "")
+    start, end = body.find("{"), body.rfind("}") + 1
+    if published or not 0 <= start < end:
+        return body.replace("json", "").strip()
+    return (body[:start].replace("json", "") + body[start:end] + body[end:].replace("json", "")).strip()
 
 
 def _unfenced(body: str) -> str:
