@@ -8,10 +8,13 @@ import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.readers.record import EmbeddedImage
 from sgrl.errors import SgrlError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _ORIENTATION = 0x0112  # EXIF
 _CHUNK = 16  # images that a process gets at once
@@ -62,7 +65,7 @@ def encoded(
             if image.mode != "RGB":
                 image = image.convert("RGB")
             if size not in (None, expected):
-                image = image.resize(size, Image.Resampling.BILINEAR)
+                image = scaled(image, size)
             buffer = io.BytesIO()
             image.save(buffer, "JPEG", quality=quality)
             return buffer.getvalue()
@@ -70,6 +73,22 @@ def encoded(
         raise
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
         raise SgrlError(f"image {path} does not open: {type(error).__name__}: {error}") from None
+
+
+def scaled(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB image at another size, bilinearly.
+
+    OpenCV makes images larger, in less than half of Pillow's time and to within one grey level of it. Smaller ones are
+    Pillow's, which averages all pixels where OpenCV leaves some out.
+    """
+    import cv2
+    import numpy as np
+    from PIL import Image
+
+    if size[0] < image.width or size[1] < image.height:
+        return image.resize(size, Image.Resampling.BILINEAR)
+    cv2.setNumThreads(1)  # --workers says how many cores to use
+    return Image.fromarray(cv2.resize(np.asarray(image), size, interpolation=cv2.INTER_LINEAR))
 
 
 def encode_all(

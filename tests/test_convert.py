@@ -10,10 +10,12 @@ import time
 
 import datasets
 import huggingface_hub
+import numpy as np
 import pytest
+from PIL import Image
 
 from data_prep import card, to_toon, toyworld
-from data_prep.images import Job, encode_all
+from data_prep.images import Job, encode_all, scaled
 from data_prep.report import Report
 from sgrl import data
 from sgrl.errors import SgrlError
@@ -338,3 +340,13 @@ def test_frame_rule(worlds, tmp_path):
     assert data.read_metadata(tmp_path / "out")["reader_options"] == {"frame_rule": "oed"}
     assert set(rows(tmp_path / "out")) <= set(rows(tmp_path / "all"))
     assert run("action_genome", worlds["action_genome"], tmp_path / "out", "--frame-rule", "al") == 2
+
+
+@pytest.mark.parametrize("size", [(640, 480), (97, 128), (64, 200), (50, 40)])
+def test_scaling_is_pillows_to_within_a_level(size):
+    """Larger images are OpenCV's; those that shrink in any direction are averaged as Pillow does."""
+    pixels = np.random.default_rng(0).integers(0, 256, (128, 97, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    expected = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(int)
+    found = np.asarray(scaled(image, size)).astype(int)
+    assert found.shape == expected.shape and abs(found - expected).max() <= 1
