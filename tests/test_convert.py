@@ -190,7 +190,11 @@ def test_resumes_behind_finished_shards(worlds, tmp_path, sign, workers):
     os.mkfifo(image)
     command = [sys.executable, to_toon.__file__, "--dataset", layout, "--root", str(root), "--output", str(out)]
     command += ["--prompt", "short", "--resize", "keep", *more]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        **{"stderr": subprocess.PIPE, "text": True, "start_new_session": True},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
     while not list(out.glob(".partial/*/train-00001.parquet")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)

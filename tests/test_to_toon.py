@@ -244,7 +244,11 @@ def test_interrupted_command_leaves_no_data_set(toy, tmp_path, sign):
     (root / "coco" / "train2017").symlink_to(toy / "coco" / "train2017")
     (root / "coco" / "pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
     command = [sys.executable, to_toon.__file__, "--dataset", "psg", "--root", str(root), "--shard-size", "2"]
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "out")],
+        **{"stderr": subprocess.PIPE, "text": True},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
+    )
     while not list((tmp_path / "out").glob(".partial/*/train-00002.parquet.part")):
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
