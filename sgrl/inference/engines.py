@@ -1,10 +1,10 @@
-"""Engines that write a graph for an image: vLLM where it runs, transformers everywhere. Both decode greedily.
+"""Engines that write a graph for an image: vLLM, transformers, any server with OpenAI's interface; all greedy.
 
     engine = load_engine("auto", "runs/grpo", max_new_tokens=1024)
     generations = engine.generate(images, prompts)   # one image and one chat each
 
-The two render prompts by the same code, load the same processor and never write an image placeholder, so in float32
-they give the same text.
+vLLM and transformers render prompts by the same code, load the same processor and never write an image placeholder, so
+in float32 they give the same text, as does `vllm serve`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.training.launch import ENVIRONMENT
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ENGINES = ("auto", "vllm", "transformers")
+ENGINES = ("auto", "vllm", "transformers", "openai")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -36,34 +36,66 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 class Generation:
     """What a model wrote for one image.
 
-    text: without special tokens. tokens: how many were generated, the end token included. seconds: the wall time of
-    its batch divided by the images in it. finish_reason: "stop" (the model ended) or "length" (the limit cut it).
+    Attributes:
+        text: without special tokens.
+        tokens: how many were generated, the end token included.
+        seconds: the wall time of its batch divided by the images in it; of its own request with a server.
+        finish_reason: "stop" (the model ended), "length" (the limit cut it), or "error" (a server gave no answer).
+        prompt_tokens: length of the prompt, visual tokens included; 0 where a server does not say.
+        pieces: the text of each token; joined they are `text`. Empty where a server gives none
+            that join to it (bytes may be no UTF-8).
+        logprobs: of each of `pieces`, before placeholders or a grammar take any token away.
+        error: what went wrong, for "error".
     """
 
     text: str
     tokens: int
     seconds: float
     finish_reason: str
+    prompt_tokens: int = 0
+    pieces: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    error: str | None = None
 
 
 class Engine(Protocol):
     """What `load_engine` returns."""
 
     name: str
-    """One of "vllm" and "transformers"."""
-    chat: ChatRenderer
+    """One of "vllm", "transformers" and "openai"."""
     batch_size: int
     """How many images it works on at a time; `generate` takes any number."""
 
-    def generate(self, images: Sequence[Image], prompts: Sequence[Chat]) -> list[Generation]:
+    def generate(
+        self,
+        images: Sequence[Image | None],
+        prompts: Sequence[Chat],
+        grammars: Sequence[str | None] | None = None,
+    ) -> list[Generation]:
         """One generation per image, in order.
 
-        `prompts`: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the image is put
-        before the text of the first user turn. Images are seen through the processor saved with the model.
+        Args:
+            images: seen through the processor saved with the model; None for a prompt of text alone.
+            prompts: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the image is put
+                before the text of the first user turn.
+            grammars: an EBNF (see `sgrl.text.grammar`) that an answer must follow, or None, for each image.
         """
 
     def close(self) -> None:
         """Free the model's memory. The engine can't be used afterwards."""
+
+
+def asker(engine: Engine) -> Callable[[Sequence[str]], list[str]]:
+    """A function that puts questions of text alone to an engine, all at once, and returns the answers in order.
+
+    An answer that a server could not give is an empty text.
+    """
+
+    def ask(questions: Sequence[str]) -> list[str]:
+        chats = [[{"role": "user", "content": question}] for question in questions]
+        return [generation.text for generation in engine.generate([None] * len(chats), chats)]
+
+    return ask
 
 
 def load_engine(
@@ -76,20 +108,23 @@ def load_engine(
     max_model_length: int = 8192,
     gpu_memory_utilization: float = 0.9,
     thinking: bool = False,
+    **server: Any,
 ) -> Engine:
     """Load a model for inference.
 
     Args:
-        name: "vllm", "transformers", or "auto": vLLM where it imports and runs on this machine, else transformers
-            (which one, and why, goes to the log).
-        model: a model folder or a Hub id. Its processor must be saved with it.
+        name: "vllm", "transformers", "openai", or "auto": vLLM where it imports and runs on this machine, else
+            transformers (which one, and why, goes to the log).
+        model: a model folder or a Hub id. Its processor must be saved with it. For "openai" the server's name of it.
         max_new_tokens: limit of one answer.
-        batch_size: images at a time; 256 on a GPU and 64 elsewhere by default.
+        batch_size: images at a time; 256 on a GPU, 64 elsewhere, and 16 requests at once to a server by default.
         dtype: "auto" is bfloat16 on a GPU; on a CPU float32, and bfloat16 for models with linear attention, whose
             CPU kernels in vLLM have no float32.
         max_model_length: prompt and answer together, in tokens (vLLM reserves memory by it).
         gpu_memory_utilization: share of the GPU's memory that vLLM may take.
-        thinking: whether the chat template opens a thinking block, where it has one; as in training.
+        thinking: whether the chat template opens a thinking block, where it has one; as in training. A server's
+            template is told through `extra_body`.
+        server: for "openai" alone: base_url, api_key_variable, timeout, attempts, extra_body; see `OpenAIEngine`.
 
     Raises:
         SgrlError: an unknown engine, vLLM asked for but not usable, a model without config, weights or processor.
@@ -99,6 +134,10 @@ def load_engine(
     if dtype not in DTYPES:
         raise SgrlError(f"unknown dtype {dtype!r}{suggest(dtype, DTYPES)}")
     model = str(model)
+    if name == "openai":
+        from sgrl.inference.openai_engine import OpenAIEngine
+
+        return OpenAIEngine(model, max_new_tokens, batch_size, **server)
     check_model_folder(model)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -152,29 +191,54 @@ class ChatRenderer:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._template_arguments = template_arguments(self.processor, thinking)
+        self._pieces: dict[int, str] = {}
 
-    def text(self, messages: Chat) -> str:
-        """The prompt of a chat: one image placeholder, ready for the answer."""
+    def text(self, messages: Chat, image: bool = True) -> str:
+        """The prompt of a chat: one image placeholder (none without `image`), ready for the answer."""
         messages = [dict(message) for message in messages]
         for message in messages:
-            if message["role"] == "user" and isinstance(message["content"], str):
-                message["content"] = [{"type": "image"}, {"type": "text", "text": message["content"]}]
-                break
+            if isinstance(message["content"], str):  # a template may take lists alone
+                message["content"] = [{"type": "text", "text": message["content"]}]
+        first = next((message for message in messages if message["role"] == "user"), None)
+        if image and first and not any(part["type"] == "image" for part in first["content"]):
+            first["content"] = [{"type": "image"}, *first["content"]]
         return self.processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False, **self._template_arguments
         )
 
-    def token_ids(self, messages: Chat) -> list[int]:
+    def token_ids(self, messages: Chat, image: bool = True) -> list[int]:
         """The same as token ids, the placeholder as one token: vLLM expands it to the image's tokens itself."""
-        return self.tokenizer(self.text(messages), add_special_tokens=False)["input_ids"]
+        return self.tokenizer(self.text(messages, image), add_special_tokens=False)["input_ids"]
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(token_ids, skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        """The text of an answer, and the piece of it that each token wrote ("" for special tokens)."""
+        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
+        pieces = tuple(map(self._piece, token_ids))
+        if "".join(pieces) != text:  # characters spread over tokens, or blanks that depend on what is before
+            ends = [
+                len(self.tokenizer.decode(token_ids[:end], skip_special_tokens=True))
+                for end in range(1, len(token_ids) + 1)
+            ]
+            starts = [0, *ends[:-1]]
+            pieces = tuple(text[start:end] for start, end in zip(starts, ends, strict=True))
+        return text, pieces
+
+    def _piece(self, token: int) -> str:
+        piece = self._pieces.get(token)
+        if piece is None:
+            piece = self._pieces[token] = self.tokenizer.decode([token], skip_special_tokens=True)
+        return piece
 
 
-def check_batch(images: Sequence[Image], prompts: Sequence[Chat]) -> None:
+def check_batch(images: Sequence, prompts: Sequence, grammars: Sequence | None) -> Sequence[str | None]:
+    """Raise unless there is one of each for every image; returns the grammars, None where there is none."""
     if len(images) != len(prompts):
         raise SgrlError(f"{len(images)} images and {len(prompts)} prompts; expected one prompt for each image")
+    if grammars is None:
+        return [None] * len(images)
+    if len(images) != len(grammars):
+        raise SgrlError(f"{len(images)} images and {len(grammars)} grammars; expected one grammar for each image")
+    return grammars
 
 
 def uses_linear_attention(config: object) -> bool:

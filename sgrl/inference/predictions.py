@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sgrl.errors import SgrlError
@@ -19,7 +21,7 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 """What names an image: the data set's name and the image's id."""
 
-RUN_FILE, PREDICTIONS_FILE = "run.json", "predictions.jsonl"
+RUN_FILE, PREDICTIONS_FILE, USAGE_FILE = "run.json", "predictions.jsonl", "usage.json"
 _BLOCKS, _BLOCK = 64, 4096  # how much of a file the fingerprint reads
 
 
@@ -51,7 +53,7 @@ def model_fingerprint(model: str | Path) -> str:
         return str(model)
     kinds = (".safetensors", ".bin", ".json", ".jinja")
     # run.json, trainer_state.json and the like lie beside a trained model and say nothing about it.
-    other = {RUN_FILE, "trainer_state.json", "train_results.json", "all_results.json"}
+    other = {RUN_FILE, USAGE_FILE, "trainer_state.json", "train_results.json", "all_results.json"}
     return fingerprint(path for path in folder.iterdir() if path.suffix in kinds and path.name not in other)
 
 
@@ -124,6 +126,11 @@ class PredictionFolder:
             file.write(text)
         self.keys.update(prediction_key(row) for row in rows)
 
+    def rewrite(self, rows: Iterable[Mapping]) -> None:
+        """Replace all rows at once; `rows` may be made from those of this folder."""
+        with atomic_path(self.path) as path, open(path, "w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
+
     def _repair(self) -> None:
         """Cut off a last line that an interruption left without its end."""
         if not self.path.exists():
@@ -157,3 +164,72 @@ def read_run_file(folder: Path) -> dict:
             f"{path} holds a {type(found).__name__}, expected a JSON object; remove the folder to start anew"
         )
     return found
+
+
+def write_usage(folder: PredictionFolder, price: Sequence[float] | None = None) -> dict:
+    """Count images, tokens and seconds of a finished folder into usage.json, and what they cost.
+
+    price: of a million tokens in prompts and in answers.
+    """
+    names = ("tokens", "prompt_tokens", "seconds")
+    usage = {"images": 0, "repaired": 0, **dict.fromkeys(names, 0)}
+    for row in folder:
+        usage["images"] += 1
+        usage["repaired"] += bool(row.get("repaired"))
+        for name in names:
+            usage[name] += row.get(name) or 0
+    usage["seconds"] = round(usage["seconds"], 3)
+    if price:
+        usage["cost"] = (usage["prompt_tokens"] * price[0] + usage["tokens"] * price[1]) / 1e6
+    with atomic_path(folder.folder / USAGE_FILE) as path:
+        path.write_text(json.dumps(usage, indent=2) + "\n", encoding="utf-8")
+    return usage
+
+
+def shard_folder(output: Path, index: int, count: int) -> Path:
+    """Where a job of an array writes: the folder of the run itself if it is the only one."""
+    return output if count == 1 else output / f"shard-{index:05d}-of-{count:05d}"
+
+
+def merge_shards(output: Path, count: int) -> bool:
+    """Join the shards of a run once all have finished; whichever ends last does it. Returns whether they had."""
+    folders = [shard_folder(output, index, count) for index in range(count)]
+    if not all((folder / USAGE_FILE).is_file() for folder in folders):
+        return False
+    with atomic_path(output / PREDICTIONS_FILE) as path, open(path, "wb") as joined:
+        for folder in folders:
+            if (folder / PREDICTIONS_FILE).is_file():  # a shard may have no rows
+                with open(folder / PREDICTIONS_FILE, "rb") as lines:
+                    shutil.copyfileobj(lines, joined)
+    with atomic_path(output / RUN_FILE) as path:
+        shutil.copyfile(folders[0] / RUN_FILE, path)
+    return True
+
+
+def write_parquet(folder: PredictionFolder, chunk: int = 10_000) -> Path:
+    """The rows as predictions.parquet beside predictions.jsonl, in pieces: memory does not grow with their number."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    text, integer, real = pa.string(), pa.int64(), pa.float64()
+    schema = pa.schema(
+        {
+            **dict.fromkeys(("dataset", "image_id", "video_id"), text),
+            **dict.fromkeys(("frame", "width", "height"), integer),
+            **dict.fromkeys(("solution", "prediction", "written", "finish_reason"), text),
+            **dict.fromkeys(("tokens", "prompt_tokens"), integer),
+            **{"seconds": real, "confidence": pa.list_(real)},
+        }
+    )
+    target = folder.path.with_suffix(".parquet")
+    with atomic_path(target) as path, pyarrow.parquet.ParquetWriter(path, schema) as writer:
+        rows = iter(folder)
+        while part := list(itertools.islice(rows, chunk)):
+            # halves of characters that a model wrote have no UTF-8
+            clean = [{name: _storable(row.get(name)) for name in schema.names} for row in part]
+            writer.write_table(pa.Table.from_pylist(clean, schema))
+    return target
+
+
+def _storable(value):
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -43,42 +43,113 @@ class TransformersEngine:
             max_new_tokens=max_new_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=chat.tokenizer.pad_token_id,
-            suppress_tokens=placeholder_ids(self._model.config, chat.processor) or None,
         )
+        self._banned = placeholder_ids(self._model.config, chat.processor)
+        self._compiler = None
         logger.info("transformers runs %s in %s on %s.", model, dtype, self._device)
 
-    def generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
-        check_batch(images, prompts)
-        generations: list[Generation] = []
-        for first in range(0, len(images), self.batch_size):
-            batch = slice(first, first + self.batch_size)
-            generations += self._generate(images[batch], prompts[batch])
+    def generate(
+        self, images: Sequence, prompts: Sequence, grammars: Sequence[str | None] | None = None
+    ) -> list[Generation]:
+        grammars = check_batch(images, prompts, grammars)
+        # Prompts with and without an image, and those with and without a grammar, don't share a batch.
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for index, (image, grammar) in enumerate(zip(images, grammars, strict=True)):
+            kinds.setdefault((image is None, grammar is None), []).append(index)
+        generations: list = [None] * len(images)
+        for indices in kinds.values():
+            for first in range(0, len(indices), self.batch_size):
+                batch = indices[first : first + self.batch_size]
+                found = self._generate(*([column[index] for index in batch] for column in (images, prompts, grammars)))
+                for index, generation in zip(batch, found, strict=True):
+                    generations[index] = generation
         return generations
 
-    def _generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
+    def _generate(self, images: list, prompts: list, grammars: list) -> list[Generation]:
         import torch
+        from transformers import SuppressTokensLogitsProcessor
 
         start = time.perf_counter()
+        seen = images[0] is not None
         inputs = self.chat.processor(
-            text=[self.chat.text(prompt) for prompt in prompts],
-            images=[
-                [image.convert("RGB")] for image in images
-            ],  # one list per prompt, or images are dealt out wrongly
+            text=[self.chat.text(prompt, seen) for prompt in prompts],
+            # one list per prompt, or images are dealt out wrongly
+            images=[[image.convert("RGB")] for image in images] if seen else None,
             padding=True,
             add_special_tokens=False,
             return_tensors="pt",
         ).to(self._device)
+        recorder = _Recorder()
+        processors = [recorder]  # first: what vLLM reports are log-probabilities before any token is taken away
+        if self._banned:
+            processors.append(SuppressTokensLogitsProcessor(self._banned, device=self._device))
+        if grammars[0] is not None:
+            processors.append(self._constraint(grammars))
         with torch.inference_mode():
-            output = self._model.generate(**inputs)
-        rows = output[:, inputs["input_ids"].shape[1] :].tolist()
+            output = self._model.generate(**inputs, logits_processor=processors)
+            logprobs = recorder.finished(output).tolist()
+        length = inputs["input_ids"].shape[1]
+        rows = output[:, length:].tolist()
         seconds = (time.perf_counter() - start) / max(len(rows), 1)
         generations = []
-        for row in rows:
+        for row, row_logprobs, mask in zip(rows, logprobs, inputs["attention_mask"], strict=True):
             end = next((index for index, token in enumerate(row) if token in self._ends), None)
             tokens = row if end is None else row[: end + 1]
-            reason = "length" if end is None else "stop"
-            generations.append(Generation(self.chat.decode(tokens), len(tokens), seconds, reason))
+            text, pieces = self.chat.decode(tokens)
+            generations.append(
+                Generation(
+                    text,
+                    len(tokens),
+                    seconds,
+                    "length" if end is None else "stop",
+                    prompt_tokens=int(mask.sum()),
+                    pieces=pieces,
+                    logprobs=tuple(row_logprobs[: len(tokens)]),
+                )
+            )
         return generations
+
+    def _constraint(self, grammars: Sequence[str]):
+        """xgrammar's logits processor, which serves one call of `generate`."""
+        try:
+            import xgrammar
+            from xgrammar.contrib.hf import LogitsProcessor
+        except ImportError as error:
+            raise SgrlError(
+                f"constrained decoding with transformers needs xgrammar ({error}): pip install xgrammar"
+            ) from None
+        if self._compiler is None:
+            vocabulary = self._model.config.get_text_config().vocab_size
+            info = xgrammar.TokenizerInfo.from_huggingface(
+                self.chat.tokenizer, vocab_size=vocabulary, stop_token_ids=sorted(self._ends)
+            )
+            self._compiler = xgrammar.GrammarCompiler(info)
+        return LogitsProcessor([self._compiler.compile_grammar(grammar) for grammar in grammars])
 
     def close(self) -> None:
         del self._model
+
+
+class _Recorder:
+    """A logits processor that changes nothing and keeps the log-probability of every token that was taken."""
+
+    supports_continuous_batching = True
+
+    def __init__(self):
+        self._last, self._taken = None, []
+
+    def __call__(self, input_ids, scores):
+        self._take(input_ids)
+        self._last = scores.float().log_softmax(-1)
+        return scores
+
+    def _take(self, input_ids) -> None:
+        if self._last is not None:
+            self._taken.append(self._last.gather(1, input_ids[:, -1:]))
+
+    def finished(self, output):
+        """(rows, steps) of them, given all that `generate` returned."""
+        import torch
+
+        self._take(output)
+        return torch.cat(self._taken, dim=1)

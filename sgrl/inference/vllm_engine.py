@@ -30,7 +30,7 @@ class VllmEngine:
         gpu_memory_utilization: float,
     ):
         from transformers import AutoConfig
-        from vllm import LLM, SamplingParams
+        from vllm import LLM
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
@@ -50,34 +50,59 @@ class VllmEngine:
             gpu_memory_utilization=gpu_memory_utilization,
             seed=0,
         )
-        # No stop strings: the model was taught to end. The text is decoded by us, as in the other engine.
-        self._sampling = SamplingParams(
-            temperature=0,
-            max_tokens=max_new_tokens,
-            logit_bias={token: -100.0 for token in placeholder_ids(config, chat.processor)} or None,
-            detokenize=False,
-        )
+        self._max_new_tokens = max_new_tokens
+        self._bias = {token: -100.0 for token in placeholder_ids(config, chat.processor)} or None
         logger.info("vLLM runs %s in %s on %s.", model, dtype, "CPU" if on_cpu else "GPU")
 
-    def generate(self, images: Sequence, prompts: Sequence) -> list[Generation]:
-        check_batch(images, prompts)
+    def _sampling(self, grammar: str | None):
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        # No stop strings: the model was taught to end. The text is decoded by us, as in the other engine.
+        return SamplingParams(
+            temperature=0,
+            max_tokens=self._max_new_tokens,
+            logit_bias=self._bias,
+            logprobs=0,  # that of the token itself
+            detokenize=False,
+            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar else None,
+        )
+
+    def generate(
+        self, images: Sequence, prompts: Sequence, grammars: Sequence[str | None] | None = None
+    ) -> list[Generation]:
+        grammars = check_batch(images, prompts, grammars)
         start = time.perf_counter()
-        requests = [
-            {"prompt_token_ids": self.chat.token_ids(prompt), "multi_modal_data": {"image": image.convert("RGB")}}
-            for image, prompt in zip(images, prompts, strict=True)
-        ]
+        requests = [self._request(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
         try:
-            outputs = self._llm.generate(requests, self._sampling, use_tqdm=False)
+            outputs = self._llm.generate(requests, list(map(self._sampling, grammars)), use_tqdm=False)
         except Exception as error:  # vLLM has a class of its own for this, and had another before
             if "context length" in str(error) or "max_model_len" in str(error):
                 raise SgrlError(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
             raise
         seconds = (time.perf_counter() - start) / max(len(images), 1)
-        completions = [output.outputs[0] for output in outputs]
-        return [
-            Generation(self.chat.decode(done.token_ids), len(done.token_ids), seconds, done.finish_reason or "stop")
-            for done in completions
-        ]
+        return [self._generation(output, seconds) for output in outputs]
+
+    def _request(self, image, prompt) -> dict:
+        request = {"prompt_token_ids": self.chat.token_ids(prompt, image is not None)}
+        if image is not None:
+            request["multi_modal_data"] = {"image": image.convert("RGB")}
+        return request
+
+    def _generation(self, output, seconds: float) -> Generation:
+        done = output.outputs[0]
+        text, pieces = self.chat.decode(done.token_ids)
+        return Generation(
+            text,
+            len(done.token_ids),
+            seconds,
+            done.finish_reason or "stop",
+            prompt_tokens=len(output.prompt_token_ids),
+            pieces=pieces,
+            logprobs=tuple(
+                found[token].logprob for token, found in zip(done.token_ids, done.logprobs or (), strict=True)
+            ),
+        )
 
     def close(self) -> None:
         from vllm.distributed.parallel_state import cleanup_dist_env_and_memory

@@ -1,0 +1,45 @@
+"""Write a scene graph for every image of a data set, or for your own images and videos.
+
+    python recipes/predict.py --model build/demo/grpo --dataset build/demo/data --output build/predictions
+    python recipes/predict.py --model MODEL --dataset DATA --input a.mp4 --context generated --output OUT
+
+Predictions are appended to OUTPUT/predictions.jsonl as they come, with time, tokens and each relation's confidence.
+Interrupted, the same command goes on where it was. Jobs of an array share the work with --shard-index and
+--num-shards; the one that ends last joins the parts. recipes/evaluate.py does the same and scores what comes out.
+"""
+
+import argparse
+import json
+
+from sgrl.inference.predict import add_arguments, check_arguments, open_rows, predict, summary
+from sgrl.inference.predictions import USAGE_FILE, write_parquet
+from sgrl.training.launch import command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    add = parser.add_argument_group("your own images").add_argument
+    add("--input", nargs="+", metavar="PATH", help="images, folders of them, videos; --dataset says how to ask")
+    add("--every", type=int, default=1, help="take each Nth frame of a video file (default: %(default)s)")
+    add = parser.add_argument_group("jobs and files").add_argument
+    add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
+    add("--num-shards", type=int, default=1, help="number of jobs that share the work (default: %(default)s)")
+    add("--parquet", action="store_true", help="also write OUTPUT/predictions.parquet")
+    args = parser.parse_args()
+    check_arguments(args)
+    return args
+
+
+@command
+def main() -> None:
+    args = parse_arguments()
+    rows = open_rows(args)
+    folder = predict(args, rows)
+    print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))
+    if args.parquet:
+        print(f"Wrote {write_parquet(folder)}")
+
+
+if __name__ == "__main__":
+    main()

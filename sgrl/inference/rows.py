@@ -1,0 +1,187 @@
+"""Where images come from: a split of a data set, or the user's own image files, folders of frames and videos.
+
+Both are sequences of rows with dataset, image_id, image, prompt, width, height (the frame of the coordinates),
+solution (None without a reference), video_id and frame (None for single images). Taking a row decodes its image.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgrl import data
+from sgrl.errors import SgrlError
+from sgrl.inference.predictions import Key, fingerprint, prediction_key
+from sgrl.prompts import scene_graph_prompt
+from sgrl.text import get_codec
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+
+
+class DatasetRows:
+    """A split of a data set that data_prep/to_toon.py wrote.
+
+    Attributes:
+        name: its path. fingerprint: of its files. codec, vocabulary: of its texts.
+        keys: of the rows. videos: the video of each row, None for single images.
+    """
+
+    def __init__(self, path: str, split: str, limit: int | None = None):
+        rows = data.load(path, split)
+        if limit is not None:
+            rows = rows.select(range(min(limit, len(rows))))
+        if not len(rows):
+            raise SgrlError(f"split {split!r} of {path} has no rows; convert some, or choose another --split")
+        self.metadata = data.read_metadata(path)
+        self.name, self.fingerprint = path, fingerprint(data.files(path, split))
+        self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
+        names = ["dataset", "image_id", *(name for name in data.VIDEO_COLUMNS if name in rows.column_names)]
+        self.keys: list[Key] = []
+        self.videos: list[str | None] = []
+        for row in rows.select_columns(names):
+            self.keys.append(prediction_key(row))
+            self.videos.append(row.get("video_id"))
+        (twice, count), *_ = collections.Counter(self.keys).most_common(1)
+        if count > 1:
+            raise SgrlError(f"{path}: image_id {twice[1]!r} occurs more than once; ids must be unique in a split")
+        self._rows = rows
+        self._solutions = rows.select_columns(["solution"])
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict:
+        return {"video_id": None, "frame": None} | self._rows[index]
+
+    def solution(self, index: int) -> str | None:
+        """The reference, without decoding the image."""
+        return self._solutions[index]["solution"]
+
+
+class FileRows:
+    """Image files, folders of them, and videos, prompted as the rows of a data set are.
+
+    Args:
+        paths: of files and folders; the files of a folder are taken in the order of their names.
+        like: the data set whose prompt, layout, vocabulary and image size the model was trained with.
+        as_video: whether a folder is one video rather than a set of images.
+        every: take each so-manieth frame of a video file.
+        limit: take the first so many images.
+    """
+
+    def __init__(self, paths: Sequence[str], like: str, as_video: bool, every: int = 1, limit: int | None = None):
+        self.metadata = data.read_metadata(like)
+        self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
+        self.name = ", ".join(paths)
+        self._every = every
+        # (file, number of the frame in a video file or None), row by row
+        self._places: list[tuple[Path, int | None]] = []
+        self.keys: list[Key] = []
+        self.videos: list[str | None] = []
+        files = [self._add(Path(path), as_video) for path in paths]
+        self.fingerprint = fingerprint(file for found in files for file in found)
+        for column in (self._places, self.keys, self.videos):
+            del column[limit:]
+        if not self.keys:
+            raise SgrlError(f"{self.name}: no images; expected files that end in {', '.join(IMAGES + VIDEOS)}")
+        twice = next((key for key, count in collections.Counter(self.keys).items() if count > 1), None)
+        if twice:
+            raise SgrlError(f"two inputs are called {twice[1]!r}; give the folder that holds them both")
+        self._open: dict[Path, tuple] = {}  # video file -> (capture, number of the next frame)
+
+    def _add(self, path: Path, as_video: bool) -> list[Path]:
+        """Take the images of a path; returns the files they are in."""
+        if path.is_dir():
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES)
+            for file in files:
+                name = str(Path(path.name) / file.relative_to(path))
+                self._append(file, None, name, path.name if as_video else None)
+            videos = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)
+            return files + [file for video in videos for file in self._add(video, True)]
+        if not path.is_file():
+            raise SgrlError(f"{path} does not exist; expected an image, a video or a folder of them")
+        if path.suffix.lower() in VIDEOS:
+            capture = _capture(path)
+            for frame in range(0, _count_frames(capture, path), self._every):
+                self._append(path, frame, f"{path.name}/{frame:06d}", path.name)
+        else:
+            self._append(path, None, path.name, None)
+        return [path]
+
+    def _append(self, file: Path, frame: int | None, name: str, video: str | None) -> None:
+        self._places.append((file, frame))
+        self.keys.append(("files", name))
+        self.videos.append(video)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> dict:
+        from PIL import Image, ImageOps
+
+        file, frame = self._places[index]
+        try:
+            if frame is None:
+                with Image.open(file) as opened:
+                    image = ImageOps.exif_transpose(opened).convert("RGB")
+            else:
+                image = self._frame(file, frame)
+        except OSError as error:
+            raise SgrlError(f"{file}{'' if frame is None else f', frame {frame}'} does not open: {error}") from None
+        if self.metadata.get("size"):
+            image = image.resize(tuple(self.metadata["size"]), Image.Resampling.BILINEAR)
+        coords = self.metadata.get("coords", "pixel")
+        width, height = (1000, 1000) if coords == "norm1000" else image.size
+        prompt = scene_graph_prompt(self.vocabulary, self.codec, width, height, self.metadata["prompt"], coords)
+        dataset, name = self.keys[index]
+        return {
+            **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": frame},
+            **{"image": image, "prompt": [{"role": "user", "content": prompt}]},
+            **{"width": width, "height": height, "solution": None},
+        }
+
+    def _frame(self, file: Path, frame: int):
+        """Frame number `frame`; frames are mostly asked for in order, and seeking is slow."""
+        import cv2
+        from PIL import Image
+
+        capture, at = self._open.pop(file, (None, 0))
+        if capture is None or at > frame:
+            capture, at = _capture(file), 0
+        read = False
+        while at <= frame:
+            read = capture.grab()
+            at += 1
+            if not read:
+                raise OSError("the video ends before it, or is damaged there")
+        _, pixels = capture.retrieve()
+        self._open[file] = capture, at
+        while len(self._open) > 64:
+            self._open.pop(next(iter(self._open)))
+        return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+    def solution(self, index: int) -> None:
+        return None
+
+
+def _capture(path: Path):
+    try:
+        import cv2
+    except ImportError:
+        raise SgrlError(f"{path}: reading videos needs OpenCV: pip install '.[thin]'") from None
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise SgrlError(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg")
+    return capture
+
+
+def _count_frames(capture, path: Path) -> int:
+    """By reading: what the file says of itself may be wrong."""
+    count = 0
+    while capture.grab():
+        count += 1
+    if not count:
+        raise SgrlError(f"{path} has no frame that can be read")
+    return count
