@@ -82,8 +82,9 @@ class FileRows:
         self.videos: list[str | None] = []
         files = [self._add(Path(path), as_video) for path in paths]
         self.fingerprint = fingerprint(file for found in files for file in found)
-        for column in (self._places, self.keys, self.videos):
-            del column[limit:]
+        if limit is not None:
+            for column in (self._places, self.keys, self.videos):
+                del column[limit:]
         if not self.keys:
             raise SgrlError(f"{self.name}: no images; expected files that end in {', '.join(IMAGES + VIDEOS)}")
         twice = next((key for key, count in collections.Counter(self.keys).items() if count > 1), None)
