@@ -1,9 +1,13 @@
 """What the tests share."""
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +37,26 @@ def shared() -> Path:
     if not (folder / "golden").is_dir():
         pytest.skip("the known answers beside the checkout (../shared) are not here")
     return folder
+
+
+def _traced(call: Callable, arguments: tuple) -> int:
+    tracemalloc.start()
+    call(*arguments)
+    return tracemalloc.get_traced_memory()[1]
+
+
+@pytest.fixture(scope="session")
+def traced_peak() -> Callable[..., int]:
+    """`traced_peak(function, *arguments)`: the most bytes that Python held during the call of a module's function.
+
+    Measured in a new process, for in this one other tests' threads allocate as well.
+    """
+
+    def peak(call: Callable, *arguments) -> int:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(_traced, call, arguments).result()
+
+    return peak
 
 
 @pytest.fixture(scope="session")

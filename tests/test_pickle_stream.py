@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -56,15 +55,16 @@ def test_items_are_those_of_the_dictionary(tmp_path, protocol, monkeypatch):
         assert first is second and first[2]["deep"] == (2.5, None)
 
 
-def test_memory_does_not_hold_the_items(tmp_path):
+def read_and_drop(path):
+    pickle_stream.each_item(path, lambda key, value: None)
+
+
+def test_memory_does_not_hold_the_items(tmp_path, traced_peak):
     peaks = []
     for items in (3000, 9000):
         path = tmp_path / f"{items}.pkl"
         path.write_bytes(pickle.dumps(content(items), 3))
-        tracemalloc.start()
-        pickle_stream.each_item(path, lambda key, value: None)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(traced_peak(read_and_drop, path))
     assert peaks[1] < 1.3 * peaks[0]
 
 

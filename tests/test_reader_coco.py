@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-import tracemalloc
 
 import pytest
 
@@ -144,12 +143,13 @@ def test_files_that_cannot_be_used(tmp_path):
         CocoReader(root)
 
 
-def test_memory_is_flat(tmp_path):
+def read_all(root, count):
+    assert sum(1 for _ in CocoReader(root).records()) == count
+
+
+def test_memory_is_flat(tmp_path, traced_peak):
     peaks = []
     for count in (300, 6000):
         root = make_root(tmp_path / str(count), make_content(count))
-        tracemalloc.start()
-        assert sum(1 for _ in CocoReader(root).records()) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(traced_peak(read_all, root, count))
     assert peaks[1] < 6e6  # the file is 2 MB; SQLite's own cache is bounded and not traced

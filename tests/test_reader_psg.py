@@ -1,7 +1,6 @@
 """PSG's files: known readings, damage, truncation, and memory that stays flat."""
 
 import json
-import tracemalloc
 
 import pytest
 
@@ -198,14 +197,15 @@ def test_missing_files_say_what_was_found(tmp_path):
         open_reader("pgs", root)
 
 
-def test_memory_is_flat(tmp_path):
+def read_all(root, count):
+    assert sum(1 for _ in PSGReader(root).records()) == count
+
+
+def test_memory_is_flat(tmp_path, traced_peak):
     peaks = []
     for count in (200, 4000):
         root = make_root(tmp_path / str(count), [make_record()] * count)
-        tracemalloc.start()
-        assert sum(1 for _ in PSGReader(root).records()) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(traced_peak(read_all, root, count))
     assert peaks[1] < 6e6  # the file is 2.5 MB, a window on it 0.25 MB
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -327,12 +326,13 @@ def test_hoi_categories(tmp_path):
         list(PSG4DHOIReader(root).records())
 
 
-def test_memory_is_flat(tmp_path):
+def read_all(root, count):
+    assert sum(1 for _ in PSG4DGTAReader(root).records()) == count
+
+
+def test_memory_is_flat(tmp_path, traced_peak):
     peaks = []
     for count in (2, 12):
-        reader = PSG4DGTAReader(make_root(tmp_path / str(count), [make_video(str(i)) for i in range(count)]))
-        tracemalloc.start()
-        assert sum(1 for _ in reader.records()) == 3 * count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        root = make_root(tmp_path / str(count), [make_video(str(i)) for i in range(count)])
+        peaks.append(traced_peak(read_all, root, 3 * count))
     assert peaks[1] < peaks[0] + 1e5

@@ -1,7 +1,6 @@
 """PVSG's pvsg.json and masks: known readings, spans, splits, real records, damage."""
 
 import json
-import tracemalloc
 import zlib
 
 import numpy as np
@@ -338,16 +337,16 @@ def test_lists_at_the_top_are_not_mixed_up_with_those_of_a_video(tmp_path):
     assert PVSGReader(root).vocabulary.predicates == ("holding", "next to")
 
 
-def test_memory_does_not_grow_with_the_number_of_videos(tmp_path):
+def read_all(root):
+    for _ in PVSGReader(root).records():
+        pass
+
+
+def test_memory_does_not_grow_with_the_number_of_videos(tmp_path, traced_peak):
     peaks = []
     for count in (2000, 8000):
         root = make_root(tmp_path / str(count), [video(video_id="P01_01")] * count, frames=1)
-        reader = PVSGReader(root)
-        tracemalloc.start()
-        for _ in reader.records():
-            pass
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(traced_peak(read_all, root))
     assert peaks[1] < 1.3 * peaks[0]
 
 

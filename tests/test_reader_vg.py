@@ -1,7 +1,6 @@
 """Raw Visual Genome: the fixture, the published records of two images, the alias lists, and damage."""
 
 import json
-import tracemalloc
 
 import pytest
 
@@ -161,12 +160,13 @@ def test_files_of_different_releases(tmp_path):
         VisualGenomeReader(root / "nowhere")
 
 
-def test_memory_is_flat(tmp_path):
+def read_all(root, count):
+    assert sum(1 for _ in VisualGenomeReader(root).records()) == count
+
+
+def test_memory_is_flat(tmp_path, traced_peak):
     peaks = []
     for count in (300, 6000):
         root = make_root(tmp_path / str(count), [PAIR] * count, [[make_relation()]] * count, range(5000, 5000 + count))
-        tracemalloc.start()
-        assert sum(1 for _ in VisualGenomeReader(root).records()) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        peaks.append(traced_peak(read_all, root, count))
     assert peaks[1] < 12e6  # three windows of a quarter of a megabyte; the files are 5 MB
