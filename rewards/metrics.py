@@ -171,9 +171,9 @@ class SceneGraphMetrics:
         head = _OBJECT_HEADER.search(body)
         return bool(head and _RELATION_HEADER[self.codec.grouped].search(body, head.end()))
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, np.ndarray]:
-        """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
-        boxes that reach the threshold."""
+    def _align(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list[tuple[int, int]], list[bool], np.ndarray]:
+        """The pairs of boxes that reach the threshold, as (position in `graph`, position in `truth`); whether their
+        labels are equal; and their IoU."""
         (said, boxes, _), order = in_order(graph)
         (wanted, true_boxes, _), true_order = in_order(truth)
         said, wanted = [list(map(normalised, labels)) for labels in (said, wanted)]
@@ -183,7 +183,13 @@ class SceneGraphMetrics:
         kept = overlap[rows, columns] >= self.iou_threshold
         rows, columns = rows[kept], columns[kept]
         pairs = [(order[i], true_order[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
-        objects = [pair for pair, right in zip(pairs, equal[rows, columns].tolist(), strict=True) if right]
+        return pairs, equal[rows, columns].tolist(), overlap[rows, columns]
+
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, np.ndarray]:
+        """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
+        boxes that reach the threshold."""
+        pairs, equal, overlaps = self._align(graph, truth)
+        objects = [pair for pair, right in zip(pairs, equal, strict=True) if right]
 
         partner = dict(pairs)
         free: dict[tuple, list[int]] = {}
@@ -195,7 +201,7 @@ class SceneGraphMetrics:
             same = free.get((partner.get(subject), normalised(predicate), partner.get(target)))
             if same:
                 relations.append((i, same.pop(0)))
-        return sorted(objects), relations, overlap[rows, columns]
+        return sorted(objects), relations, overlaps
 
     def _compare(self, graph: ParsedGraph, truth: ParsedGraph) -> dict[str, float]:
         right_objects, right_relations, overlaps = self._match(graph, truth)
