@@ -37,7 +37,8 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
     Args:
         graph: what a codec read; repeated relations stay, each with a rank of its own.
         confidences: one per relation (`sgrl.inference.confidence`), ranked from high to low, equal ones in the order
-            of writing. None or no number: behind all others, with score 0. Without confidences: the order of writing.
+            of writing. None or no number: behind all others, with score 0. Without confidences: a SceneGraph's own
+            scores if its relations have any, else the order of writing.
 
     Raises:
         SgrlError: not as many confidences as relations.
@@ -52,6 +53,8 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
             (r.subject, r.predicate if r.group is None else f"{r.group}__{r.predicate}", r.object)
             for r in graph.relations
         ]
+        if confidences is None and any(r.score is not None for r in graph.relations):
+            confidences = [r.score for r in graph.relations]
     else:
         labels, boxes, relations = graph
     scores = np.ones(len(relations))

@@ -50,3 +50,11 @@ def test_an_empty_graph():
 def test_confidences_of_another_graph():
     with pytest.raises(SgrlError, match="3 confidences for 4 relations"):
         ranked(GRAPH, [0.1, 0.2, 0.3])
+
+
+def test_a_scene_graph_with_scores_is_ranked_by_them():
+    objects = [Object("cat", (0, 0, 9, 9)), Object("mat", (0, 5, 9, 9))]
+    graph = SceneGraph(objects, [Relation(0, "near", 1), Relation(0, "on", 1, score=0.3)], 10, 10)
+    assert ranked(graph).predicates == ["on", "near"]
+    assert ranked(graph).scores.tolist() == [0.3, 0.0]
+    assert ranked(graph, [0.9, 0.1]).predicates == ["near", "on"]
