@@ -9,13 +9,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VISION_START, VISION_END, IMAGE, VIDEO = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"
-SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, VISION_START, VISION_END, IMAGE, VIDEO)
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """How a family of models writes chats with images.
+
+    Attributes:
+        tokens: the special tokens; images, videos and turns are marked by them.
+        end_of_turn, pad: two of `tokens`.
+        names: the attributes of the tokenizer by which the family's processor asks for its tokens.
+        template: Jinja; a message's content is a string or a list of parts.
+    """
+
+    tokens: tuple[str, ...]
+    end_of_turn: str
+    pad: str
+    names: dict[str, str]
+    template: str
+
 
 # What may be one token. A piece that is not in the vocabulary is spelt in bytes.
 PIECE = (
@@ -28,19 +44,32 @@ PIECE = (
 )
 MAX_ROWS = 8  # headers and ids up to here are single tokens
 
-# Qwen's format for chats with images; a message's content is a string or a list of parts.
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message.role + '\\n' -}}"
-    "{%- if message.content is string -%}{{- message.content -}}"
-    "{%- else -%}{%- for part in message.content -%}"
-    "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
-    "{%- elif part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
-    "{%- else -%}{{- part.text -}}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}"
-    "{{- '<|im_end|>\\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+QWEN = ChatFormat(
+    tokens=(
+        *("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        *("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"),
+    ),
+    end_of_turn="<|im_end|>",
+    pad="<|endoftext|>",
+    names={
+        "image_token": "<|image_pad|>",
+        "video_token": "<|video_pad|>",
+        "vision_bos_token": "<|vision_start|>",
+        "vision_eos_token": "<|vision_end|>",
+    },
+    template=(
+        "{%- for message in messages -%}"
+        "{{- '<|im_start|>' + message.role + '\\n' -}}"
+        "{%- if message.content is string -%}{{- message.content -}}"
+        "{%- else -%}{%- for part in message.content -%}"
+        "{%- if part.type == 'image' -%}{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+        "{%- elif part.type == 'video' -%}{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
+        "{%- else -%}{{- part.text -}}{%- endif -%}"
+        "{%- endfor -%}{%- endif -%}"
+        "{{- '<|im_end|>\\n' -}}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+    ),
 )
 
 
@@ -58,7 +87,11 @@ def scene_graph_pieces(objects: Iterable[str], predicates: Iterable[str], image_
 
 
 def build_tokenizer(
-    objects: Iterable[str], predicates: Iterable[str], image_size: int = 96, texts: Iterable[str] = ()
+    objects: Iterable[str],
+    predicates: Iterable[str],
+    image_size: int = 96,
+    texts: Iterable[str] = (),
+    chat: ChatFormat = QWEN,
 ) -> PreTrainedTokenizerFast:
     """A tokenizer that encodes any text without loss.
 
@@ -66,6 +99,7 @@ def build_tokenizer(
         objects, predicates: labels as the text of a graph spells them; each is one token together with its comma.
         image_size: coordinates from 0 to this (pixels) are single tokens.
         texts: prompts whose words become single tokens too.
+        chat: the special tokens and the template.
     """
     # dict.fromkeys keeps the first of equal pieces and their order, so that ids do not depend on a hash seed.
     pieces = dict.fromkeys(scene_graph_pieces(objects, predicates, image_size))
@@ -77,7 +111,7 @@ def build_tokenizer(
         *sorted(pre_tokenizers.ByteLevel.alphabet()),
         *(to_byte_level.pre_tokenize_str(p)[0][0] for p in pieces),
     ]
-    ids = {symbol: i for i, symbol in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *symbols)))}
+    ids = {symbol: i for i, symbol in enumerate(dict.fromkeys((*chat.tokens, *symbols)))}
 
     # ignore_merges looks a whole piece up first; with no merges the rest falls apart into bytes.
     backend = Tokenizer(models.BPE(vocab=ids, merges=[], ignore_merges=True))
@@ -85,19 +119,13 @@ def build_tokenizer(
         [pre_tokenizers.Split(Regex(PIECE), behavior="isolated"), to_byte_level]
     )
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.tokens])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        eos_token=TURN_END,
-        pad_token=END_OF_TEXT,
+        eos_token=chat.end_of_turn,
+        pad_token=chat.pad,
         clean_up_tokenization_spaces=False,
-        # Qwen's processors ask the tokenizer for these by name.
-        extra_special_tokens={
-            "image_token": IMAGE,
-            "video_token": VIDEO,
-            "vision_bos_token": VISION_START,
-            "vision_eos_token": VISION_END,
-        },
+        extra_special_tokens=chat.names,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.chat_template = chat.template
     return tokenizer
