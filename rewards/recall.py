@@ -1,0 +1,421 @@
+"""Recall@K of scene graphs in images (VG150, PSG): of detectors' scores and of graphs that a model has written.
+
+A reference relation is found at K if one of the K best predicted relations has its predicate, its subject's and
+object's class, and boxes that both reach an IoU of 0.5. One prediction may find several equal reference relations.
+
+* recall@K (R@K): the share that is found, averaged over images (Lu et al., 2016; Xu et al., 2017).
+* ng_recall@K (ngR@K): the same without graph constraint. With it, a detector's pair of objects enters the ranking
+  once, with its best predicate; without it, with every predicate (Newell and Deng, 2017; Zellers et al., 2018). A
+  graph that a model has written is taken as written, as R1-SGG does: every relation enters both rankings.
+* mean_recall@K (mR@K): for each predicate the share averaged over the images that have it, then the mean over all
+  predicates of the vocabulary; one that no reference has counts as 0 (Tang et al., 2019). f1@K is the harmonic mean of
+  recall@K and mean_recall@K, as REACT and SGG-Benchmark report.
+* zero_shot_recall@K (zR@K): among the relations whose triplet of classes never occurs in the training set.
+* pooled_recall@K and pooled_mean_recall@K: the same with all images in one sum, where every relation counts alike.
+
+"@all" is recall without a limit: what remains of the metric for graphs whose relations have no order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from rewards.ranking import Ranked, ranked
+from rewards.scorer import read_reference, text_of
+from sgrl.boxes import iou
+from sgrl.errors import SgrlError, suggest
+from sgrl.graph import SceneGraph
+from sgrl.text import Codec, ParsedGraph, get_codec
+from sgrl.vocabulary import Vocabulary
+from sgrl.vocabulary import canonical as _canonical
+
+PROTOCOLS = ("default", "published")
+KS = (20, 50, 100)
+ALL = "all"
+NEVER = np.iinfo(np.int64).max
+"""The rank of what no prediction finds."""
+
+Triplet = tuple[str, str, str]
+
+_PIXEL = np.array([0.0, 0.0, 1.0, 1.0])
+_spelling = lru_cache(maxsize=1 << 14)(_canonical)
+
+
+class PairScores(NamedTuple):
+    """What a detector says of an image: every pair of objects that it has scored, with all predicates.
+
+    labels: names of the N objects. boxes: (N, 4), x1, y1, x2, y2 in pixels. scores: (N,), all 1 for PredCLS.
+    pairs: (R, 2) positions of subject and object. predicate_scores: (R, P), a column for each predicate of the
+        vocabulary in its order, without background.
+
+    What ranks a triplet is the product of its subject's, its object's and its predicate's score. Scores that are not
+    finite rank last; boxes that are not finite find nothing.
+    """
+
+    labels: Sequence[str]
+    boxes: np.ndarray
+    scores: np.ndarray
+    pairs: np.ndarray
+    predicate_scores: np.ndarray
+
+
+class SceneGraphRecall:
+    """Recall of a stream of images; memory grows with the number of predicates, not of images.
+
+    Args:
+        codec, width, height: of texts, as in SceneGraphMetrics; not needed for graphs and scores.
+        vocabulary: the classes that mean recall averages over; predicates that only references have are added. Without
+            it, those of the references. Names the columns of PairScores.
+        training_triplets: (subject, predicate, object) labels that occur in training (see `triplets`); all others are
+            zero-shot. Or give zero_shot_triplets, the published list. Without either there is no zero-shot recall.
+        ks: the K.
+        iou_threshold: least IoU of both boxes, in [0, 1].
+        protocol: "default", or "published" to reproduce R1-SGG's numbers: boxes are a pixel larger on both sides,
+            relations with a class outside the vocabulary take no rank, an image with objects of the vocabulary but no
+            relation is left out of the means, and PairScores are ranked as they come where the graph constraint holds.
+
+    Raises:
+        SgrlError: an argument that makes no sense.
+
+    >>> counted = SceneGraphRecall("toon", 640, 480)
+    >>> graph = "obj[2]{id,name,x1,y1,x2,y2}:\\n 1,cat,1,1,9,9\\n 2,mat,0,5,9,9\\nrel[1]{subj,pred,obj}:\\n 1,on,2"
+    >>> counted.add(graph, graph)["found@20"]
+    1
+    >>> counted.add("no graph", graph)["found@20"], counted.compute()["recall@20"]
+    (0, 0.5)
+    """
+
+    def __init__(
+        self,
+        codec: str | Codec | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        vocabulary: Vocabulary | None = None,
+        training_triplets: Collection[Triplet] | None = None,
+        zero_shot_triplets: Collection[Triplet] | None = None,
+        ks: Sequence[int] = KS,
+        iou_threshold: float = 0.5,
+        protocol: str = "default",
+    ):
+        if protocol not in PROTOCOLS:
+            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        if protocol == "published" and vocabulary is None:
+            raise SgrlError("the published protocol leaves out what is not in the vocabulary; give vocabulary=")
+        if not 0 <= iou_threshold <= 1:
+            raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
+        if not ks or not all(isinstance(k, int) and k > 0 for k in ks):
+            raise SgrlError(f"ks must be positive whole numbers, found {ks!r}")
+        if training_triplets is not None and zero_shot_triplets is not None:
+            raise SgrlError("give training_triplets or zero_shot_triplets, not both")
+        self.codec = None if codec is None else get_codec(codec)
+        self.width, self.height = width, height
+        self.vocabulary = vocabulary
+        self.ks = tuple(sorted(set(ks)))
+        self.iou_threshold = iou_threshold
+        self.protocol = protocol
+        listed = training_triplets if zero_shot_triplets is None else zero_shot_triplets
+        self._listed = None if listed is None else {tuple(map(_spelling, triplet)) for triplet in listed}
+        self._listed_are_zero_shot = zero_shot_triplets is not None
+        self._objects = {_spelling(label) for label in vocabulary.objects} if vocabulary else set()
+        self._columns = [_spelling(label) for label in vocabulary.predicates] if vocabulary else []
+        self._names = dict(zip(self._columns, vocabulary.predicates, strict=True)) if vocabulary else {}
+
+        # ks and "all" with the graph constraint, then ks without it
+        self._limits = np.array([*self.ks, NEVER, *self.ks])
+        self.keys = tuple(f"@{k}" for k in (*self.ks, ALL))
+        self.images = self.failures = self.images_without_relations = self.images_left_out = self.images_zero_shot = 0
+        self._images = np.zeros(len(self._limits))
+        self._zero_shot = np.zeros(len(self._limits))
+        self._row: dict[str, int] = {}
+        self._table = np.zeros((64, 2 + 2 * len(self._limits)))
+        for predicate in self._columns:
+            self._row_of(predicate)
+
+    def add(
+        self,
+        prediction,
+        reference,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        confidences: Sequence[float | None] | None = None,
+    ) -> dict[str, int]:
+        """Count one image and return its own counts.
+
+        Args:
+            prediction: any text or None; or a SceneGraph (ranked by its relations' scores and under the graph
+                constraint if it has any, else in order), a ParsedGraph, or PairScores.
+            reference: text, SceneGraph or ParsedGraph. Without relations the image is counted, but is in no mean.
+            width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
+            confidences: of the relations that `codec.recover_parsed` reads from the text; they rank them, and without
+                them the order of writing does.
+
+        Returns: relations_predicted, relations_reference, relations_zero_shot, failure (1 for a prediction without an
+            object) and, for every K, how many reference relations are found: found@K, ng_found@K and found@all.
+
+        Raises:
+            FormatError, SgrlError: the reference is malformed, or arrays do not fit together; nothing is counted.
+        """
+        truth = self._reference(reference, width, height)
+        best, free = self._ranked(prediction, confidences, width, height)
+        wanted = len(truth.predicates)
+        failure = int(not len(best.labels))
+        found = np.zeros((wanted, len(self._limits)), dtype=bool)
+        if wanted and len(best.predicates):
+            near, ids = self._near(best, truth)
+            ranks = _first_ranks(best, truth, near, ids)
+            free_ranks = ranks if free is best else _first_ranks(free, truth, near, ids)
+            split = len(self.ks) + 1
+            found[:, :split] = ranks[:, None] < self._limits[:split]
+            found[:, split:] = free_ranks[:, None] < self._limits[split:]
+        rare = self._rare(truth)
+        self.images += 1
+        self.failures += failure
+        if not wanted:
+            self.images_without_relations += 1
+        elif self.protocol == "published" and len(best.labels) and not len(best.predicates):
+            self.images_left_out += 1
+        else:
+            self._count(truth, found, rare)
+        right = found.sum(axis=0).tolist()
+        names = [f"found{key}" for key in self.keys] + [f"ng_found@{k}" for k in self.ks]
+        counts = {"relations_predicted": len(best.predicates), "relations_reference": wanted}
+        return counts | {"relations_zero_shot": len(rare), "failure": failure} | dict(zip(names, right, strict=True))
+
+    def compute(self) -> dict[str, float]:
+        """All figures so far; 0 where there is nothing to find yet.
+
+        images, failures, failure_rate, images_without_relations (in no mean), images_left_out (by the published
+        protocol), images_zero_shot, relations_reference, predicates (those of mean recall), predicates_absent (that no
+        reference has); then for every K recall@K, mean_recall@K, f1@K, pooled_recall@K, pooled_mean_recall@K, with a
+        list of triplets zero_shot_recall@K, and each of them as ng_...; those without ng_ also @all.
+        """
+        split = len(self.ks) + 1
+        table = self._table[: len(self._row)]
+        counted = self.images - self.images_without_relations - self.images_left_out
+        shares, pooled = self._shares(table)
+        recall = self._images / max(1, counted)
+        mean = shares.mean(axis=0) if len(table) else np.zeros(len(self._limits))
+        both = recall + mean
+        present = table[:, 1] > 0
+        values = {
+            "recall": recall,
+            "mean_recall": mean,
+            "f1": np.divide(2 * recall * mean, both, out=np.zeros_like(both), where=both > 0),
+            "pooled_recall": table[:, 2 + len(self._limits) :].sum(axis=0) / max(1.0, table[:, 1].sum()),
+            "pooled_mean_recall": pooled[present].sum(axis=0) / max(1, present.sum()),
+        }
+        if self._listed is not None:
+            values["zero_shot_recall"] = self._zero_shot / max(1, self.images_zero_shot)
+        found = {
+            "images": self.images,
+            "failures": self.failures,
+            "failure_rate": self.failures / max(1, self.images),
+            "images_without_relations": self.images_without_relations,
+            "images_left_out": self.images_left_out,
+            "images_zero_shot": self.images_zero_shot,
+            "relations_reference": int(table[:, 1].sum()),
+            "predicates": len(table),
+            "predicates_absent": int((~present).sum()),
+        }
+        for name, numbers in values.items():
+            found |= {f"{name}{key}": x for key, x in zip(self.keys, numbers[:split].tolist(), strict=True)}
+        for name, numbers in values.items():
+            found |= {f"ng_{name}@{k}": x for k, x in zip(self.ks, numbers[split:].tolist(), strict=True)}
+        return found
+
+    def per_predicate(self) -> dict[str, dict[str, float]]:
+        """For each predicate: images and relations that have it, and its recall@K and pooled_recall@K, ng_ too."""
+        table = self._table[: len(self._row)]
+        shares, pooled = self._shares(table)
+        names = [f"recall{key}" for key in self.keys] + [f"ng_recall@{k}" for k in self.ks]
+        pooled_names = [f"pooled_recall{key}" for key in self.keys] + [f"ng_pooled_recall@{k}" for k in self.ks]
+        found = {}
+        for predicate, row in self._row.items():
+            values = {"images": int(table[row, 0]), "relations": int(table[row, 1])}
+            values |= dict(zip(names, shares[row].tolist(), strict=True))
+            values |= dict(zip(pooled_names, pooled[row].tolist(), strict=True))
+            found[self._names.get(predicate, predicate)] = values
+        return found
+
+    def _shares(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Recall of each predicate (rows) at each limit: the mean over images, and pooled."""
+        n = len(self._limits)
+        return table[:, 2 : 2 + n] / np.maximum(1, table[:, :1]), table[:, 2 + n :] / np.maximum(1, table[:, 1:2])
+
+    def _count(self, truth: Ranked, found: np.ndarray, rare: Sequence[int]) -> None:
+        self._images += found.mean(axis=0)
+        if len(rare):
+            self.images_zero_shot += 1
+            self._zero_shot += found[rare].mean(axis=0)
+        rows, place = np.unique([self._row_of(predicate) for predicate in truth.predicates], return_inverse=True)
+        right = np.zeros((len(rows), found.shape[1]))
+        np.add.at(right, place, found)
+        total = np.bincount(place)[:, None]
+        self._table[rows] += np.hstack([np.ones_like(total), total, right / total, right])
+
+    def _row_of(self, predicate: str) -> int:
+        row = self._row.setdefault(predicate, len(self._row))
+        if row == len(self._table):
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+        return row
+
+    def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
+        if isinstance(reference, PairScores):
+            raise SgrlError("a reference must be a text or a graph, found PairScores; predictions come first")
+        if not isinstance(reference, SceneGraph | ParsedGraph):
+            reference = read_reference(reference, *self._frame(width, height))
+        return _spelt(ranked(reference))
+
+    def _frame(self, width: int | None, height: int | None) -> tuple[Codec, int, int]:
+        size = width or self.width, height or self.height
+        if self.codec is None or None in size:
+            raise SgrlError("texts need codec, width and height; found none, give them to SceneGraphRecall")
+        return self.codec, *size
+
+    def _ranked(self, prediction, confidences, width, height) -> tuple[Ranked, Ranked]:
+        """The ranking with graph constraint and the one without; equal for graphs without scores."""
+        if isinstance(prediction, PairScores):
+            return self._of_scores(prediction)
+        scored = False
+        if not isinstance(prediction, SceneGraph | ParsedGraph):
+            codec, *size = self._frame(width, height)
+            prediction, _ = codec.recover_parsed(text_of(prediction), *size)
+        elif isinstance(prediction, SceneGraph):
+            scored = any(r.score is not None for r in prediction.relations)
+        free = _spelt(ranked(prediction, confidences))
+        if self.protocol == "published":
+            free = self._known(free)
+        if not scored:
+            return free, free
+        # the first of each pair is the best, because they are ranked
+        _, first = np.unique(np.stack([free.subjects, free.objects]), axis=1, return_index=True)
+        return _selected(free, np.sort(first)), free
+
+    def _known(self, graph: Ranked) -> Ranked:
+        """Without objects and relations outside the vocabulary. An unknown object keeps its place, but has no name."""
+        known = [label in self._objects for label in graph.labels]
+        if not any(known):
+            return _selected(graph._replace(labels=[]), [])
+        ends = zip(graph.subjects.tolist(), graph.objects.tolist(), graph.predicates, strict=True)
+        kept = [i for i, (s, o, p) in enumerate(ends) if min(s, o) >= 0 and known[s] and known[o] and p in self._row]
+        return _selected(graph, kept)
+
+    def _of_scores(self, given: PairScores) -> tuple[Ranked, Ranked]:
+        if self.vocabulary is None:
+            raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
+        boxes = np.asarray(given.boxes, dtype=np.float64).reshape(-1, 4)
+        scores = np.asarray(given.scores, dtype=np.float64).reshape(-1)
+        pairs = np.asarray(given.pairs, dtype=np.int64).reshape(-1, 2)
+        table = np.asarray(given.predicate_scores, dtype=np.float64)
+        if not len(given.labels) == len(boxes) == len(scores):
+            raise SgrlError(
+                f"found {len(given.labels)} labels, {len(boxes)} boxes and {len(scores)} scores of objects"
+            )
+        if len(pairs) and table.shape != (len(pairs), len(self._columns)):
+            raise SgrlError(
+                f"predicate_scores must have {len(pairs)} rows, one for each pair, and {len(self._columns)} columns, "
+                f"one for each predicate of {self.vocabulary.name!r} and none for background; found {table.shape}"
+            )
+        if len(pairs) and not (pairs.min() >= 0 and pairs.max() < len(boxes)):
+            raise SgrlError(
+                f"pairs must be positions of the {len(boxes)} objects, found {pairs.min()} to {pairs.max()}"
+            )
+        objects = [_spelling(label) for label in given.labels]
+        if not len(pairs):
+            empty = Ranked(objects, boxes, pairs[:, 0], [], pairs[:, 1], np.zeros(0))
+            return empty, empty
+        with np.errstate(all="ignore"):
+            table = (scores[pairs[:, 0]] * scores[pairs[:, 1]])[:, None] * table
+        table = np.where(np.isfinite(table), table, -np.inf)
+
+        column = table.argmax(axis=1)
+        value = table[np.arange(len(table)), column]
+        published = self.protocol == "published"
+        rows = np.arange(len(table)) if published else np.argsort(-value, kind="stable")
+        top = _largest(table.ravel(), self.ks[-1])
+        return tuple(
+            Ranked(objects, boxes, pairs[i, 0], [self._columns[c] for c in j.tolist()], pairs[i, 1], table[i, j])
+            for i, j in ((rows, column[rows]), np.divmod(top, table.shape[1]))
+        )
+
+    def _near(self, graph: Ranked, truth: Ranked) -> tuple[np.ndarray, dict[str, int]]:
+        """(N + 1, M), which predicted object may be which of the reference, none for -1; and numbers of predicates."""
+        labels = {label: i for i, label in enumerate(dict.fromkeys(truth.labels))}
+        ids = np.array([labels.get(label, -1) for label in graph.labels], dtype=np.int64)
+        true_ids = np.array([labels[label] for label in truth.labels], dtype=np.int64)
+        boxes, true_boxes = _finite(graph.boxes), _finite(truth.boxes)
+        if self.protocol == "published":
+            boxes, true_boxes = boxes + _PIXEL, true_boxes + _PIXEL
+        with np.errstate(all="ignore"):
+            overlap = iou(boxes, true_boxes)
+        near = np.zeros((len(ids) + 1, len(true_ids)), dtype=bool)
+        near[:-1] = (overlap >= self.iou_threshold) & (ids[:, None] == true_ids)
+        return near, {predicate: i for i, predicate in enumerate(dict.fromkeys(truth.predicates))}
+
+    def _rare(self, truth: Ranked) -> list[int]:
+        """Positions of the zero-shot relations of a reference."""
+        if self._listed is None:
+            return []
+        labels = truth.labels
+        ends = zip(truth.subjects.tolist(), truth.predicates, truth.objects.tolist(), strict=True)
+        triplet = ((labels[s], p, labels[o]) for s, p, o in ends)
+        return [i for i, t in enumerate(triplet) if (t in self._listed) == self._listed_are_zero_shot]
+
+
+def triplets(graph: SceneGraph | ParsedGraph) -> set[Triplet]:
+    """The triplets of classes of a graph, in the spelling that zero-shot recall compares. Unite those of training."""
+    found = _spelt(ranked(graph))
+    ends = zip(found.subjects.tolist(), found.predicates, found.objects.tolist(), strict=True)
+    return {(found.labels[s], p, found.labels[o]) for s, p, o in ends if min(s, o) >= 0}
+
+
+def _spelt(graph: Ranked) -> Ranked:
+    """With labels as text spells them, so that texts, graphs and vocabularies can be compared."""
+    return graph._replace(
+        labels=[_spelling(label) for label in graph.labels],
+        predicates=[_spelling(predicate) for predicate in graph.predicates],
+    )
+
+
+def _selected(graph: Ranked, kept: Sequence[int]) -> Ranked:
+    kept = np.asarray(kept, dtype=np.int64)
+    return graph._replace(
+        subjects=graph.subjects[kept],
+        predicates=[graph.predicates[i] for i in kept.tolist()],
+        objects=graph.objects[kept],
+        scores=graph.scores[kept],
+    )
+
+
+def _finite(boxes: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0.0)
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k largest, falling, equal ones in order."""
+    if k < len(values):
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        kept = np.flatnonzero(values >= least)
+    else:
+        kept = np.arange(len(values))
+    return kept[np.argsort(-values[kept], kind="stable")][:k]
+
+
+def _first_ranks(graph: Ranked, truth: Ranked, near: np.ndarray, ids: dict[str, int]) -> np.ndarray:
+    """(G,): the rank, from 0, of the first prediction that finds each reference relation, else NEVER."""
+    predicates = np.array([ids.get(predicate, -1) for predicate in graph.predicates], dtype=np.int64)
+    wanted = np.array([ids[predicate] for predicate in truth.predicates], dtype=np.int64)
+    # most predictions have a predicate that the image lacks
+    rows = np.flatnonzero(predicates >= 0)
+    if not len(rows):
+        return np.full(len(wanted), NEVER)
+    finds = predicates[rows, None] == wanted
+    finds &= near[graph.subjects[rows, None], truth.subjects]
+    finds &= near[graph.objects[rows, None], truth.objects]
+    return np.where(finds.any(axis=0), rows[finds.argmax(axis=0)], NEVER)
