@@ -115,8 +115,9 @@ def read_boxes(
         boxes = list(zip(map(_PIXEL, x1), map(_PIXEL, y1), map(_PIXEL, x2), map(_PIXEL, y2), strict=True))
     except KeyError:  # blanks, leading zeros, -0, a very large image
         boxes = list(zip(map(float, x1), map(float, y1), map(float, x2), map(float, y2), strict=True))
+    right, bottom = float(width), float(height)  # floats are compared with each other faster than with integers
     for a, b, c, d in boxes:
-        if not (0 <= a < c <= width and 0 <= b < d <= height):
+        if not (0.0 <= a < c <= right and 0.0 <= b < d <= bottom):
             line = boxes.index((a, b, c, d)) + 2
             raise FormatError(
                 f"box {a:.0f},{b:.0f},{c:.0f},{d:.0f}: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}",
