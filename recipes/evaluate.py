@@ -5,7 +5,7 @@
 Graphs come from vLLM, or from transformers where there is no vLLM, or from a server (--engine openai), decoded
 greedily, as recipes/predict.py writes them: appended to OUTPUT/predictions.jsonl as they come. Then each gets its
 scores, and the means go to OUTPUT/metrics.json. Interrupted, the same command goes on where it was.
-`python -m sgrl.report` turns such folders into a page with pictures.
+`python -m sgrl report` turns such folders into a page with pictures.
 """
 
 import argparse
@@ -33,8 +33,9 @@ def scored(folder: PredictionFolder, metrics: SceneGraphMetrics) -> Iterator[dic
     """The rows with their scores, and with what of them matched the reference."""
     for row in folder:
         sample = (row["prediction"], row["solution"], row["width"], row["height"])
-        score = {name: round(value, 6) for name, value in metrics.add(*sample).items()}
-        yield row | {"score": score, "matched": metrics.matches(*sample)}
+        compared = metrics.compare(*sample)
+        score = {name: round(value, 6) for name, value in compared.values.items()}
+        yield row | {"score": score, "matched": compared.matched}
 
 
 def summarize(folder: PredictionFolder, keys: set, metrics: SceneGraphMetrics) -> dict:

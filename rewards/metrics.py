@@ -18,15 +18,17 @@ and matches objects by their boxes alone. With N reference objects and M predict
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from rewards.matching import assign, in_order
 from rewards.r1_sgg import normalised
 from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
-from sgrl.text import Codec, ParsedGraph, answer, get_codec
+from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 
 PROTOCOLS = ("default", "published")
 VALUES = (
@@ -49,6 +51,31 @@ _RELATION_HEADER = {
     False: re.compile(r"\n[ \t]*+rel\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
     True: re.compile(r"\n[ \t]*+rel_pairs\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
 }
+
+
+_NAMES = (*VALUES, "failure", "matched_iou", *COUNTS)
+_ZEROS = dict.fromkeys(_NAMES, 0.0) | {"failure": 1.0}
+_normalised = lru_cache(maxsize=8192)(normalised)  # labels are at most sgrl.text.labels.MAX_LABEL long
+
+
+class Comparison(NamedTuple):
+    """One prediction beside its reference.
+
+    Attributes:
+        values: those in VALUES (what `compute` averages) and in COUNTS (what it pools), failure (1.0 or 0.0), and
+            matched_iou (mean IoU of the pairs that reach the threshold, 0 without any).
+        matched: "objects" and "relations" that are right, each a list of (position in `graph`, position in `truth`);
+            both empty for a failure.
+        graph: what was read, as `codec.recover_parsed` does; None for a failure.
+        truth: the reference, objects and relations as written.
+        error: why the text is not a valid answer; None if it is one.
+    """
+
+    values: dict[str, float]
+    matched: dict[str, list[tuple[int, int]]]
+    graph: ParsedGraph | None
+    truth: ParsedGraph
+    error: FormatError | None
 
 
 class SceneGraphMetrics:
@@ -93,51 +120,57 @@ class SceneGraphMetrics:
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
-        """Count one prediction (any text, or None) and return its own values.
+        """Count one prediction (any text, or None) and return its own values (see `Comparison`).
 
         Args:
-            reference: text of the reference graph, or a SceneGraph.
+            reference: text of the reference graph, a SceneGraph, or a ParsedGraph.
             width, height: frame of this image's boxes, if it differs from the one given at the start.
-
-        Returns: the values that `compute` averages, the counts that it pools, and failure (1.0 or 0.0) and matched_iou
-            (mean IoU of the pairs that reach the threshold, 0 without any).
 
         Raises:
             FormatError: the reference is malformed; the sample is not counted.
         """
-        graph, truth = self._read(prediction, reference, width, height)
-        if graph is None:
-            counts = (0, 0, len(truth.labels), 0, 0, len(truth.relations))
-            values = dict.fromkeys(VALUES, 0.0) | {"failure": 1.0, "matched_iou": 0.0}
-            values |= zip(COUNTS, counts, strict=True)
-        else:
-            values = self._compare(graph, truth) | {"failure": 0.0}
+        return self.count(self.compare(prediction, reference, width, height)).values
+
+    def count(self, compared: Comparison) -> Comparison:
+        """Count what `compare` found."""
+        values = compared.values
         self.samples += 1
-        self.failures += graph is None
+        self.failures += compared.graph is None
         for name in VALUES:
             self._sums[name] += values[name]
         for name in COUNTS:
             self._counts[name] += values[name]
-        return values
+        return compared
 
-    def matches(
-        self, prediction, reference, width: int | None = None, height: int | None = None
-    ) -> dict[str, list[tuple[int, int]]]:
-        """Which objects and relations of a prediction `add` counts as right, and for which of the reference.
-
-        Arguments and errors as in `add`; counts nothing. Returns "objects" and "relations", each a list of (position
-        in what `codec.recover_parsed` reads, position in the reference as written); both empty for a failure.
+    def compare(self, prediction, reference, width: int | None = None, height: int | None = None) -> Comparison:
+        """One prediction beside its reference, without counting it; arguments and errors as in `add`.
 
         >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
         >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
-        >>> metrics.matches(f"<answer>\\n{graph}\\n</answer>", graph)
+        >>> metrics.compare(f"<answer>\\n{graph}\\n</answer>", graph).matched
         {'objects': [(0, 0)], 'relations': []}
         """
-        graph, truth = self._read(prediction, reference, width, height)
+        graph, truth, error = self._read(prediction, reference, width, height)
         if graph is None:
-            return {"objects": [], "relations": []}
-        objects, relations, _ = self._match(graph, truth)
-        return {"objects": objects, "relations": relations}
+            counts = (0, 0, len(truth.labels), 0, 0, len(truth.relations))
+            values = _ZEROS | dict(zip(COUNTS, counts, strict=True))
+            return Comparison(values, {"objects": [], "relations": []}, None, truth, error)
+        objects, relations, overlaps = self._match(graph, truth)
+        counts = (
+            *(len(objects), len(graph.labels), len(truth.labels)),
+            *(len(relations), len(graph.relations), len(truth.relations)),
+        )
+        both_empty = 0.0 if self.protocol == "published" else 1.0
+        of_objects = _precision_recall_f1(*counts[:3], both_empty)
+        of_relations = _precision_recall_f1(*counts[3:], both_empty)
+        sgg_score = (of_objects[2] + of_relations[2]) / 2
+        matched_iou = sum(overlaps) / len(overlaps) if overlaps else 0.0
+        values = dict(zip(_NAMES, (*of_objects, *of_relations, sgg_score, 0.0, matched_iou, *counts), strict=True))
+        return Comparison(values, {"objects": objects, "relations": relations}, graph, truth, error)
+
+    def matches(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict:
+        """`compare(...).matched`."""
+        return self.compare(prediction, reference, width, height).matched
 
     def compute(self) -> dict[str, float]:
         """Means over all samples so far, failures included, besides samples, failures and failure_rate.
@@ -155,15 +188,23 @@ class SceneGraphMetrics:
             found |= zip(names, values, strict=True)
         return found
 
-    def _read(self, prediction, reference, width, height) -> tuple[ParsedGraph | None, ParsedGraph]:
-        """The predicted graph, None for a failure, and the reference."""
+    def _read(
+        self, prediction, reference, width: int | None, height: int | None
+    ) -> tuple[ParsedGraph | None, ParsedGraph, FormatError | None]:
+        """The predicted graph, None for a failure; the reference; and why the prediction is no valid answer, if so.
+
+        What the strict reader takes, the lenient one reads alike, in three times as long.
+        """
         size = width or self.width, height or self.height
-        truth = read_reference(reference, self.codec, *size)
+        truth = reference if isinstance(reference, ParsedGraph) else read_reference(reference, self.codec, *size)
         text = text_of(prediction)
-        graph, _ = self.codec.recover_parsed(text, *size)
-        if not graph.labels or (self.protocol == "published" and not self._both_headers(text)):
-            return None, truth
-        return graph, truth
+        try:
+            graph, error = self.codec.parse(text, *size), None
+            failed = not graph.labels
+        except FormatError as found:
+            graph, error = self.codec.recover_parsed(text, *size)[0], found
+            failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))
+        return None if failed else graph, truth, error
 
     def _both_headers(self, text: str) -> bool:
         """Whether a relation header follows an object header in the answer that is read."""
@@ -171,51 +212,51 @@ class SceneGraphMetrics:
         head = _OBJECT_HEADER.search(body)
         return bool(head and _RELATION_HEADER[self.codec.grouped].search(body, head.end()))
 
-    def _align(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list[tuple[int, int]], list[bool], np.ndarray]:
+    def _align(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list[tuple[int, int]], list[bool], list[float]]:
         """The pairs of boxes that reach the threshold, as (position in `graph`, position in `truth`); whether their
         labels are equal; and their IoU."""
-        (said, boxes, _), order = in_order(graph)
-        (wanted, true_boxes, _), true_order = in_order(truth)
-        said, wanted = [list(map(normalised, labels)) for labels in (said, wanted)]
-        equal = np.array([[label == other for other in wanted] for label in said]).reshape(len(said), len(wanted))
+        order, boxes, said = _in_order(graph)
+        true_order, true_boxes, wanted = _in_order(truth)
+        number = {label: i for i, label in enumerate(wanted)}.get  # of equal labels they all get the last one's
+        said, wanted = [number(label, -1) for label in said], [number(label) for label in wanted]
         overlap = iou(boxes, true_boxes)
-        rows, columns = assign(-(overlap + TIE * equal))
-        kept = overlap[rows, columns] >= self.iou_threshold
-        rows, columns = rows[kept], columns[kept]
-        pairs = [(order[i], true_order[j]) for i, j in zip(rows.tolist(), columns.tolist(), strict=True)]
-        return pairs, equal[rows, columns].tolist(), overlap[rows, columns]
+        gain = TIE * (np.array(said)[:, None] == np.array(wanted))
+        gain += overlap
+        rows, columns = linear_sum_assignment(gain, maximize=True)
+        pairs, equal, overlaps = [], [], []
+        for row, column, value in zip(rows.tolist(), columns.tolist(), overlap[rows, columns].tolist(), strict=True):
+            if value >= self.iou_threshold:
+                pairs.append((order[row], true_order[column]))
+                equal.append(said[row] == wanted[column])
+                overlaps.append(value)
+        return pairs, equal, overlaps
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, np.ndarray]:
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, list[float]]:
         """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
         boxes that reach the threshold."""
         pairs, equal, overlaps = self._align(graph, truth)
-        objects = [pair for pair, right in zip(pairs, equal, strict=True) if right]
-
+        objects = sorted([pair for pair, right in zip(pairs, equal, strict=True) if right])
         partner = dict(pairs)
         free: dict[tuple, list[int]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
-            free.setdefault((subject, normalised(predicate), target), []).append(j)
+            free.setdefault((subject, _normalised(predicate), target), []).append(j)
         relations = []
         for i, (subject, predicate, target) in enumerate(graph.relations):
             # an object without a partner, or one that does not exist, is nobody in the reference
-            same = free.get((partner.get(subject), normalised(predicate), partner.get(target)))
+            same = free.get((partner.get(subject), _normalised(predicate), partner.get(target)))
             if same:
                 relations.append((i, same.pop(0)))
-        return sorted(objects), relations, overlaps
+        return objects, relations, overlaps
 
-    def _compare(self, graph: ParsedGraph, truth: ParsedGraph) -> dict[str, float]:
-        right_objects, right_relations, overlaps = self._match(graph, truth)
-        both_empty = 0.0 if self.protocol == "published" else 1.0
-        counts = (
-            *(len(right_objects), len(graph.labels), len(truth.labels)),
-            *(len(right_relations), len(graph.relations), len(truth.relations)),
-        )
-        objects = _precision_recall_f1(*counts[:3], both_empty)
-        relations = _precision_recall_f1(*counts[3:], both_empty)
-        values = dict(zip(VALUES, (*objects, *relations, (objects[2] + relations[2]) / 2), strict=True))
-        values |= zip(COUNTS, counts, strict=True)
-        values["matched_iou"] = float(overlaps.mean()) if len(overlaps) else 0.0
-        return values
+
+def _in_order(graph: ParsedGraph) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...], list[str]]:
+    """Positions, boxes and labels to compare, sorted by box and label: see rewards.matching.in_order."""
+    if not graph.labels:
+        return (), (), []
+    boxes, labels, order = zip(
+        *sorted(zip(graph.boxes, graph.labels, range(len(graph.labels)), strict=True)), strict=True
+    )
+    return order, boxes, list(map(_normalised, labels))
 
 
 def _precision_recall_f1(right: int, predicted: int, wanted: int, both_empty: float) -> tuple[float, float, float]:

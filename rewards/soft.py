@@ -90,7 +90,7 @@ class SoftMetrics(SceneGraphMetrics):
         Args:
             kind: one of KINDS. Others, and errors, as in `add`.
         """
-        graph, truth = self._read(prediction, reference, width, height)
+        graph, truth, _ = self._read(prediction, reference, width, height)
         if graph is None:
             return []
         pairs, equal, _ = self._align(graph, truth)
@@ -100,7 +100,7 @@ class SoftMetrics(SceneGraphMetrics):
             found = list(self._predicates(graph, truth, pairs))
         return found
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, np.ndarray]:
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, list[float]]:
         pairs, equal, overlaps = self._align(graph, truth)
         objects = [
             pair

@@ -11,6 +11,10 @@ COORDS = ("pixel", "norm1000")
 """Coordinate frames of a text: pixels of the image that the model sees, or thousandths of its width and height."""
 
 
+_FAR = np.array([1.0, 1.0, -1.0, -1.0])
+_SMALLEST = 5e-324
+
+
 def _rows(boxes) -> np.ndarray:
     return np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
 
@@ -34,7 +38,23 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def iou(a, b) -> np.ndarray:
     """Intersection over union. a (N, 4), b (M, 4) -> (N, M) in [0, 1]; 0 where the union has no area."""
-    return _ratio(*_overlap(_rows(a), _rows(b)))
+    # The same as _ratio(*_overlap(a, b)) in half as many calls, which are what the boxes of one image cost: with the
+    # far corners negated, one maximum gives both corners of the overlap, and half the sums are minus its sides.
+    n = len(a)
+    corners = _rows(a + b) if type(a) is type(b) is tuple else np.concatenate((_rows(a), _rows(b)))
+    corners = (corners * _FAR).T.copy()
+    sides = corners[:2] + corners[2:]
+    np.minimum(sides, 0.0, out=sides)
+    area = sides[0] * sides[1]
+    corners = np.maximum(corners[:, :n, None], corners[:, None, n:])
+    sides = corners[:2] + corners[2:]
+    np.minimum(sides, 0.0, out=sides)
+    inter = sides[0] * sides[1]
+    union = np.add.outer(area[:n], area[n:])
+    union -= inter
+    np.maximum(union, _SMALLEST, out=union)  # where the union has no area, the overlap has none either
+    inter /= union
+    return inter
 
 
 def giou(a, b) -> np.ndarray:

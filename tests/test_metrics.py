@@ -182,8 +182,12 @@ def test_matches_name_the_right_objects_and_relations():
     text = "obj[3]{id,name,x1,y1,x2,y2}:\n1,mat,0,80,200,120\n2,dog,300,300,310,310\n3,cat,0,0,100,100\n"
     text += "rel[4]{subj,pred,obj}:\n3,on,2\n3,on,1\n3,on,1\n3,near,1"
     counted = metrics()
-    assert counted.matches(text, REFERENCE) == {"objects": [(0, 1), (2, 0)], "relations": [(1, 0)]}
-    assert counted.matches("no graph", REFERENCE) == {"objects": [], "relations": []}
+    found = counted.compare(text, REFERENCE)
+    assert found.matched == {"objects": [(0, 1), (2, 0)], "relations": [(1, 0)]}
+    assert "must begin with <answer>" in found.error.reason and found.graph.labels == ["mat", "dog", "cat"]
+    failed = counted.compare("no graph", REFERENCE)
+    assert failed.matched == {"objects": [], "relations": []} and failed.graph is None
+    assert counted.compare(answer.wrap(REFERENCE), REFERENCE).error is None
     assert counted.samples == 0
     values = counted.add(text, REFERENCE)
     assert values["object_recall"] == 1 and values["relation_precision"] == 0.25

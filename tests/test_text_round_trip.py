@@ -8,8 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.text import CODECS, answer, detect_codec, get_codec
-from sgrl.text.labels import quote
+from sgrl.text import CODECS, FormatError, answer, detect_codec, get_codec
+from sgrl.text.labels import MAX_LABEL, quote
 from sgrl.text.parsed import GROUPS
 from sgrl.text.tables import pixels
 from sgrl.vocabulary import canonical
@@ -126,6 +126,34 @@ def test_strict_reading_gives_the_graph_back(name, graph):
     assert codec.recover_parsed(answer.wrap(text), W, H) == (parsed, [])
     assert codec.recover(text, W, H) == (decoded, [])
     assert detect_codec(text) == detect_codec(answer.wrap(text)) == name
+
+
+@pytest.mark.parametrize("name", ["toon", "toon-lean", "toon-pairs"])
+@given(data=st.data())
+def test_what_the_strict_reader_takes_the_lenient_one_reads_alike(name, data):
+    codec = get_codec(name)
+    text = codec.encode(data.draw(good_graphs(wide=name == "toon-pairs")))
+    for old, new in [(",", " ,\t"), ("\n", "\r\n"), ("  ", ""), ("obj[", "OBJ["), ("person", "PERSON")]:
+        text = text.replace(old, new) if data.draw(st.booleans()) else text
+    before = data.draw(st.sampled_from(["", "<think>obj[</think>", "\n<think><answer>\n</think>\n"]))
+    text = before + answer.wrap(text) + data.draw(st.sampled_from(["", "<|im_end|>", "\n '<|endoftext|>' "]))
+    try:
+        parsed = codec.parse(text, W, H)
+    except FormatError:  # headers may hold no blanks
+        return
+    assert codec.recover_parsed(text, W, H) == (parsed, [])
+
+
+def test_no_reader_takes_a_label_of_any_length():
+    text = "obj[2]{id,name,x1,y1,x2,y2}:\n1,cat,0,0,9,9\n2,LABEL,0,0,9,9\nrel[1]{subj,pred,obj}:\n1,PREDICATE,2"
+    codec = get_codec("toon")
+    for place, left in (("LABEL", (1, 1)), ("PREDICATE", (2, 0))):
+        assert codec.parse(text.replace(place, MAX_LABEL * "a"), W, H, False) is not None
+        long = text.replace(place, (MAX_LABEL + 1) * "a")
+        with pytest.raises(FormatError, match="a label of more than 200 characters"):
+            codec.parse(long, W, H, False)
+        graph, _ = codec.recover_parsed(long, W, H)
+        assert (len(graph.labels), len(graph.relations)) == left
 
 
 @given(graph=good_graphs(wide=True))

@@ -9,7 +9,7 @@ from sgrl.text.parsed import FormatError
 from sgrl.vocabulary import canonical
 
 MAX_LABEL = 200
-"""Characters; lenient readers take nothing longer for a label."""
+"""Characters; no reader takes anything longer for a label."""
 
 # TOON (section 7.2) quotes what would be read as another type. Of all canonical labels only these would be.
 KEYWORD_OR_NUMBER = r"(?:true|false|null|[0-9]++(?>(?:\.[0-9]++)?)(?>(?:e[+-]?+[0-9]++)?))"
@@ -54,8 +54,8 @@ def check_labels(cells: list[str], first_line: int, wide: bool = False) -> list[
     """Cells of one column that a pattern accepted -> labels, lower-cased and without quotes.
 
     Raises:
-        FormatError: a label that begins or ends with a separator, or has two in a row. `first_line` is the line of
-            the first cell.
+        FormatError: a label that begins or ends with a separator, or has two in a row, or is too long. `first_line`
+            is the line of the first cell.
     """
     joined = ",".join(cells).lower()
     if " " in joined or "\t" in joined or '"' in joined:
@@ -68,4 +68,7 @@ def check_labels(cells: list[str], first_line: int, wide: bool = False) -> list[
                     f"label {joined.split(',')[i]!r}: separators may only stand singly, between letters or digits",
                     first_line + i,
                 )
-    return joined.split(",") if cells else []
+    labels = joined.split(",") if cells else []
+    if len(joined) > MAX_LABEL and max(map(len, labels)) > MAX_LABEL:
+        raise FormatError(f"a label of more than {MAX_LABEL} characters")
+    return labels
