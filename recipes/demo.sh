@@ -46,9 +46,8 @@ for model in base sft grpo; do
     step "6. Evaluate $model on held-out scenes" \
         python recipes/evaluate.py --model "$out/$model" --dataset "$out/data" --split test --output "$out/eval/$model" \
         --max-new-tokens 80 --limit 1000
-    runs+=(--run "$model=$out/eval/$model")
+    runs+=("$out/eval/$model")
 done
 step "7. The page" \
-    python -m sgrl.report "${runs[@]}" --dataset "$out/data" --curve "$out/sft" --curve "$out/grpo" \
-    --output "$out/report.html"
+    python -m sgrl report "${runs[@]}" --output "$out/report.html"
 printf '\nDone in %d min %d s. Open %s in a browser.\n' $((SECONDS / 60)) $((SECONDS % 60)) "$out/report.html"

@@ -2,7 +2,7 @@
 
 python -m sgrl doctor --model MODEL --dataset DATA
 python -m sgrl inspect DATA --model MODEL --output build/inspect
-python -m sgrl report --run sft=RUN --run grpo=RUN --dataset DATA --output page.html
+python -m sgrl report sft=RUN grpo=RUN --output build/report
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 
 from sgrl.errors import SgrlError, suggest
 
-COMMANDS = {"doctor": "sgrl.doctor", "inspect": "sgrl.inspect", "report": "sgrl.report.__main__"}
+COMMANDS = {"doctor": "sgrl.doctor", "inspect": "sgrl.inspect", "report": "sgrl.report.command"}
 
 
 def main(arguments: list[str] | None = None) -> int:

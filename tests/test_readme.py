@@ -71,8 +71,9 @@ def test_commands_run_in_their_order(root, tmp_path, cpu_environment):
         printed += done.stdout
     (table,) = [block for block in blocks(root, "") if block.startswith("thinned by")]
     assert table in printed
-    page = (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report/index.html").read_text()
     assert "<svg" in page and "http" not in re.findall(r'src="([^"]{0,8})', page)
+    assert list((tmp_path / "report/images").iterdir())
 
 
 @pytest.mark.slow

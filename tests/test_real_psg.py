@@ -38,8 +38,7 @@ def test_photograph_to_page(root, shared, tmp_path, cpu_environment):
         "--output", evaluation, "--max-new-tokens", "64",
     )  # fmt: skip
     page = tmp_path / "page.html"
-    run("python", "-m", "sgrl.report", "--run", f"grpo={evaluation}", "--dataset", data, "--split", "train",
-        "--curve", grpo, "--output", page)  # fmt: skip
+    run("python", "-m", "sgrl", "report", f"grpo={evaluation}", "--output", page)
 
     (prediction,) = map(json.loads, (evaluation / "predictions.jsonl").read_text().splitlines())
     assert prediction["image_id"] == "107902"

@@ -1,50 +1,27 @@
 "use strict";
-// Three small things: a triplet shows its boxes, the gallery sorts and filters, a chart shows its values.
+// Light and dark, and charts that show their values.
 
-for (const panel of document.querySelectorAll(".panel")) {
-  const picture = panel.querySelector(".picture");
-  const mark = (item) => {
-    picture.classList.toggle("focused", item !== null);
-    for (const part of picture.querySelectorAll(".on")) part.classList.remove("on");
-    if (item === null) return;
-    const { s, o, r } = item.dataset;
-    for (const part of picture.querySelectorAll(`[data-i="${s}"], [data-i="${o}"], [data-r="${r}"]`)) {
-      part.classList.add("on");
-    }
-  };
-  for (const item of panel.querySelectorAll(".triplets li")) {
-    item.addEventListener("pointerenter", () => mark(item));
-    item.addEventListener("pointerleave", () => mark(null));
-    item.addEventListener("focus", () => mark(item));
-    item.addEventListener("blur", () => mark(null));
+const themed = (theme) => {
+  document.documentElement.style.colorScheme = theme ?? "";
+  try {
+    if (theme) localStorage.setItem("sgrl-theme", theme);
+  } catch {
+    // a browser may keep nothing for pages from disk
   }
+};
+const dark = () => getComputedStyle(document.documentElement).getPropertyValue("color-scheme") === "dark" ||
+  (!document.documentElement.style.colorScheme && matchMedia("(prefers-color-scheme: dark)").matches);
+const toggleTheme = () => themed(dark() ? "light" : "dark");
+try {
+  themed(localStorage.getItem("sgrl-theme"));
+} catch {
+  themed(null);
 }
-
-const tools = document.querySelector(".tools");
-const cards = [...document.querySelectorAll(".card")];
-const predicates = new Map(cards.map((card) => [card, JSON.parse(card.dataset.predicates)]));
-for (const name of [...new Set([...predicates.values()].flat())].sort()) tools.predicate.add(new Option(name, name));
-
-const number = (card, key) => Number(card.dataset[key]);
-const orders = {
-  order: (a, b) => number(a, "order") - number(b, "order"),
-  gain: (a, b) => number(b, "change") - number(a, "change") || orders.order(a, b),
-  loss: (a, b) => number(a, "change") - number(b, "change") || orders.order(a, b),
-  worst: (a, b) => number(a, "score") - number(b, "score") || orders.order(a, b),
-};
-const arrange = () => {
-  const wanted = tools.predicate.value;
-  let shown = 0;
-  for (const card of [...cards].sort(orders[tools.sort.value])) {
-    card.hidden = (wanted && !predicates.get(card).includes(wanted)) || (tools.wrong.checked && !number(card, "wrong"));
-    shown += !card.hidden;
-    card.parentNode.append(card);
-  }
-  tools.querySelector("output").value = shown === cards.length ? "" : `${shown} of ${cards.length} images`;
-};
-tools.addEventListener("change", arrange);
-tools.addEventListener("submit", (event) => event.preventDefault());
-arrange(); // a browser that kept the form's state on reload shows what it says
+document.querySelector(".theme").addEventListener("click", toggleTheme);
+document.addEventListener("keydown", (event) => {
+  const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (plain && event.key === "t" && !event.target.closest?.("input:not([type=range]), select")) toggleTheme();
+});
 
 for (const chart of document.querySelectorAll(".chart")) {
   const svg = chart.querySelector("svg");

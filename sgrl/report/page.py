@@ -1,157 +1,150 @@
-"""The report: one HTML file with everything in it, safe to open and to send."""
+"""The report as a folder of files or as one file: safe to open and to send."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import platform
 import shlex
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
-import sgrl
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.report import tables
 from sgrl.report.charts import curve_charts
-from sgrl.report.gallery import card, short
+from sgrl.report.gallery import Gallery, to_json
 from sgrl.report.runs import Curve, Run
 
 HERE = Path(__file__).parent
-# Key in metrics.json, name, direction of better (+1 higher, -1 lower, 0 neither), format.
-TABLE = (
-    ("Objects", (("object_precision", "precision", 1), ("object_recall", "recall", 1), ("object_f1", "F1", 1))),
-    (
-        "Relations",
-        (("relation_precision", "precision", 1), ("relation_recall", "recall", 1), ("relation_f1", "F1", 1)),
-    ),
-    ("Graph", (("sgg_score", "SGG score", 1), ("failure_rate", "failure rate", -1))),
-    ("Cost", (("mean_tokens", "tokens per graph", 0), ("seconds_per_graph", "seconds per graph", -1))),
-)
+SCRIPTS = ("page.js", "drawing.js", "gallery.js")
+GENERATOR = '<meta name="generator" content="sgrl report">'
+KINDS = {
+    "objects": "hallucinated objects",
+    "relations": "hallucinated relations",
+    "missed": "missed relations",
+    "failed": "no graph",
+    "right": "everything right",
+}
+RESULTS = """<section id="results">
+<h2>Results</h2>
+{note}
+<div class="scroll" tabindex="0" role="group" aria-label="table of results">{table}</div>
+<p class="note">Means over images, with 95 % intervals over images, which say nothing about another training seed. An
+object counts when its label is right and its box overlaps a reference box with IoU ≥ 0.5; a relation when both boxes
+overlap and the predicate is right. An answer from which no graph can be read counts as zero everywhere.</p>
+</section>"""
 
 
-def _shown(key: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if key == "mean_tokens":
-        return f"{value:,.1f}"
-    if key == "seconds_per_graph":
-        return f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
-    return f"{value:.3f}"
+def _options(choices: dict[str, str]) -> str:
+    return "".join(f'<option value="{value}">{name}</option>' for value, name in choices.items())
 
 
-def table(runs: Sequence[Run]) -> str:
-    """Metrics as rows, runs as columns, the best of each row in bold."""
-    head = "".join(f'<th scope="col">{short(run.name)}</th>' for run in runs)
-    body = []
-    for group, metrics in TABLE:
-        body.append(f'<tbody><tr class="group"><th colspan="{len(runs) + 1}" scope="rowgroup">{group}</th></tr>')
-        for key, name, direction in metrics:
-            values = [run.metrics.get(key) for run in runs]
-            texts = [_shown(key, value) for value in values]
-            ranked = [direction * value for value in values if value is not None]
-            # Best as printed: two values that look the same are both best, and where all do, none is.
-            best = _shown(key, direction * max(ranked)) if direction and ranked and len(set(texts)) > 1 else None
-            cells = []
-            for run, value, text in zip(runs, values, texts, strict=True):
-                half = run.half_widths.get(key)
-                spread = f"<small>±{half:.3f}</small>" if half is not None else ""
-                names = ["best"] * (text == best)
-                bar = ""
-                if value is not None and direction > 0:
-                    names.append("share")
-                    bar = f' style="--share:{100 * min(max(value, 0), 1):.1f}%"'
-                cells.append(f'<td class="{" ".join(names)}"{bar}><span>{text}</span>{spread}</td>')
-            body.append(f'<tr><th scope="row">{name}</th>{"".join(cells)}</tr>')
-        body.append("</tbody>")
-    return f"<table><thead><tr><td></td>{head}</tr></thead>{''.join(body)}</table>"
-
-
-def text_table(runs: Sequence[Run]) -> str:
-    """The same figures as `table` for a terminal: one line per run."""
-    columns = [(group, key, name) for group, metrics in TABLE for key, name, _ in metrics]
-    short_names = {"precision": "P", "recall": "R", "failure rate": "failed", "SGG score": "SGG"}
-    heads = [
-        f"{group.lower()[:3]} {short_names.get(name, name)}" if group in ("Objects", "Relations")
-        else short_names.get(name, name.removesuffix(" per graph"))
-        for group, _, name in columns
-    ]  # fmt: skip
-    rows = [[run.name, *(_shown(key, run.metrics.get(key)) for _, key, _ in columns)] for run in runs]
-    lines = [["", *heads], *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
-    )
-
-
-def coverage_note(runs: Sequence[Run]) -> str:
-    """A warning if the runs were not evaluated on the same images: their means then don't compare."""
-    sets = [set(run.keys) for run in runs]
-    common = set.intersection(*sets)
-    if all(keys == common for keys in sets):
-        return ""
-    counts = ", ".join(f"{short(run.name)} {len(keys):,}" for run, keys in zip(runs, sets, strict=True))
-    return (
-        f'<p class="note warn">These runs cover different images ({counts}; {len(common):,} in common): '
-        "their figures don't compare. Evaluate them with the same --split and --limit.</p>"
-    )
-
-
-def details(runs: Sequence[Run], command: str) -> str:
-    """Commands and versions, so that the page can be made again."""
-    items = []
-    for run in runs:
-        info = run.info
-        items.append(f"<h3>{short(run.name)}</h3><pre>{escape(str(info.get('command', '')))}</pre>")
-        facts = {"model": info.get("model"), "engine": info.get("engine"), "finished": run.metrics.get("finished")}
-        facts |= info.get("versions") if isinstance(info.get("versions"), dict) else {}
-        pairs = " · ".join(f"{escape(str(key))} {escape(str(value))}" for key, value in facts.items() if value)
-        items.append(f'<p class="versions">{pairs}</p>')
-    items.append(f"<h3>this page</h3><pre>{escape(command)}</pre>")
-    items.append(f'<p class="versions">sgrl {sgrl.__version__} · python {platform.python_version()}</p>')
-    return "".join(items)
+def _controls(runs: Sequence[Run]) -> dict[str, str]:
+    """What can be filtered and sorted by depends on what the runs have."""
+    scored = all(run.scored for run in runs)
+    sorts = {"worst": "worst score first", "best": "best score first"} if scored else {}
+    judge = ""
+    if len(runs) > 1:
+        names = "".join(
+            f'<option value="{number}"{" selected" * (number == len(runs) - 1)}>{tables.short(run.name)}</option>'
+            for number, run in enumerate(runs)
+        )
+        judge = f'<label><span>of</span><select name="run">{names}</select></label>'
+        if scored:
+            pair = f"{tables.short(runs[0].name)} → {tables.short(runs[-1].name)}"
+            sorts |= {"gain": f"largest gain, {pair}", "loss": f"largest loss, {pair}"}
+    kinds = KINDS if scored else {"failed": KINDS["failed"]}
+    return {"sorts": _options(sorts), "kinds": _options(kinds), "judge": judge}
 
 
 def render(
     runs: Sequence[Run],
     curves: Sequence[Curve],
-    images: Iterable[tuple[tuple[str, str], bytes]],
-    codec,
+    gallery: Gallery,
+    shown: str,
     title: str,
     subtitle: str,
     command: Sequence[str] = (),
+    single: bool = False,
+    note: str = "",
 ) -> str:
     """The page as text.
 
-    `images`: (key, bytes of the image file) in the order to show, each present in `rows` of every run. `codec` reads
-    the graphs. All text in runs, curves and arguments is escaped.
+    `shown` says which images the gallery holds. All text in runs, curves and arguments is escaped. `single` puts the
+    gallery's data into the page. `note`: HTML to warn with.
     """
-    if not runs:
-        raise SgrlError("no runs: a report needs at least one --run name=DIR")
-    cards = [card(number, key, image, runs, codec) for number, (key, image) in enumerate(images, 1)]
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     charts = "".join(curve_charts(curve) for curve in curves)
+    scored = [run for run in runs if run.scored]
+    results = RESULTS.format(note=tables.coverage_note(runs) + note, table=tables.results(scored)) if scored else note
+    sections = {"results": "Results" if scored else "", "gallery": "Images", "training": "Training" if charts else ""}
+    sections["details"] = "Commands"
+    inside = {"index": gallery.index}
+    if single:
+        inside |= {f"chunk-{number}": chunk for number, chunk in enumerate(gallery.chunks)}
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         subtitle=escape(subtitle),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=digest,
-        note=coverage_note(runs),
-        table=table(runs),
+        sources="" if single else "'self' file:",
+        nav="".join(f'<a href="#{name}">{text}</a>' for name, text in sections.items() if text),
+        results=results,
+        shown=escape(shown),
+        **_controls(runs),
+        analysis="",
         curves=f'<section id="training"><h2>Training</h2>{charts}</section>' if charts else "",
-        cards="".join(cards),
-        shown=f"The first {len(cards):,} images" if len(cards) > 1 else "The first image",
-        first=short(runs[0].name),
-        last=short(runs[-1].name),
-        details=details(runs, shlex.join(command)),
+        details=tables.details(runs, shlex.join(command)),
+        data="\n".join(
+            f'<script type="application/json" id="{name}">{to_json(value)}</script>' for name, value in inside.items()
+        ),
     )
 
 
-def write(path: str | Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
     """Write the page whole or not at all."""
     with atomic_path(path) as temporary:
         # What a model wrote may hold lone surrogates, which UTF-8 has no bytes for.
         temporary.write_bytes(text.encode("utf-8", errors="replace"))
+
+
+class Folder:
+    """A folder that becomes `path` at the end of the block, in place of an older report, or is removed on failure.
+
+    Raises:
+        SgrlError: `path` is something else than a report.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.part = path.with_name(f".{path.name}.part")
+        index = path / "index.html"
+        if path.exists() and not (index.is_file() and GENERATOR in index.read_text("utf-8", "replace")[:2000]):
+            empty = path.is_dir() and not any(path.iterdir())
+            if not empty:
+                raise SgrlError(f"{path} exists and is not a report; choose another --output")
+
+    def __enter__(self) -> Path:
+        shutil.rmtree(self.part, ignore_errors=True)
+        for name in ("images", "data"):
+            (self.part / name).mkdir(parents=True)
+        return self.part
+
+    def __exit__(self, kind, *_):
+        if kind is None:
+            if self.path.exists():
+                shutil.rmtree(self.path)
+            self.part.rename(self.path)
+        else:
+            shutil.rmtree(self.part, ignore_errors=True)
+
+
+def write_chunks(folder: Path, gallery: Gallery) -> None:
+    """The graphs of the gallery as scripts that the page loads when they are looked at."""
+    for number, chunk in enumerate(gallery.chunks):
+        (folder / f"{number}.js").write_text(f"sgrlChunk({number},{to_json(chunk)});\n", encoding="ascii")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sgrl.errors import SgrlError
+from sgrl.inference.predictions import Key, prediction_key
 
 # Per-image scores in predictions.jsonl whose plain mean is the metric of the same name (macro average).
 SCORES = (
@@ -24,19 +26,29 @@ SCORES = (
 
 @dataclass
 class Run:
-    """One evaluated model.
+    """One run: what a model wrote, and how it was scored.
 
-    `metrics` is metrics.json, `info` is run.json, `rows` holds the lines of predictions.jsonl that the gallery asked
-    for by (dataset, image_id), `half_widths` the half width of a 95 % interval of each mean in `SCORES`.
+    Attributes:
+        metrics: metrics.json, {} without references (own images). info: run.json.
+        keys: of all its images, in the order of the file. places: (video, frame) of those that belong to a video.
+        values: the SGG score of each of `keys`; empty without references.
+        rows: the lines of predictions.jsonl that were asked for.
+        intervals: [low, high] of 95 % of each mean: those in metrics.json, else by the normal approximation.
     """
 
     name: str
     folder: Path
     metrics: dict
     info: dict
-    keys: list[tuple[str, str]] = field(default_factory=list)
-    rows: dict[tuple[str, str], dict] = field(default_factory=dict)
-    half_widths: dict[str, float] = field(default_factory=dict)
+    keys: list[Key] = field(default_factory=list)
+    places: dict[Key, tuple[str, int]] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
+    rows: dict[Key, dict] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> bool:
+        return bool(self.values)
 
 
 def _read_json(path: Path, hint: str) -> dict:
@@ -51,25 +63,8 @@ def _read_json(path: Path, hint: str) -> dict:
     return value
 
 
-def prediction_key(row: dict) -> tuple[str, str]:
-    """What names an image across runs: the data set's name and the image's id."""
-    return str(row.get("dataset") or ""), str(row["image_id"])
-
-
-def read_run(name: str, folder: str | Path, wanted: int | list[tuple[str, str]] = 0) -> Run:
-    """Read a folder that `recipes/evaluate.py` wrote.
-
-    `wanted`: the rows to keep, as a number (the first ones) or as keys. The file is streamed, the rest is not kept.
-    Raises `SgrlError` for a folder that was not evaluated to its end or is damaged.
-    """
-    folder = Path(folder)
-    hint = f"finish it with: python recipes/evaluate.py --model MODEL --dataset DATA --output {folder}"
-    if not folder.is_dir():
-        raise SgrlError(f"run {name!r}: {folder} is not a folder; {hint}")
-    run = Run(name, folder, _read_json(folder / "metrics.json", hint), _read_json(folder / "run.json", hint))
-    keep = None if isinstance(wanted, int) else set(wanted)
-    sums = {score: [0.0, 0.0] for score in SCORES}
-    path = folder / "predictions.jsonl"
+def _lines(path: Path, hint: str) -> Iterator[tuple[int, Key, dict]]:
+    """Number, key and row of each line of predictions.jsonl."""
     if not path.is_file():
         raise SgrlError(f"{path} does not exist; {hint}")
     with open(path, encoding="utf-8", errors="replace") as lines:
@@ -77,24 +72,59 @@ def read_run(name: str, folder: str | Path, wanted: int | list[tuple[str, str]] 
             try:
                 row = json.loads(line)
                 key = prediction_key(row)
-                scores = row["score"]
-                for score, total in sums.items():
-                    total[0] += scores[score]
-                    total[1] += scores[score] ** 2
+                row["prediction"], row["width"], row["height"]
+                if row["solution"] is not None:
+                    row["matched"], [row["score"][name] + 0.0 for name in SCORES]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise SgrlError(
-                    f"{path}, line {number} is no prediction ({type(error).__name__}: {error}); {hint}"
+                    f"{path}, line {number} is no scored prediction ({type(error).__name__}: {error}); {hint}"
                 ) from None
-            if (keep is None and number <= wanted) or (keep is not None and key in keep):
-                run.rows[key] = row
-            run.keys.append(key)
+            yield number, key, row
+
+
+def read_run(name: str, folder: str | Path) -> Run:
+    """Read a folder that recipes/evaluate.py wrote, or recipes/predict.py for images without references.
+
+    The rows are read but not kept; `keep` does that. Raises `SgrlError` for a folder that was not evaluated to its end
+    or is damaged.
+    """
+    folder = Path(folder)
+    hint = f"finish it with: python recipes/evaluate.py --model MODEL --dataset DATA --output {folder}"
+    if not folder.is_dir():
+        raise SgrlError(f"run {name!r}: {folder} is not a folder; {hint}")
+    run = Run(name, folder, {}, _read_json(folder / "run.json", hint))
+    own = bool(run.info.get("input"))  # the user's images: nothing to compare with
+    if not own:
+        run.metrics = _read_json(folder / "metrics.json", hint)
+    sums = {score: [0.0, 0.0] for score in SCORES}
+    path = folder / "predictions.jsonl"
+    for number, key, row in _lines(path, hint):
+        if not own and row["solution"] is None:
+            raise SgrlError(f"{path}, line {number} has no reference; {hint}")
+        for score, total in sums.items() if not own else ():
+            total[0] += row["score"][score]
+            total[1] += row["score"][score] ** 2
+        if not own:
+            run.values.append(row["score"]["sgg_score"])
+        if row.get("video_id") is not None:
+            run.places[key] = str(row["video_id"]), int(row.get("frame") or 0)
+        run.keys.append(key)
     count = len(run.keys)
     if not count:
         raise SgrlError(f"{path} is empty; {hint}")
-    for score, (total, squares) in sums.items() if count > 1 else ():
-        variance = max(squares / count - (total / count) ** 2, 0.0)
-        run.half_widths[score] = 1.96 * math.sqrt(variance / count)
+    for score, (total, squares) in sums.items() if run.scored and count > 1 else ():
+        mean = total / count
+        half = 1.96 * math.sqrt(max(squares / count - mean**2, 0.0) / count)
+        run.intervals[score] = mean - half, mean + half
+    for score, ends in (run.metrics.get("intervals") or {}).items():
+        run.intervals[score] = float(ends[0]), float(ends[1])
     return run
+
+
+def keep(run: Run, keys: Iterable[Key]) -> None:
+    """Read the rows of these keys into `run.rows`."""
+    wanted = set(keys)
+    run.rows = {key: row for _, key, row in _lines(run.folder / "predictions.jsonl", "") if key in wanted}
 
 
 @dataclass
@@ -106,7 +136,7 @@ class Curve:
     series: dict[str, list[tuple[float, float]]]
 
 
-def _state_file(folder: Path) -> Path | None:
+def state_file(folder: Path) -> Path | None:
     if (folder / "trainer_state.json").is_file():
         return folder / "trainer_state.json"
     checkpoints = [
@@ -123,7 +153,7 @@ def read_curve(name: str, folder: str | Path) -> Curve:
     Steps that were logged twice (a resumed run) count once, the later entry wins.
     """
     folder = Path(folder)
-    path = _state_file(folder)
+    path = state_file(folder)
     if path is None:
         raise SgrlError(
             f"{folder} holds no trainer_state.json, nor does any checkpoint-* in it; give --curve the output_dir of "

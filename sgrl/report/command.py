@@ -1,0 +1,123 @@
+"""Runs as a report to look at: figures side by side, training curves, images with the graphs drawn on them.
+
+    python -m sgrl report build/demo/eval/sft build/demo/eval/grpo --output build/demo/report
+    python -m sgrl report first=RUN second=RUN --output page.html
+
+A run is a folder that recipes/evaluate.py wrote, or recipes/predict.py for one's own images. --output names a folder,
+whose index.html opens without a server; if it ends in .html everything goes into that one file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgrl import data
+from sgrl.errors import SgrlError
+from sgrl.inference.predictions import Key
+from sgrl.report import tables
+from sgrl.report.gallery import PICKS, build, choose
+from sgrl.report.page import Folder, render, write_chunks, write_page
+from sgrl.report.pictures import Pictures, encode
+from sgrl.report.runs import Curve, Run, keep, read_curve, read_run, state_file
+from sgrl.text import get_codec
+
+
+def named(argument: str) -> tuple[str, str]:
+    """'name=DIR' as (name, DIR); a bare DIR takes its folder's name."""
+    name, sign, folder = argument.partition("=")
+    bare = not sign or Path(argument).exists()
+    return (Path(argument).resolve().name, argument) if bare else (name, folder)
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m sgrl report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("runs", type=named, nargs="+", metavar="[NAME=]RUN", help="the folder of a run")
+    add("--output", type=Path, default=Path("report"), help="folder or .html file (default: %(default)s)")
+    add("--images", type=int, default=100, help="how many to show at most (default: %(default)s)")
+    add("--pick", choices=PICKS, default="random", help="which, if there are more (default: %(default)s)")
+    add("--seed", type=int, default=0, help="of the random sample (default: %(default)s)")
+    add("--dataset", help="the data set, if it is not where the run found it")
+    add(
+        "--curve", type=named, action="append", default=[], metavar="[NAME=]DIR",
+        help="output_dir of one more training; those of the runs' models are found",
+    )  # fmt: skip
+    add("--title", default="Scene graph report")
+    return parser.parse_args(arguments)
+
+
+def read_curves(runs: Sequence[Run], more: Sequence[tuple[str, str]]) -> list[Curve]:
+    """Of the trainings that made the runs' models, where these are here; and of `more`."""
+    curves: dict[Path, Curve] = {}
+    for run in runs:
+        model = Path(str(run.info.get("model")))
+        folder = model.parent if re.fullmatch(r"checkpoint-\d+", model.name) else model
+        if folder.is_dir() and state_file(folder):
+            curves.setdefault(folder.resolve(), read_curve(run.name, folder))
+    for name, folder in more:
+        curves[Path(folder).resolve()] = read_curve(name, folder)
+    return list(curves.values())
+
+
+def place_images(pictures: Pictures, keys: Sequence[Key], folder: Path | None) -> list[tuple[str, int, int]]:
+    """Each picture's address, width and height: a file in `folder`/images, or the picture itself as data."""
+    places = []
+    for number, key in enumerate(keys):
+        picture = pictures[key]
+        content, kind = encode(picture)
+        if folder:
+            address = f"images/{number:06d}.{kind}"
+            (folder / address).write_bytes(content)
+        else:
+            address = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+        places.append((address, *picture.size))
+    return places
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    args = parse_arguments(arguments)
+    if args.images < 1:
+        raise SgrlError(f"--images is {args.images}, expected at least 1")
+    names = [name for name, _ in args.runs]
+    if len(set(names)) < len(names):
+        raise SgrlError(f"two runs have the same name ({', '.join(names)}); name them: sft=DIR grpo=DIR")
+    single = args.output.suffix.lower() in (".html", ".htm")
+    runs = [read_run(name, folder) for name, folder in args.runs]
+    curves = read_curves(runs, args.curve)
+    keys, shown = choose(runs, args.images, args.pick, args.seed)
+    for run in runs:
+        keep(run, keys)
+    pictures = Pictures(runs[0], keys, args.dataset)
+    codec = get_codec(runs[0].info.get("codec") or data.read_metadata(args.dataset or pictures.name)["codec"])
+    note = ""
+    if pictures.changed:
+        note = '<p class="note warn">The data set has changed since the first run: its images may be others.</p>'
+    counts = " or ".join(f"{count:,}" for count in sorted({len(run.keys) for run in runs}))
+    split = "" if runs[0].info.get("input") else f", {runs[0].info.get('split') or 'test'} split"
+    subtitle = f"{counts} images of {pictures.name}{split}"
+    command = ["python", "-m", "sgrl", "report", *(sys.argv[2:] if arguments is None else arguments)]
+
+    def page(gallery) -> str:
+        return render(runs, curves, gallery, shown, args.title, subtitle, command, single, note)
+
+    if single:
+        text = page(build(runs, keys, codec, place_images(pictures, keys, None)))
+        write_page(args.output, text)
+        size, target = args.output.stat().st_size, args.output
+    else:
+        with Folder(args.output) as folder:
+            gallery = build(runs, keys, codec, place_images(pictures, keys, folder))
+            write_chunks(folder / "data", gallery)
+            write_page(folder / "index.html", page(gallery))
+        size = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
+        target = args.output / "index.html"
+    if any(run.scored for run in runs):
+        print(tables.as_text([run for run in runs if run.scored]) + "\n")
+    print(f"{shown}\nWrote {target} ({size / 1e6:.1f} MB): {len(runs)} run{'s' * (len(runs) > 1)}, {len(keys)} images")
