@@ -1,0 +1,633 @@
+"""Action Genome's recall: known answers of three published evaluators, where ours differs on purpose, properties."""
+
+import json
+import math
+import pickle
+import random
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards import recall_action_genome_published as published
+from rewards.ranking import ranked
+from rewards.recall import PairScores
+from rewards.recall_action_genome import CONSTRAINTS, KS, PROTOCOLS, TASKS, ActionGenomeRecall, sttran_frames
+from rewards.recall_action_genome_counts import own_partner
+from sgrl.errors import SgrlError
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import FormatError, ParsedGraph, answer, get_codec
+from sgrl.vocabulary import Vocabulary, get_vocabulary
+
+AG = get_vocabulary("action_genome")
+PAIRS = get_codec("toon-pairs")
+HEADER = "rel_pairs[{}]{{subj,attention,spatial,contacting,obj}}:\n"
+OBJECTS = "obj[2]{id,name,x1,y1,x2,y2}:\n1,person,10,10,100,200\n2,chair,120,50,300,200\n"
+REFERENCE = OBJECTS + HEADER.format(1) + "1,unsure,above|behind,holding,2"
+EMPTY = OBJECTS + HEADER.format(0).rstrip()
+COUNTED = {"found": "tp", "right": "tp", "predicted": "pred"}
+
+
+def text(*rows, objects=OBJECTS):
+    return answer.wrap(objects + HEADER.format(len(rows)) + "\n".join(rows))
+
+
+def recall(constraint="with", **options):
+    return ActionGenomeRecall(640, 480, constraint, **options)
+
+
+def one(prediction, reference=REFERENCE, constraint="with", confidences=None, **options):
+    return recall(constraint, **options).add(prediction, reference, confidences=confidences)
+
+
+# --- known answers -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detectors(shared):
+    return json.loads((shared / "golden" / "ag_recall.json").read_text())["cases"]
+
+
+@pytest.fixture(scope="module")
+def texts(shared):
+    return json.loads((shared / "golden" / "ag_text_recall.json").read_text())["cases"]
+
+
+def reference_of(frame):
+    objects, relations = [Object("person", frame["person_bbox"])], []
+    for i, given_object in enumerate(frame["objects"], 1):
+        objects.append(Object(AG.objects[given_object["class"] - 1], given_object["bbox"]))
+        labels = given_object | {"attention": [given_object["attention"]]}
+        relations += [
+            Relation(0, names[label], i, group) for group, names in AG.groups.items() for label in labels[group]
+        ]
+    return SceneGraph(objects, relations, 640, 480)
+
+
+def entry_of(pred):
+    given_logits = {"attention": "attention_logits", "spatial": "spatial_probs", "contacting": "contacting_probs"}
+    return pred | {f"{group}_distribution": pred[name] for group, name in given_logits.items()}
+
+
+def frames_of(case):
+    for video in case["videos"]:
+        number = len(video["gt_frames"])
+        frames = sttran_frames(entry_of(video["pred"]), case["mode"], number)
+        yield from zip(frames, map(reference_of, video["gt_frames"]), strict=True)
+
+
+def counted(case, constraint, protocol):
+    counts = ActionGenomeRecall(constraint=constraint, protocol=protocol)
+    return counts, [counts.add(prediction, reference) for prediction, reference in frames_of(case)]
+
+
+def close(a, b):
+    return math.isclose(a, b, abs_tol=1e-6, rel_tol=0)
+
+
+MEANS = {
+    "sttran": ("derived_mR_per_frame_class", "derived_mR_global_class"),
+    "oed": ("mR_way1_per_frame_class", "mR_way2_global_class"),
+}
+
+
+@pytest.mark.parametrize("protocol", ["sttran", "oed"])
+def test_detectors_agree_with_the_published_evaluators(detectors, protocol):
+    checked = 0
+    for case in detectors:
+        for constraint, expected in case[f"expected_{protocol}"].items():
+            counts, frames = counted(case, constraint, protocol)
+            found = counts.compute()
+            assert found["images"] == len(frames)
+            for k in map(str, KS):
+                assert close(found[f"recall@{k}"], expected["R"][k])
+                for name, theirs in zip(("mean_recall", "pooled_mean_recall"), MEANS[protocol], strict=True):
+                    assert close(found[f"{name}@{k}"], expected[theirs][k])
+                for values, theirs in zip(frames, expected["per_frame_recall"][k], strict=True):
+                    assert close(values[f"recall@{k}"], theirs)
+                    checked += 1
+    assert checked > 300
+
+
+def test_sttran_measures_boxes_with_one_more_pixel(detectors):
+    """Small boxes tell the two conventions apart; ours is OED's."""
+    differing = set()
+    for case in detectors:
+        for constraint in ("with", "no"):
+            sttran, oed, ours = (counted(case, constraint, name)[0].compute() for name in ("sttran", "oed", "default"))
+            assert ours == oed
+            if any(sttran[f"recall@{k}"] != oed[f"recall@{k}"] for k in KS):
+                differing.add(case["id"])
+    assert differing == {case["id"] for case in detectors if case["oed_differs"]} != set()
+
+
+def values_of(case, constraint, **options):
+    """(name, K) -> value, and what the published evaluator says."""
+    ours, theirs = {}, {}
+    values = one(case["predict"], case["content"], constraint, **options)
+    expected = case["expected_sgdet"][constraint]
+    for k in map(str, KS):
+        for name in ("recall", "precision", "f1"):
+            ours[name, k], theirs[name, k] = values[f"{name}@{k}"], expected[name][k]
+        for name, count in (("right", "tp"), ("predicted", "pred")):
+            ours[name, k], theirs[name, k] = values[f"{name}@{k}"], expected["counts"][k][count]
+    assert values["relations_reference"] == case["expected_sgdet"]["n_gt_triplets"]
+    return ours, theirs
+
+
+def differences(cases, **options):
+    """The cases and constraints on which recall differs, with the K."""
+    found = defaultdict(set)
+    for case in cases:
+        for constraint in ("with", "no"):
+            ours, theirs = values_of(case, constraint, **options)
+            for name, k in ours:
+                if not close(ours[name, k], theirs[name, k]):
+                    found[case["id"], constraint].add((name, int(k)))
+    return dict(found)
+
+
+def test_published_texts_agree_but_for_the_order_of_equal_scores(texts):
+    """All scores of a generated graph are about 1 or 0, and the published evaluator sorts them with numpy's unstable
+    sort, whose order depends on the processor. Ours is stable. The next test shows that nothing else differs."""
+    differing = differences(texts, protocol="published")
+    assert {key: {k for _, k in values} for key, values in differing.items()} == {
+        (1, "no"): {10},
+        (52, "no"): {20},
+        (53, "no"): {10},
+        (76, "no"): {10, 20, 50, 100},
+        (76, "with"): {10},
+        (77, "no"): {10, 100},
+        (77, "with"): {10},
+    }
+
+
+def test_the_published_value_is_that_of_some_order_of_equal_scores(texts, monkeypatch):
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(published, "_order", lambda scores: np.lexsort((rng.random(scores.size), scores.ravel())))
+    for case in texts:
+        for constraint in ("with", "no"):
+            tried = [values_of(case, constraint, protocol="published") for _ in range(60)]
+            theirs = tried[0][1]
+            for key, expected in theirs.items():
+                values = [ours[key] for ours, _ in tried]
+                assert min(values) - 1e-6 <= expected <= max(values) + 1e-6, (case["id"], constraint, key)
+
+
+# --- where the default differs from the published reading of texts --------------------------------------------------
+
+
+def test_default_recall_agrees_but_for_the_deviations(texts):
+    """At K = 100 no order matters. With constraint only the credit for empty groups differs, without it only what the
+    published evaluator fills its list with."""
+    assert {key for key, values in differences(texts).items() if ("recall", 100) in values} == {
+        (26, "with"),
+        (26, "no"),
+        (27, "no"),
+        (53, "no"),
+        (76, "no"),
+        (77, "no"),
+    }
+    for case in texts:
+        for constraint in ("with", "no"):
+            ours, theirs = values_of(case, constraint)
+            assert ours["recall", "100"] <= theirs["recall", "100"] + 1e-6
+            assert ours["predicted", "100"] <= theirs["predicted", "100"]
+            assert ours["precision", "100"] >= theirs["precision", "100"] - 1e-6
+
+
+def test_deviation_a_failed_prediction_counts_as_zero():
+    """Published: left out of every average."""
+    for protocol, expected in (("default", 0.5), ("published", 1.0)):
+        counts = recall("no", protocol=protocol)
+        counts.add(answer.wrap(REFERENCE), REFERENCE)
+        assert counts.add("I see a person.", REFERENCE)["failure"] == 1
+        found = counts.compute()
+        assert found["recall@10"] == found["mean_recall@10"] * 26 / 4 == found["pooled_recall@10"] == expected
+        assert (found["images"], found["failures"], found["failure_rate"]) == (2, 1, 0.5)
+        assert found["images_left_out"] == (protocol == "published")
+        assert found["precision@100"] == (0.5 if protocol == "default" else pytest.approx(4 / 78))
+
+
+def test_deviation_an_empty_group_proposes_nothing():
+    """Published: a row proposes "looking_at" wherever a group is empty, which may even be right."""
+    reference = OBJECTS + HEADER.format(1) + '1,looking_at,in,"",2'
+    prediction = text('1,"",in,"",2')
+    ours, theirs = one(prediction, reference), one(prediction, reference, protocol="published")
+    assert (ours["recall@10"], ours["predicted@10"], ours["precision@10"]) == (0.5, 1, 1)
+    assert (theirs["recall@10"], theirs["predicted@10"]) == (1, 3)
+
+
+def test_deviation_without_constraint_only_what_was_written_is_ranked():
+    """Published: the list is filled up to 100 with triplets of score 0, so a perfect graph has a precision near 0."""
+    ours, theirs = (one(answer.wrap(REFERENCE), constraint="no", protocol=name) for name in ("default", "published"))
+    assert ours["recall@100"] == theirs["recall@100"] == 1
+    assert (ours["predicted@100"], ours["precision@100"], ours["f1@100"]) == (4, 1, 1)
+    assert theirs["predicted@100"] == 78 and theirs["precision@100"] == pytest.approx(4 / 78)
+
+
+def test_deviation_a_relation_with_an_unknown_object_hits_nothing():
+    """Published: an unknown object means the first one."""
+    prediction = text("1,unsure,above,holding,2").replace(",2\n</answer>", ",2\n9,unsure,above,holding,2\n</answer>")
+    only = text("9,unsure,above,holding,2")
+    assert one(only)["recall@10"] == 0 and one(only, protocol="published")["recall@10"] == 0.75
+    assert one(prediction)["precision@10"] == 0.5
+
+
+def test_deviation_a_class_is_its_whole_name():
+    """Published: any part of a name will do."""
+    reference = REFERENCE.replace("chair", "cup/glass/bottle")
+    for name in ("cup", "big cup/glass/bottle"):
+        prediction = text("1,unsure,above,holding,2", objects=OBJECTS.replace("chair", name))
+        assert one(prediction, reference)["recall@10"] == 0
+        assert one(prediction, reference, protocol="published")["recall@10"] == 0.75
+    spelled = text("1,unsure,above,holding,2", objects=OBJECTS.replace("chair", "Cup-Glass-Bottle"))
+    assert one(spelled, reference)["recall@10"] == 0.75
+
+
+def test_deviation_the_constraint_is_on_pairs_not_rows():
+    """Published: a pair whose labels stand in two rows proposes two predicates of a group."""
+    prediction = text("1,unsure,above,holding,2", '1,"",behind,"",2')
+    assert one(prediction)["found@10"] == 3
+    assert one(prediction, protocol="published")["found@10"] == 4
+
+
+def test_deviation_ranks_follow_the_writing():
+    """Published: all attention labels come first or last, whatever was written first."""
+    first = '1,"",above,holding,2'
+    prediction = text('2,"",above,"",1', '1,"",behind,"",2', first, objects=OBJECTS)
+    values = one(prediction, constraint="no", ks=(1, 2, 3, 4))
+    assert [values[f"found@{k}"] for k in (1, 2, 3, 4)] == [0, 1, 2, 3]
+
+
+def test_deviation_a_frame_without_relations_is_counted_and_reported():
+    """Published: left out silently (SceneGraphVLM) or a crash (STTran, OED)."""
+    for protocol in PROTOCOLS:
+        counts = recall("no", protocol=protocol)
+        counts.add(answer.wrap(REFERENCE), REFERENCE)
+        perfect = counts.add(answer.wrap(EMPTY), EMPTY)
+        wrong = counts.add(answer.wrap(REFERENCE), EMPTY)
+        found = counts.compute()
+        assert found["images"] == 3 and found["images_without_relations"] == 2 and found["recall@10"] == 1
+        assert found["images_left_out"] == (0 if protocol == "default" else 2)
+        if protocol == "default":
+            assert perfect["recall@10"] == perfect["precision@10"] == perfect["f1@10"] == 1
+            assert wrong["recall@10"] == wrong["precision@10"] == wrong["f1@10"] == 0
+            assert found["precision@10"] == found["f1@10"] == pytest.approx(2 / 3)
+            assert found["pooled_precision@10"] == 0.5
+        elif protocol != "published":  # which fills its list
+            assert found["precision@10"] == 1
+
+
+def test_deviation_a_malformed_reference_raises():
+    counts = recall()
+    for reference in (
+        REFERENCE.replace("obj[2]", "obj[3]"),
+        REFERENCE.replace("chair", "stool"),
+        REFERENCE.replace("holding", "hugging"),
+        REFERENCE.replace("unsure,above|behind", "above,unsure"),
+        ranked(ParsedGraph([], [], [])),
+    ):
+        with pytest.raises(SgrlError, match="malformed reference|must be a text or a graph"):
+            counts.add(text(), reference)
+    with pytest.raises(SgrlError, match="did you mean 'holding'"):
+        counts.add(text(), REFERENCE.replace("holding", "holdin"))
+    assert counts.compute()["images"] == 0
+
+
+# --- the same text, more closely ------------------------------------------------------------------------------------
+
+
+def test_confidences_rank_and_writing_order_ranks_without_them():
+    """Two rows: the first is wrong, the second right."""
+    prediction = text('1,"",in,"",2', '1,"",above,"",2')
+    written = one(prediction, constraint="no", ks=(1, 2))
+    sure = one(prediction, constraint="no", ks=(1, 2), confidences=[0.3, 0.8])
+    unknown = one(prediction, constraint="no", ks=(1, 2), confidences=[None, 0.8])
+    assert (written["found@1"], written["found@2"]) == (0, 1)
+    assert sure["found@1"] == unknown["found@1"] == 1
+    # with the constraint one spatial predicate of the pair remains: the surest, or the first that was written
+    assert one(prediction)["found@10"] == 0 and one(prediction, confidences=[0.3, 0.8])["found@10"] == 1
+    with pytest.raises(SgrlError, match="1 confidences for 2 relations"):
+        one(prediction, confidences=[0.3])
+
+
+def test_the_semi_constraint_asks_for_probability():
+    prediction = text("1,unsure,above|behind|in,holding,2")
+    assert one(prediction, constraint="semi")["predicted@10"] == 5
+    values = one(prediction, constraint="semi", confidences=[0.1, 0.95, 0.91, 0.9, 0.2])
+    assert values["predicted@10"] == 3 and values["found@10"] == 3
+
+
+def test_the_tasks_of_texts():
+    """A model that was given boxes or classes is judged on the rest."""
+    moved = text("1,unsure,above,holding,2", objects=OBJECTS.replace("120,50,300,200", "200,60,420,330"))
+    renamed = moved.replace("chair", "table")
+    found = {task: [one(t, task=task)["found@10"] for t in (moved, renamed)] for task in TASKS}
+    assert found == {"sgdet": [0, 0], "sgcls": [3, 0], "predcls": [3, 3]}
+    far = text("1,unsure,above,holding,2", objects=OBJECTS.replace("120,50,300,200", "500,300,620,430"))
+    assert one(far, task="predcls")["found@10"] == 0
+    swapped = text("2,unsure,above,holding,1", objects=OBJECTS.replace("1,p", "3,p").replace("2,c", "1,c"))
+    swapped = swapped.replace("3,person", "2,person")
+    assert one(swapped, task="predcls")["found@10"] == 3
+    assert one(swapped, task="predcls", protocol="published")["found@10"] == 0  # the i-th is the i-th
+
+
+def test_precision_counts_each_reference_relation_once():
+    twice = text("1,unsure,above,holding,2", "1,unsure,above,holding,2")
+    values = one(twice, constraint="no")
+    assert (values["found@10"], values["right@10"], values["predicted@10"]) == (3, 3, 6)
+    assert values["precision@10"] == 0.5 and values["f1@10"] == 0.6
+    assert one(twice)["precision@10"] == 1  # a pair has one predicate of a group
+
+
+def test_graphs_and_rankings_are_predictions_too():
+    graph = PAIRS.decode(REFERENCE, 640, 480, tags=None)
+    parsed = PAIRS.parse(REFERENCE, 640, 480, tags=None)
+    values = one(answer.wrap(REFERENCE))
+    for prediction in (graph, parsed, ranked(parsed)):
+        for reference in (REFERENCE, graph, parsed):
+            assert recall().add(prediction, reference) == values
+    scored = SceneGraph(graph.objects, [Relation(0, "in", 1, "spatial", score=0.2)] + list(graph.relations), 640, 480)
+    assert ActionGenomeRecall(ks=(1,), constraint="no").add(scored, graph)["found@1"] == 0
+    scored = SceneGraph(
+        graph.objects,
+        [Relation(0, "in", 1, "spatial", score=0.2), Relation(0, "above", 1, "spatial", score=0.3)],
+        640,
+        480,
+    )
+    assert ActionGenomeRecall(ks=(1,)).add(scored, graph)["found@1"] == 1
+
+
+def test_unreadable_texts_are_failures_and_unknown_labels_false_positives():
+    counts = recall("no")
+    for prediction in ("", None, b"\xff\x00", "<answer></answer>", [{"role": "assistant", "content": "no"}]):
+        values = counts.add(prediction, REFERENCE)
+        assert values["failure"] == 1 and values["f1@10"] == 0
+    values = counts.add(text("1,staring,above,holding,2"), REFERENCE)
+    assert values["right@10"] == 2 and values["predicted@10"] == 3
+    assert counts.compute()["failure_rate"] == pytest.approx(5 / 6)
+
+
+# --- detectors, more closely ----------------------------------------------------------------------------------------
+
+
+def scores_of(probabilities, objects=(1.0, 0.5), boxes=((10, 10, 100, 200), (120, 50, 300, 200))):
+    rows = np.zeros((len(probabilities), 26))
+    for row, given_scores in zip(rows, probabilities, strict=True):
+        for name, probability in given_scores.items():
+            row[AG.predicates.index(name)] = probability
+    return PairScores(["person", "chair"], boxes, objects, [(0, 1)] * len(rows), rows)
+
+
+def test_constraints_of_detectors():
+    prediction = scores_of(
+        [{"unsure": 0.6, "looking_at": 0.4, "above": 0.8, "behind": 0.95, "in": 0.91, "holding": 0.3}]
+    )
+    found = {constraint: recall(constraint, ks=(1, 2, 3, 26)).add(prediction, REFERENCE) for constraint in CONSTRAINTS}
+    assert {c: [v[f"found@{k}"] for k in (1, 2, 3, 26)] for c, v in found.items()} == {
+        "with": [1, 2, 3, 3],
+        "semi": [1, 1, 2, 2],  # behind, in, unsure
+        "no": [1, 1, 2, 4],  # behind, in, above
+    }
+    assert {c: v["predicted@26"] for c, v in found.items()} == {"with": 3, "semi": 3, "no": 26}
+
+
+def test_equal_scores_keep_their_order():
+    prediction = scores_of([dict.fromkeys(AG.predicates, 0.5)])
+    values = recall("no", ks=(2, 3, 4)).add(prediction, REFERENCE)
+    assert [values[f"found@{k}"] for k in (2, 3, 4)] == [0, 1, 2]  # unsure is the third, above the fourth
+
+
+def test_hostile_numbers_never_raise():
+    numbers = (math.nan, math.inf, -math.inf, 1e308, -1.0, 0.0)
+    for constraint in CONSTRAINTS:
+        for a in numbers:
+            for b in numbers:
+                prediction = scores_of([{"unsure": a, "above": b}], (b, a), ((a, b, 100, 200), (120, 50, b, a)))
+                values = recall(constraint).add(prediction, REFERENCE)
+                assert all(math.isfinite(value) for value in values.values())
+    finite = scores_of([{"unsure": math.nan, "above": 0.1, "holding": math.inf}])
+    values = recall("no", ks=(1,)).add(finite, REFERENCE)
+    assert values["found@1"] == 1  # what is not finite ranks last
+
+
+def test_no_pairs():
+    values = recall().add(PairScores([], [], [], [], []), REFERENCE)
+    assert values["recall@10"] == values["predicted@10"] == 0
+    entry = {name: [] for name in ("boxes", "pred_labels", "pred_scores", "pair_idx", "im_idx")}
+    entry |= {f"{group}_distribution": [] for group in AG.groups}
+    frames = list(sttran_frames(entry, "sgdet", 2))
+    assert len(frames) == 2 and recall().add(frames[0], REFERENCE)["recall@10"] == 0
+
+
+def test_arrays_that_do_not_fit_together():
+    good = scores_of([{"unsure": 1.0}])
+    for bad in (
+        good._replace(labels=["person"]),
+        good._replace(scores=[1.0]),
+        good._replace(boxes=[(0, 0, 1, 1)]),
+        good._replace(predicate_scores=np.zeros((1, 25))),
+        good._replace(predicate_scores=np.zeros((2, 26))),
+    ):
+        with pytest.raises(SgrlError, match="do not fit together"):
+            recall().add(bad, REFERENCE)
+    with pytest.raises(SgrlError, match="positions among 2 objects, found 0..2"):
+        recall().add(good._replace(pairs=[(0, 2)]), REFERENCE)
+
+
+# --- sums -----------------------------------------------------------------------------------------------------------
+
+
+def test_both_mean_recalls_by_hand():
+    """ "above" in two frames: found once of once, and once of three times; "unsure" in one frame, found."""
+    counts = recall("no")
+    chairs = OBJECTS.replace("obj[2]", "obj[4]") + "3,bed,0,0,50,50\n4,box,60,60,90,90\n"
+    counts.add(text('1,unsure,above,"",2'), OBJECTS + HEADER.format(1) + '1,unsure,above,"",2')
+    rows = ['1,"",above,"",2', '1,"",above,"",3', '1,"",above,"",4']
+    counts.add(text(rows[1], objects=chairs), chairs + HEADER.format(3) + "\n".join(rows))
+    found, table = counts.compute(), counts.per_predicate()
+    assert found["mean_recall@10"] == pytest.approx((1 + (1 + 1 / 3) / 2) / 26)
+    assert found["pooled_mean_recall@10"] == pytest.approx((1 + 2 / 4) / 26)
+    assert found["recall@10"] == pytest.approx((1 + 1 / 3) / 2) and found["pooled_recall@10"] == 3 / 5
+    assert found["predicates"] == 26 and found["predicates_absent"] == 24 and found["relations_reference"] == 5
+    above = table["above"]
+    assert (above["images"], above["relations"], above["found@10"]) == (2, 4, 2)
+    assert above["recall@10"] == pytest.approx(2 / 3) and above["pooled_recall@10"] == 0.5
+    assert list(table) == list(AG.predicates) and table["holding"]["relations"] == 0
+
+
+def test_merged_counts_are_those_of_all_frames(detectors):
+    for case in detectors[:3]:
+        whole = ActionGenomeRecall(constraint="no")
+        parts = [ActionGenomeRecall(constraint="no") for _ in range(3)]
+        for i, (prediction, reference) in enumerate(frames_of(case)):
+            whole.add(prediction, reference)
+            parts[i % 3].add(prediction, reference)
+        first, *others = pickle.loads(pickle.dumps(parts))
+        for other in others:
+            first.merge(other)
+        assert first.compute() == pytest.approx(whole.compute())
+        assert first.per_predicate()["in"] == pytest.approx(whole.per_predicate()["in"])
+    with pytest.raises(SgrlError, match="different settings"):
+        first.merge(ActionGenomeRecall(constraint="with"))
+
+
+def test_no_frame_yet():
+    found = recall().compute()
+    assert found["images"] == 0 and not any(v for k, v in found.items() if "@" in k)
+
+
+def test_settings_that_make_no_sense():
+    for options, message in (
+        ({"constraint": "without"}, "unknown constraint 'without'; did you mean 'with'"),
+        ({"protocol": "sttrn"}, "did you mean 'sttran'"),
+        ({"task": "predcl"}, "did you mean 'predcls'"),
+        ({"ks": ()}, "positive whole numbers"),
+        ({"ks": (0,)}, "positive whole numbers"),
+        ({"iou_threshold": 2}, r"in \[0, 1\]"),
+        ({"constraint": "semi", "protocol": "oed"}, "no semi constraint"),
+        ({"vocabulary": get_vocabulary("psg")}, "must have the groups"),
+    ):
+        with pytest.raises(SgrlError, match=message):
+            ActionGenomeRecall(640, 480, **options)
+    with pytest.raises(SgrlError, match="texts need width and height"):
+        ActionGenomeRecall().add("", REFERENCE)
+    with pytest.raises(SgrlError, match="reads texts, found PairScores"):
+        one(scores_of([{}]), protocol="published")
+    with pytest.raises(FormatError, match="malformed reference"):
+        one("", "no graph")
+
+
+def test_other_vocabularies():
+    own = Vocabulary(
+        "toy",
+        ("person", "ball"),
+        ("rolls", "sees", "left_of"),
+        {"attention": ("sees",), "spatial": ("left_of",), "contacting": ("rolls",)},
+    )
+    reference = REFERENCE.replace("chair", "ball").replace("unsure,above|behind,holding", "sees,left_of,rolls")
+    values = one(answer.wrap(reference), reference, vocabulary=own)
+    assert values["recall@10"] == values["precision@10"] == 1
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def graphs(draw, crowded=True):
+    """References: a person and up to four objects, some of one class and near each other."""
+    number = draw(st.integers(1, 4))
+    objects = [Object("person", (0, 0, 100, 200))]
+    for i in range(number):
+        label = draw(st.sampled_from(AG.objects[1:4]))
+        x = draw(st.integers(0, 3)) * 4 if crowded else 150 * i
+        objects.append(Object(label, (x, 10, x + 100, 110)))
+    relations = set()
+    for i in range(1, number + 1):
+        for group, names in AG.groups.items():
+            most = 1 if group == "attention" else 3
+            for name in draw(st.lists(st.sampled_from(names), max_size=most, unique=True)):
+                relations.add((0, name, i, group))
+    return SceneGraph(objects, [Relation(*r) for r in sorted(relations)], 640, 480)
+
+
+def shuffled(graph, seed):
+    rng = random.Random(seed)
+    order = list(range(len(graph.objects)))
+    rng.shuffle(order)
+    place = {old: new for new, old in enumerate(order)}
+    relations = [Relation(place[r.subject], r.predicate, place[r.object], r.group) for r in graph.relations]
+    rng.shuffle(relations)
+    return SceneGraph([graph.objects[i] for i in order], relations, 640, 480)
+
+
+numbers = st.lists(st.floats(0, 1), min_size=40, max_size=40)
+
+
+@given(graphs(), graphs(), numbers, st.integers(0, 99), st.sampled_from(CONSTRAINTS), st.sampled_from(TASKS))
+def test_the_order_of_the_reference_never_matters(prediction, reference, given_numbers, seed, constraint, task):
+    confidences = given_numbers[: len(prediction.relations)]
+    counts = [ActionGenomeRecall(constraint=constraint, task=task, ks=(1, 3, 20)) for _ in range(2)]
+    values = [
+        c.add(prediction, r, confidences=confidences)
+        for c, r in zip(counts, (reference, shuffled(reference, seed)), strict=True)
+    ]
+    assert values[0] == values[1]
+    assert counts[0].compute() == pytest.approx(counts[1].compute())
+
+
+@given(graphs(crowded=False), st.integers(0, 99))
+def test_a_perfect_graph_has_recall_one(reference, seed):
+    number = max(1, len(reference.relations))
+    values = ActionGenomeRecall(constraint="no", ks=(number, 100)).add(shuffled(reference, seed), reference)
+    for k in (number, 100):
+        assert values[f"recall@{k}"] == values[f"precision@{k}"] == values[f"f1@{k}"] == 1
+
+
+@given(graphs(), graphs(), numbers)
+def test_recall_grows_with_k_and_without_constraint(prediction, reference, given_numbers):
+    """Without a limit; with one, a constraint makes room for other pairs among the K best."""
+    confidences = given_numbers[: len(prediction.relations)]
+    free, held, semi = (
+        ActionGenomeRecall(constraint=c, ks=(1, 2, 5, 1000)).add(prediction, reference, confidences=confidences)
+        for c in ("no", "with", "semi")
+    )
+    assert held["found@1000"] <= free["found@1000"] and semi["found@1000"] <= free["found@1000"]
+    for values in (free, held, semi):
+        found = [values[f"found@{k}"] for k in (1, 2, 5, 1000)]
+        right = [values[f"right@{k}"] for k in (1, 2, 5, 1000)]
+        assert found == sorted(found) and right == sorted(right)
+        assert all(r <= f for r, f in zip(right, found, strict=True))
+
+
+@given(graphs(), graphs(), numbers, st.sampled_from(("person", "bed")), st.sampled_from(CONSTRAINTS))
+def test_a_wrong_relation_at_the_end_never_raises_anything(prediction, reference, given_numbers, label, constraint):
+    confidences = [0.1 + 0.9 * number for number in given_numbers[: len(prediction.relations)]]
+    wrong = Object(label, (600, 400, 640, 480))
+    more = SceneGraph(
+        [*prediction.objects, wrong],
+        [*prediction.relations, Relation(0, "in", len(prediction.objects), "spatial")],
+        640,
+        480,
+    )
+    ks = (1, 5, 100)
+    before = ActionGenomeRecall(constraint=constraint, ks=ks).add(prediction, reference, confidences=confidences)
+    after = ActionGenomeRecall(constraint=constraint, ks=ks).add(more, reference, confidences=[*confidences, 0.05])
+    for k in ks:
+        for name in ("recall", "precision", "f1"):
+            assert after[f"{name}@{k}"] <= before[f"{name}@{k}"]
+        assert after[f"found@{k}"] == before[f"found@{k}"]
+
+
+@given(st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=1, max_size=8))
+def test_own_partners_are_a_greatest_matching_of_every_prefix(partners):
+    from rewards.matching import count_matches
+
+    hit = np.zeros((len(partners), 6), dtype=bool)
+    for row, columns in zip(hit, partners, strict=True):
+        row[columns] = True
+    owns = own_partner(hit)
+    for k in range(1, len(hit) + 1):
+        assert owns[:k].sum() == count_matches([np.flatnonzero(row).tolist() for row in hit[:k] if row.any()])
+
+
+@settings(max_examples=60)
+@given(st.text(alphabet='01239,|[]{}:<>/answerthikobjl_p \n"-', max_size=200), st.sampled_from(PROTOCOLS[:2]))
+def test_no_text_raises(garbage, protocol):
+    for prediction in (garbage, answer.wrap(OBJECTS + garbage), answer.wrap(REFERENCE + "\n" + garbage)):
+        values = one(prediction, protocol=protocol)
+        assert all(math.isfinite(value) for value in values.values())
+
+
+def test_hostile_texts_take_bounded_time():
+    for prediction in (
+        "<think>" * 100_000,
+        answer.wrap(OBJECTS + HEADER.format(1) + "1,unsure,above,holding,2\n" * 20_000),
+        answer.wrap(OBJECTS + "1,[" * 100_000),
+        answer.wrap("1,person,1,1,9,9\n" * 20_000 + "1,[unsure],[],[],1\n" * 20_000),
+    ):
+        for protocol in ("default", "published"):
+            one(prediction, protocol=protocol)
