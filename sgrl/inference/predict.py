@@ -45,18 +45,10 @@ IDENTITY += ("constrain", "context", "zero_shot", "extra_body")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of both recipes."""
     add = parser.add_argument
-    add("--model", required=True, help="model folder or Hub id; the server's name of it with --engine openai")
     add("--dataset", required=True, help="folder that data_prep/to_toon.py wrote")
     add("--split", default="test", help="default: %(default)s")
     add("--output", required=True, type=Path, help="folder of this run")
     add("--limit", type=int, help="the first N images only")
-    add("--engine", default="auto", choices=ENGINES, help="default: vLLM where it runs")
-    add("--max-new-tokens", type=int, default=1024, help="limit of one answer (default: %(default)s)")
-    add("--batch-size", type=int, help="images at a time (default: 256 on a GPU, 64 on a CPU, 16 for a server)")
-    add("--dtype", default="auto", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
-    add("--max-model-length", type=int, default=8192, help="prompt and answer, in tokens, for vLLM")
-    add("--gpu-memory-utilization", type=float, default=0.9, help="share of the GPU's memory for vLLM")
-    add("--thinking", action="store_true", help="let the chat template open a thinking block")
     add("--constrain", action="store_true", help="decode by a grammar of the vocabulary, and repair the rest")
     add(
         "--context", default="none", choices=CONTEXTS,
@@ -67,22 +59,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for models that were not trained on this: the full prompt, in the coordinates of the model's family: "
         f"auto (by its name) or one of {', '.join(zeroshot.CONVENTIONS)}",
     )  # fmt: skip
+    add_engine_arguments(parser, max_new_tokens=1024)
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to say what the run cost")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser, max_new_tokens: int) -> None:
+    """Which model, and how it runs: what `load` reads."""
+    add = parser.add_argument
+    add("--model", required=True, help="model folder or Hub id; the server's name of it with --engine openai")
+    add("--engine", default="auto", choices=ENGINES, help="default: vLLM where it runs")
+    add("--max-new-tokens", type=int, default=max_new_tokens, help="limit of one answer (default: %(default)s)")
+    add("--batch-size", type=int, help="images at a time (default: 256 on a GPU, 64 on a CPU, 16 for a server)")
+    add("--dtype", default="auto", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
+    add("--max-model-length", type=int, default=8192, help="prompt and answer, in tokens, for vLLM")
+    add("--gpu-memory-utilization", type=float, default=0.9, help="share of the GPU's memory for vLLM")
+    add("--thinking", action="store_true", help="let the chat template open a thinking block")
     add = parser.add_argument_group("a server with OpenAI's interface").add_argument
     add("--base-url", default=BASE_URL, help="default: %(default)s")
     add("--api-key-variable", default=KEY_VARIABLE, help="environment variable with the key (default: %(default)s)")
     add("--timeout", type=float, default=120.0, help="seconds for one request (default: %(default)s)")
     add("--attempts", type=int, default=6, help="times that a request is sent at most (default: %(default)s)")
     add("--extra-body", default="{}", help="more fields of each request, as JSON")
-    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to say what the run cost")
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise before a model loads. Fills in what recipes/evaluate.py has no option for."""
     for name, value in (("input", None), ("every", 1), ("shard_index", 0), ("num_shards", 1)):
         setattr(args, name, getattr(args, name, value))
-    for name in ("limit", "max_new_tokens", "batch_size", "every", "num_shards", "attempts"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise SgrlError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+    _at_least_one(args, "limit", "every", "num_shards")
     if not 0 <= args.shard_index < args.num_shards:
         raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
     if args.constrain and args.thinking:
@@ -95,6 +99,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         zeroshot.convention_of(args.zero_shot, args.model)
     if args.input and args.context == "gt":
         raise SgrlError("--context gt needs references, which --input has none of; use --context generated")
+    check_engine_arguments(args)
+
+
+def check_engine_arguments(args: argparse.Namespace) -> None:
+    """Raise before a model loads; reads --extra-body."""
+    _at_least_one(args, "max_new_tokens", "batch_size", "attempts")
     try:
         args.extra_body = json.loads(args.extra_body)
         if not isinstance(args.extra_body, dict):
@@ -103,6 +113,12 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise SgrlError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
     if args.engine != "openai":
         check_model_folder(args.model)
+
+
+def _at_least_one(args: argparse.Namespace, *names: str) -> None:
+    for name in names:
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise SgrlError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
 
 
 def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
@@ -138,7 +154,7 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
     name = begun.get("engine", args.engine) if args.engine == "auto" else args.engine
     engine = None
     if name == "auto":
-        engine = _load(args, name)
+        engine = load(args, name)
         name = engine.name
     run = {
         "model": args.model,
@@ -163,7 +179,7 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
     folder = PredictionFolder(target, run, IDENTITY)
     units = _units(rows, args.context)[args.shard_index :: args.num_shards]
     if any(rows.keys[index] not in folder.keys for unit in units for index in unit):
-        engine = engine or _load(args, name)
+        engine = engine or load(args, name)
         try:
             failed = _Predictor(args, rows, folder, engine).run(units)
         except KeyboardInterrupt:
@@ -183,7 +199,8 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
     return folder
 
 
-def _load(args: argparse.Namespace, name: str) -> Engine:
+def load(args: argparse.Namespace, name: str) -> Engine:
+    """The engine of this name, as the options of `add_engine_arguments` say."""
     server = {}
     if name == "openai":
         names = ("base_url", "api_key_variable", "timeout", "attempts", "extra_body")

@@ -1,0 +1,158 @@
+"""A model as judge: yes-or-no questions of text, asked once, with every answer kept on disk.
+
+    judge = EngineJudge(lambda: load_engine("vllm", MODEL, max_new_tokens=16), MODEL, Path("answers.jsonl"))
+    judge(["Do cup and mug mean the same? Answer with one word, yes or no."])   # [True]
+
+What the questions are is no matter of this module; `rewards.soft` asks some.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from sgrl.errors import SgrlError
+from sgrl.inference.engines import Engine, Generation
+from sgrl.inference.video import generate_apart
+
+logger = logging.getLogger(__name__)
+
+YES_OR_NO = 'root ::= "yes" | "no"'
+"""The grammar that makes any model answer."""
+
+_THINKING = re.compile(r"^.*</think>", re.DOTALL)
+_WORD = re.compile(r"[^\W_]+")
+_VERDICTS = {"yes": True, "no": False, "1": True, "0": False, "true": True, "false": False}
+
+
+def verdict(answer: str) -> bool | None:
+    """What an answer says: its first word if that is yes or no (or 1, 0, true, false), else whichever of them occurs;
+    None if none does, or both.
+
+    >>> verdict("Yes, no doubt."), verdict("<think>yes?</think>The answer is **no**"), verdict("They may be.")
+    (True, False, None)
+    """
+    words = _WORD.findall(_THINKING.sub("", answer).lower())
+    if words and words[0] in _VERDICTS:
+        return _VERDICTS[words[0]]
+    found = {_VERDICTS[word] for word in words if word in _VERDICTS}
+    return found.pop() if len(found) == 1 else None
+
+
+class EngineJudge:
+    """Asks an engine what it has not been asked before.
+
+    Args:
+        load: makes the engine; called only if there is something to ask.
+        identity: of the model and of all that its answers depend on. Answers of another one are not taken.
+        cache: JSONL file of answers, appended to as they come; several runs and judges may share it.
+        constrain: decode by a grammar of the two answers (vLLM and transformers, offline or served by vLLM).
+
+    Attributes:
+        asked, known: questions put to the model by this object, and those whose answers were on disk.
+        tokens, prompt_tokens: of all answers used, also of those on disk.
+        unclear: the answers that are neither yes nor no, by question.
+    """
+
+    def __init__(self, load: Callable[[], Engine], identity: str, cache: Path, constrain: bool = False):
+        self._load, self._engine = load, None
+        self.identity, self.cache, self.constrain = identity, Path(cache), constrain
+        self.asked = self.known = self.tokens = self.prompt_tokens = 0
+        self.unclear: dict[str, str] = {}
+
+    def __call__(self, questions: Sequence[str]) -> list[bool | None]:
+        """True for yes, False for no, None for an answer that is neither, for each of the (distinct) questions.
+
+        Raises:
+            SgrlError: some got no answer. What came is on disk, and the same call asks for the others again.
+        """
+        answers = self._read(set(questions))
+        missing = [question for question in questions if question not in answers]
+        self.known += len(questions) - len(missing)
+        answers |= self._ask(missing) if missing else {}
+        verdicts = []
+        for question in questions:
+            row = answers[question]
+            self.tokens += row["tokens"]
+            self.prompt_tokens += row["prompt_tokens"]
+            verdicts.append(verdict(row["answer"]))
+            if verdicts[-1] is None:
+                self.unclear[question] = row["answer"]
+        return verdicts
+
+    def _ask(self, questions: list[str]) -> dict[str, dict]:
+        from tqdm import tqdm
+
+        self._engine = self._engine or self._load()
+        answers: dict[str, dict] = {}
+        failed: list[str] = []
+        # Several batches at once keep the engine busy; what an interruption loses is one such chunk.
+        size = 4 * self._engine.batch_size
+        with tqdm(total=len(questions), unit="question", desc="judge") as progress:
+            for start in range(0, len(questions), size):
+                chunk = questions[start : start + size]
+                chats = [[{"role": "user", "content": question}] for question in chunk]
+                grammars = [YES_OR_NO if self.constrain else None] * len(chunk)
+                done = generate_apart(self._engine, [None] * len(chunk), chats, grammars)
+                rows = [self._row(*pair) for pair in zip(chunk, done, strict=True) if pair[1].finish_reason != "error"]
+                self._append(rows)
+                self.asked += len(rows)
+                answers |= {row["question"]: row for row in rows}
+                failed += [one.error or "no answer" for one in done if one.finish_reason == "error"]
+                progress.update(len(chunk))
+                if not rows:
+                    break  # the server is gone
+        if failed:
+            raise SgrlError(
+                f"{len(questions) - len(answers):,} of {len(questions):,} questions got no answer ({failed[0]}); the "
+                f"others are in {self.cache}, and the same command goes on there"
+            )
+        return answers
+
+    def _row(self, question: str, done: Generation) -> dict:
+        return {
+            **{"judge": self.identity, "question": question, "answer": done.text},
+            **{"tokens": done.tokens, "prompt_tokens": done.prompt_tokens},
+        }
+
+    def _read(self, questions: set[str]) -> dict[str, dict]:
+        """This judge's answers to these questions that are on disk."""
+        found: dict[str, dict] = {}
+        damaged = 0
+        if self.cache.exists():
+            with open(self.cache, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    try:
+                        row = json.loads(line)
+                        if row["judge"] == self.identity and row["question"] in questions:
+                            row["answer"] + ""
+                            row["tokens"] + row["prompt_tokens"] + 0
+                            found[row["question"]] = row
+                    except (ValueError, KeyError, TypeError):
+                        damaged += bool(line.strip())
+        if damaged:
+            logger.warning(
+                "%s: %d damaged lines were passed over; their questions are asked again.", self.cache, damaged
+            )
+        return found
+
+    def _append(self, rows: Iterable[dict]) -> None:
+        """One write, so that several processes may share the file; it begins a new line after half a one."""
+        # ASCII: an answer may hold halves of a character that UTF-8 can't write.
+        text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows).encode()
+        self.cache.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.cache, "ab+", buffering=0) as file:
+            if file.seek(0, os.SEEK_END):
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    text = b"\n" + text
+            file.write(text)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        if self._engine is not None:
+            self._engine.close()
