@@ -24,12 +24,12 @@ OURS = {
 }
 KS = (20, 50, 100)
 # OvSGTR's (Chen et al., ECCV 2024) split of VG150 for open vocabularies
-BASE_OBJECTS = """tile drawer men railing stand towel sneaker vegetable screen vehicle animal kite cabinet sink wire
-fruit curtain lamp flag pot sock boot guy kid finger basket wave lady orange number toilet post room paper mountain paw
-banana rock cup hill house airplane plant skier fork box seat engine mouth letter windshield desk board counter branch
-coat logo book roof tie tower glove sheep neck shelf bottle cap vase racket ski phone handle boat tire flower child bowl
-pillow player trunk bag wing light laptop pizza cow truck jean eye arm leaf bird surfboard umbrella food people nose
-beach sidewalk helmet face skateboard motorcycle clock bear""".split()
+BASE_OBJECTS = """tile drawer men railing stand towel sneaker vegetable screen vehicle animal kite cabinet sink
+wire fruit curtain lamp flag pot sock boot guy kid finger basket wave lady orange number toilet post room paper
+mountain paw banana rock cup hill house airplane plant skier fork box seat engine mouth letter windshield desk
+board counter branch coat logo book roof tie tower glove sheep neck shelf bottle cap vase racket ski phone handle
+boat tire flower child bowl pillow player trunk bag wing light laptop pizza cow truck jean eye arm leaf bird
+surfboard umbrella food people nose beach sidewalk helmet face skateboard motorcycle clock bear""".split()
 NOVEL_PREDICATES = (
     *("belonging to", "part of", "riding", "walking in", "in", "of", "painted on", "playing", "for", "walking on"),
     *("says", "attached to", "eating", "on", "wears"),

@@ -1,0 +1,249 @@
+"""Recall@K of scene graphs in videos, with tubes of masks or boxes (PVSG, PSG4D).
+
+A reference relation is found at K if one of the K best predicted relations has its predicate, its subject's and
+object's class, and a vIoU of at least 0.5. Two published evaluators define vIoU:
+
+* By frames (OpenPVSG, which PSG4D's relation head uses): the reference holds in the frames of its spans that have both
+  masks; a frame is right if there both predicted masks reach an IoU of 0.5 and the predicted spans hold. vIoU is the
+  IoU of the two sets of frames. Right frames are looked for inside the reference's spans only, so a predicted span
+  that is too long costs nothing; symmetric_recall@K counts such frames as wrong.
+* By volume (PSG4D's metric.py): the pixels that both tubes have in the frames of both spans, divided by those that
+  either has in its own spans; the smaller of subject and object counts. From the best prediction on, each takes the
+  reference relation that it fits best and that none before has taken.
+
+recall@K and its kin are shares of all reference relations of all videos, mean_recall@K the mean over the predicates
+that occur. soft_ counts a relation with the vIoU that finds it, weak_ takes a vIoU of 0.1, soft_weak_ counts the best
+vIoU from 0.1 on. volume_recall@K and volume_map (mean over videos of the area under the precision-recall curve) are by
+volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from sgrl.errors import SgrlError, suggest
+from sgrl.tubes import VideoGraph
+from sgrl.vocabulary import canonical
+
+PROTOCOLS = ("default", "published")
+KS = (20, 50, 100)
+WEAK = 0.1
+KINDS = ("recall", "soft_recall", "weak_recall", "soft_weak_recall", "symmetric_recall", "volume_recall")
+
+
+class VideoRecall:
+    """Recall of a stream of videos; memory grows with the number of predicates, not of videos.
+
+    Args:
+        ks: the K.
+        iou_threshold: least IoU of both masks in a right frame, in [0, 1].
+        viou_threshold: least vIoU of a relation that is found, by frames and by volume.
+        protocol: "default", or "published" to reproduce OpenPVSG's weak recall, which counts every prediction of at
+            least 0.1 up to the one that finds the relation, and so can exceed 1.
+
+    Raises:
+        SgrlError: an argument that makes no sense.
+
+    >>> from sgrl.tubes import BoxTube, TimedRelation, TubeObject
+    >>> cat = TubeObject("cat", BoxTube([(0, 0, 9, 9), (1, 0, 10, 9), None]))
+    >>> mat = TubeObject("mat", BoxTube([(0, 5, 20, 15)] * 3))
+    >>> video = VideoGraph([cat, mat], [TimedRelation(0, "on", 1, spans=((0, 2),))])
+    >>> recall = VideoRecall()
+    >>> recall.add(video, video)["found@20"], recall.add(None, video)["found@20"]
+    (1.0, 0.0)
+    >>> recall.compute()["recall@20"], recall.compute()["videos"]
+    (0.5, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        ks: Sequence[int] = KS,
+        iou_threshold: float = 0.5,
+        viou_threshold: float = 0.5,
+        protocol: str = "default",
+    ):
+        if protocol not in PROTOCOLS:
+            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        for name, value in (("iou_threshold", iou_threshold), ("viou_threshold", viou_threshold)):
+            if not 0 <= value <= 1:
+                raise SgrlError(f"{name} must lie in [0, 1], found {value!r}")
+        if not ks or not all(isinstance(k, int) and k > 0 for k in ks):
+            raise SgrlError(f"ks must be positive whole numbers, found {ks!r}")
+        self.ks = tuple(sorted(set(ks)))
+        self.iou_threshold, self.viou_threshold = iou_threshold, viou_threshold
+        self.protocol = protocol
+        self.videos = self.videos_without_relations = self.videos_without_predictions = 0
+        self._precision = 0.0
+        # for each predicate: relations, and what KINDS found of them at each K
+        self._found: dict[str, tuple[int, np.ndarray]] = {}
+
+    def add(self, prediction: VideoGraph | None, reference: VideoGraph) -> dict[str, float]:
+        """Count one video and return its own sums.
+
+        Args:
+            prediction: its relations are ranked by their scores, equal ones in order, those without one last; without
+                any scores, in order. None for a video without a prediction: nothing is found.
+            reference: without relations the video is counted, but adds nothing to the shares.
+
+        Frames beyond the reference's are not looked at; those that a predicted tube lacks are empty.
+
+        Returns: relations_predicted, relations_reference, average_precision (by volume, None without reference
+            relations) and for each of KINDS, with "found" for "recall", and every K the sum over reference relations.
+
+        Raises:
+            SgrlError: masks of another size than the reference's, or masks of one and boxes of the other.
+        """
+        relations = reference.relations
+        candidates = list(_candidates(prediction, reference))
+        with np.errstate(all="ignore"):  # of boxes as large as a model likes
+            overlaps = self._overlaps(prediction, reference, candidates)
+        ks = np.array(self.ks)
+        found = {kind: np.zeros((len(relations), len(ks))) for kind in KINDS}
+        done: set[tuple[str, int]] = set()
+        weak = dict.fromkeys(range(len(relations)), 0.0)
+        for (rank, wanted, _), (viou, symmetric, _) in zip(candidates, overlaps, strict=True):
+            within = rank < ks  # candidates come in the order of their ranks
+            if symmetric >= self.viou_threshold and ("symmetric", wanted) not in done:
+                done.add(("symmetric", wanted))
+                found["symmetric_recall"][wanted] += within
+            if ("found", wanted) in done:
+                continue
+            if viou >= WEAK and (self.protocol == "published" or viou > weak[wanted]):
+                best = 0.0 if self.protocol == "published" else weak[wanted]
+                found["weak_recall"][wanted] += within & (best == 0)
+                found["soft_weak_recall"][wanted] += within * (viou - best)
+                weak[wanted] = viou
+            if viou >= self.viou_threshold:
+                done.add(("found", wanted))
+                found["recall"][wanted] += within
+                found["soft_recall"][wanted] += within * viou
+        hits = self._by_volume(candidates, [volume for _, _, volume in overlaps])
+        for rank, wanted in hits.items():
+            found["volume_recall"][wanted] += rank < ks
+        precision = _average_precision(np.array(sorted(hits)), len(relations)) if relations else None
+
+        predicted = 0 if prediction is None else len(prediction.relations)
+        self.videos += 1
+        self.videos_without_relations += not relations
+        self.videos_without_predictions += not predicted
+        self._precision += precision or 0.0
+        table = np.stack([found[kind] for kind in KINDS], axis=1)
+        for relation, values in zip(relations, table, strict=True):
+            name = canonical(relation.predicate)
+            total, sums = self._found.get(name, (0, 0.0))
+            self._found[name] = total + 1, sums + values
+        counts = {"relations_predicted": predicted, "relations_reference": len(relations)}
+        counts["average_precision"] = precision
+        for kind in KINDS:
+            name = kind.replace("recall", "found")
+            counts |= {f"{name}@{k}": x for k, x in zip(self.ks, found[kind].sum(axis=0).tolist(), strict=True)}
+        return counts
+
+    def compute(self) -> dict[str, float]:
+        """All figures so far; 0 where there is nothing to find yet.
+
+        videos, videos_without_relations, videos_without_predictions, relations_reference, predicates (those that
+        occur), volume_map; then for each of KINDS and every K the share of all relations, and with "mean_" before
+        "recall" the mean of the shares of the predicates.
+        """
+        totals = np.array([total for total, _ in self._found.values()], dtype=np.float64)
+        sums = np.array([found for _, found in self._found.values()]).reshape(-1, len(KINDS), len(self.ks))
+        pooled = sums.sum(axis=0) / max(1.0, totals.sum())
+        mean = (sums / totals[:, None, None]).sum(axis=0) / max(1, len(totals))
+        found = {
+            "videos": self.videos,
+            "videos_without_relations": self.videos_without_relations,
+            "videos_without_predictions": self.videos_without_predictions,
+            "relations_reference": int(totals.sum()),
+            "predicates": len(totals),
+            "volume_map": self._precision / max(1, self.videos - self.videos_without_relations),
+        }
+        for i, kind in enumerate(KINDS):
+            found |= {f"{kind}@{k}": float(pooled[i, j]) for j, k in enumerate(self.ks)}
+            name = kind.replace("recall", "mean_recall")
+            found |= {f"{name}@{k}": float(mean[i, j]) for j, k in enumerate(self.ks)}
+        return found
+
+    def per_predicate(self) -> dict[str, dict[str, float]]:
+        """For each predicate that occurs: relations, and each of KINDS at every K."""
+        return {
+            name: {"relations": total}
+            | {f"{kind}@{k}": float(sums[i, j] / total) for i, kind in enumerate(KINDS) for j, k in enumerate(self.ks)}
+            for name, (total, sums) in self._found.items()
+        }
+
+    def _overlaps(self, prediction, reference, candidates) -> list[tuple[float, float, float]]:
+        """vIoU of each candidate: by frames, by frames with those that the prediction has too many, by volume."""
+        length = reference.frames
+        shared: dict[tuple[int, int], np.ndarray] = {}
+        found = []
+        for _, wanted, said in candidates:
+            truth, guess = reference.relations[wanted], prediction.relations[said]
+            held, claimed = truth.holds(length), guess.holds(length)
+            together = held & claimed
+            right, present, exist = together.copy(), held.copy(), claimed.copy()
+            volumes = []
+            for i, j in ((guess.subject, truth.subject), (guess.object, truth.object)):
+                mine, theirs = prediction.objects[i].tube, reference.objects[j].tube
+                if (i, j) not in shared:
+                    shared[i, j] = _padded(theirs.intersections(mine), length)
+                common, mine, theirs = shared[i, j], _padded(mine.areas, length), _padded(theirs.areas, length)
+                union = mine + theirs - common
+                right &= (union > 0) & (common >= self.iou_threshold * union)
+                present &= theirs > 0
+                exist &= mine > 0
+                volume = common[together].sum()
+                volumes.append(_ratio(volume, mine[claimed].sum() + theirs[held].sum() - volume))
+            hits = np.count_nonzero(right)
+            by_frames = _ratio(hits, np.count_nonzero(right | present))
+            found.append((by_frames, _ratio(hits, np.count_nonzero(right | present | exist)), min(volumes)))
+        return found
+
+    def _by_volume(self, candidates: list[tuple[int, int, int]], volume: list[float]) -> dict[int, int]:
+        """Ranks of the predictions that find a relation by volume, and which."""
+        hits: dict[int, int] = {}
+        best: dict[int, float] = {}
+        taken: dict[int, int] = {}
+        for (rank, wanted, _), viou in zip(candidates, volume, strict=True):
+            if taken.get(wanted, rank) == rank and viou >= self.viou_threshold and viou > best.get(rank, -1.0):
+                taken.pop(hits.get(rank), None)
+                hits[rank], best[rank], taken[wanted] = wanted, viou, rank
+        return hits
+
+
+def _candidates(prediction: VideoGraph | None, reference: VideoGraph) -> Iterator[tuple[int, int, int]]:
+    """(rank, position in the reference, position in the prediction) of all pairs of relations with equal classes."""
+    if prediction is None:
+        return
+    same: dict[tuple[str, str, str], list[int]] = {}
+    for i, triplet in enumerate(_triplets(reference)):
+        same.setdefault(triplet, []).append(i)
+    triplets = _triplets(prediction)
+    scores = [-math.inf if r.score is None or not math.isfinite(r.score) else r.score for r in prediction.relations]
+    for rank, said in enumerate(sorted(range(len(scores)), key=lambda i: -scores[i])):
+        for wanted in same.get(triplets[said], ()):
+            yield rank, wanted, said
+
+
+def _triplets(graph: VideoGraph) -> list[tuple[str, str, str]]:
+    labels = [canonical(o.label) for o in graph.objects]
+    return [(labels[r.subject], canonical(r.predicate), labels[r.object]) for r in graph.relations]
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.concatenate([values[:length], np.zeros(max(0, length - len(values)), dtype=values.dtype)])
+
+
+def _ratio(part: float, whole: float) -> float:
+    ratio = float(part / whole) if whole > 0 else 0.0
+    return ratio if math.isfinite(ratio) else 0.0
+
+
+def _average_precision(ranks: np.ndarray, relations: int) -> float:
+    """Area under the precision-recall curve (VOC, from 2010 on) of hits at these ranks, from 0, rising."""
+    precision = (np.arange(len(ranks)) + 1.0) / (ranks + 1.0)
+    return float(np.maximum.accumulate(precision[::-1]).sum() / relations)

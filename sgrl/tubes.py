@@ -1,0 +1,284 @@
+"""Videos as graphs: objects as tubes of masks or boxes through the frames, relations that hold in spans of frames.
+
+A `MaskTube` keeps runs of pixels, never whole frames: masks are taken one frame at a time, and two tubes are compared
+run by run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgrl.boxes import area
+from sgrl.errors import SgrlError
+
+Span = tuple[float, float]
+
+
+class MaskTube:
+    """The mask of one object in every frame of a video.
+
+    Pixels are numbered through the whole video, in each frame down the columns as COCO does. `starts` and `ends` are
+    the half-open runs of the mask, in order, none across two frames.
+
+    Attributes:
+        frames: number of frames T. height, width: of each in pixels.
+        areas: (T,) int64, pixels of the mask in each frame.
+    """
+
+    __slots__ = ("frames", "height", "width", "areas", "starts", "ends", "_knots", "_covered")
+
+    def __init__(self, starts: np.ndarray, ends: np.ndarray, frames: int, height: int, width: int):
+        self.starts, self.ends = starts, ends
+        self.frames, self.height, self.width = frames, height, width
+        self.areas = self._by_frame(ends - starts)
+        self._knots = self._covered = None
+
+    @classmethod
+    def from_masks(cls, masks: Iterable, height: int | None = None, width: int | None = None) -> MaskTube:
+        """Of the frames in order: (height, width) arrays that are true in the mask, or None where there is none.
+
+        Any iterable; one frame is held at a time. The size is that of the masks, or is given if all may be None.
+
+        Raises:
+            SgrlError: masks of different sizes, or no size.
+        """
+        pieces, frames = [], 0
+        for mask in masks:
+            frames += 1
+            if mask is None:
+                continue
+            mask = np.asarray(mask, dtype=bool)
+            if height is None:
+                height, width = mask.shape
+            _check_size(mask.shape, (height, width), frames - 1)
+            edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False, append=False))
+            pieces.append(edges + (frames - 1) * height * width)
+        if height is None:
+            raise SgrlError(f"no mask in {frames} frames; give height and width")
+        edges = np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
+        return cls(edges[::2], edges[1::2], frames, height, width)
+
+    @classmethod
+    def from_rle(cls, masks: Iterable[dict | None], height: int | None = None, width: int | None = None) -> MaskTube:
+        """Of COCO's run lengths, {"size": [height, width], "counts": list or compressed string}, None without a mask.
+
+        Nothing is unpacked. Raises SgrlError for counts that do not fill the frame, and as `from_masks`.
+        """
+        pieces, frames = [], 0
+        for mask in masks:
+            frames += 1
+            if mask is None:
+                continue
+            try:
+                size, counts = tuple(mask["size"]), mask["counts"]
+                counts = np.asarray(
+                    _uncompressed(counts) if isinstance(counts, str | bytes) else counts, dtype=np.int64
+                )
+            except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
+                raise SgrlError(f"frame {frames - 1}: not a run-length encoded mask: {error!r}") from None
+            if height is None:
+                height, width = size
+            _check_size(size, (height, width), frames - 1)
+            edges = np.cumsum(counts)
+            if (counts < 0).any() or not len(edges) or edges[-1] != height * width:
+                filled = int(edges[-1]) if len(edges) else 0
+                raise SgrlError(f"frame {frames - 1}: counts fill {filled} pixels of {height} x {width}")
+            # runs of 0 and 1 alternate, beginning with 0
+            runs = np.stack([edges[:-1:2], edges[1::2]]) + (frames - 1) * height * width
+            pieces.append(runs[:, runs[0] < runs[1]])
+        if height is None:
+            raise SgrlError(f"no mask in {frames} frames; give height and width")
+        starts, ends = np.concatenate([np.zeros((2, 0), dtype=np.int64), *pieces], axis=1)
+        return cls(starts, ends, frames, height, width)
+
+    def intersections(self, other: MaskTube) -> np.ndarray:
+        """(T,) int64: pixels that both masks have, in each frame of this tube."""
+        if not isinstance(other, MaskTube) or (self.height, self.width) != (other.height, other.width):
+            raise SgrlError(f"cannot compare {self!r} with {other!r}; both must be masks of one size")
+        if not len(self.starts) or not len(other.starts):
+            return np.zeros(self.frames, dtype=np.int64)
+        if other._knots is None:
+            lengths = other.ends - other.starts
+            after = np.cumsum(lengths)
+            other._knots = np.stack([other.starts, other.ends], axis=1).ravel()
+            other._covered = np.stack([after - lengths, after], axis=1).ravel()
+        before_ends, before_starts = (np.interp(x, other._knots, other._covered) for x in (self.ends, self.starts))
+        return self._by_frame(before_ends - before_starts)
+
+    def _by_frame(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels of the runs, summed by frame. Floats are exact: a video has far fewer than 2 ** 53 pixels."""
+        frame = self.starts // (self.height * self.width)
+        return np.bincount(frame, weights=pixels, minlength=self.frames).astype(np.int64)
+
+    def __repr__(self):
+        return f"MaskTube of {self.frames} frames of {self.height} x {self.width}"
+
+
+class BoxTube:
+    """The box of one object in every frame of a video.
+
+    Args:
+        boxes: T boxes x1, y1, x2, y2 in pixels, half-open, None where the object is absent. A box that is not finite
+            or has no area is absent too.
+
+    Attributes:
+        frames: T. areas: (T,) float64, 0 where absent.
+    """
+
+    __slots__ = ("frames", "boxes", "areas")
+
+    def __init__(self, boxes: Sequence):
+        rows = [(math.nan,) * 4 if box is None else box for box in boxes]
+        self.boxes = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
+        self.boxes = np.where(np.isfinite(self.boxes).all(axis=1, keepdims=True), self.boxes, 0.0)
+        self.frames = len(self.boxes)
+        with np.errstate(all="ignore"):
+            self.areas = area(self.boxes)
+
+    def intersections(self, other: BoxTube) -> np.ndarray:
+        """(T,) float64: the area that both boxes have, in each frame of this tube."""
+        if not isinstance(other, BoxTube):
+            raise SgrlError(f"cannot compare boxes with {other!r}; make boxes of its masks, or masks of the boxes")
+        n = min(self.frames, other.frames)
+        a, b = self.boxes[:n], other.boxes[:n]
+        shared = np.zeros(self.frames)
+        with np.errstate(all="ignore"):
+            shared[:n] = area(np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])]))
+        return shared
+
+    def __repr__(self):
+        return f"BoxTube of {self.frames} frames"
+
+
+def tubes_of_maps(maps: Iterable, background: int | None = 0) -> dict[int, MaskTube]:
+    """The tubes of all values of panoptic maps.
+
+    Args:
+        maps: (height, width) whole numbers for each frame in order, a pixel's value being its object's id; one is held
+            at a time.
+        background: the value that is no object.
+
+    Raises:
+        SgrlError: no map, maps of different sizes.
+    """
+    values, starts, ends, frames, size = [], [], [], 0, None
+    for frame in maps:
+        frame = np.asarray(frame)
+        size = size or frame.shape
+        _check_size(frame.shape, size, frames)
+        flat = frame.ravel(order="F")
+        edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
+        kept = slice(None) if background is None else flat[edges[:-1]] != background
+        values.append(flat[edges[:-1]][kept])
+        starts.append(edges[:-1][kept] + frames * flat.size)
+        ends.append(edges[1:][kept] + frames * flat.size)
+        frames += 1
+    if size is None:
+        raise SgrlError("found no panoptic map; a video has at least one frame")
+    values, starts, ends = (np.concatenate(pieces) for pieces in (values, starts, ends))
+    order = np.argsort(values, kind="stable")
+    ids, first = np.unique(values[order], return_index=True)
+    parts = np.split(order, first[1:])
+    return {int(i): MaskTube(starts[p], ends[p], frames, *size) for i, p in zip(ids, parts, strict=False)}
+
+
+@dataclass(frozen=True, slots=True)
+class TubeObject:
+    """One thing in a video: its class and where it is."""
+
+    label: str
+    tube: MaskTube | BoxTube
+
+
+@dataclass(frozen=True, slots=True)
+class TimedRelation:
+    """A relation between two objects of a video.
+
+    Args:
+        subject, object: positions in `VideoGraph.objects`, from 0.
+        predicate: the verb or preposition.
+        spans: when it holds: pairs of first and last frame, from 0, both included. () is always.
+        score: confidence, None for annotations.
+    """
+
+    subject: int
+    predicate: str
+    object: int
+    spans: tuple[Span, ...] = ()
+    score: float | None = None
+
+    def holds(self, frames: int) -> np.ndarray:
+        """(frames,) bool: in which frames. Spans that are reversed, outside or no numbers hold in none."""
+        if not self.spans:
+            return np.ones(frames, dtype=bool)
+        active = np.zeros(frames, dtype=bool)
+        for first, last in self.spans:
+            if first <= last:
+                start, stop = math.ceil(min(max(first, 0), frames)), math.floor(min(max(last, -1), frames - 1)) + 1
+                active[start:stop] = True
+        return active
+
+
+@dataclass(frozen=True, slots=True)
+class VideoGraph:
+    """Objects and relations of a video. Lists are turned into tuples.
+
+    Raises:
+        SgrlError: a relation that points outside the objects, tubes of masks beside tubes of boxes.
+    """
+
+    objects: tuple[TubeObject, ...]
+    relations: tuple[TimedRelation, ...]
+
+    def __post_init__(self):
+        object.__setattr__(self, "objects", tuple(self.objects))
+        object.__setattr__(self, "relations", tuple(self.relations))
+        n = len(self.objects)
+        if len({type(o.tube) for o in self.objects}) > 1:
+            raise SgrlError("a video must have tubes of one kind, found both masks and boxes")
+        for i, r in enumerate(self.relations):
+            for end, index in (("subject", r.subject), ("object", r.object)):
+                if not (isinstance(index, int | np.integer) and 0 <= index < n):
+                    raise SgrlError(
+                        f"relation {i} ({r.predicate!r}): {end} must be the position of one of the {n} objects, "
+                        f"found {index!r}"
+                    )
+
+    @property
+    def frames(self) -> int:
+        """Of the longest tube."""
+        return max((o.tube.frames for o in self.objects), default=0)
+
+
+def _check_size(found: tuple, expected: tuple, frame: int) -> None:
+    if tuple(found) != tuple(expected):
+        raise SgrlError(
+            f"frame {frame}: a mask of {' x '.join(map(str, found))}, but of {' x '.join(map(str, expected))} before; "
+            "masks of a video must have one height and width"
+        )
+
+
+def _uncompressed(text: str | bytes) -> list[int]:
+    """COCO's compressed counts: five bits a character, each count after the second less the last but one."""
+    data = text.encode("ascii") if isinstance(text, str) else text
+    counts: list[int] = []
+    i = 0
+    while i < len(data):
+        value = shift = 0
+        more = True
+        while more:
+            bits = data[i] - 48
+            if not 0 <= bits < 64:
+                raise ValueError(f"character {data[i : i + 1]!r} in counts")
+            value |= (bits & 31) << shift
+            shift += 5
+            i += 1
+            more = bool(bits & 32)
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+    return counts
