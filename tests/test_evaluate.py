@@ -49,7 +49,10 @@ def test_predicts_scores_and_resumes(evaluate, toy, tmp_path):
     assert metrics["failures"] == metrics["truncated"] == len(first)  # random weights write no graph
     assert metrics["mean_tokens"] == 6 and metrics["seconds_per_graph"] > 0
     assert set(metrics) >= {"object_f1", "relation_precision", "sgg_score", "failure_rate"}
-    assert f"failure rate 1.000 ({len(first)} of {len(first)} images, {len(first)} cut off at 6 tokens)" in printed
+    assert f"failure rate 1.000 [1.000, 1.000]: {len(first)} of {len(first)} images" in printed
+    assert f"{len(first)} cut off at 6 tokens" in printed
+    assert sum(metrics["failure_reasons"].values()) == len(first)
+    assert all(reason.endswith("(cut off at the limit of tokens)") for reason in metrics["failure_reasons"])
     assert first[0]["matched"] == {"objects": [], "relations": []} and first[0]["score"]["failure"] == 1.0
     run = json.loads((folder / "run.json").read_text())
     assert run["engine"] == "transformers" and run["codec"] == "toon" and "evaluate.py" in run["command"]
@@ -78,7 +81,9 @@ def test_figures_are_those_of_the_metrics(evaluate, tmp_path):
     status, printed, _ = evaluate("--limit", 4)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["sgg_score"] == metrics["object_f1"] == metrics["relation_recall"] == 1.0
-    assert "objects          1.000     1.000     1.000" in printed
+    assert "objects     1.000 [1.000, 1.000]  1.000 [1.000, 1.000]  1.000 [1.000, 1.000]\n" in printed
+    assert metrics["valid_rate"] == 1 and not metrics["failure_reasons"] and not metrics["format_errors"]
+    assert all(row["precision"] == row["recall"] == 1 for row in metrics["predicates"])
 
     found[0]["prediction"] = "I see a circle."
     found[1]["prediction"] = found[1]["prediction"].replace("circle", "moon").replace("square", "moon")
@@ -90,6 +95,11 @@ def test_figures_are_those_of_the_metrics(evaluate, tmp_path):
         expected.add(row["prediction"], row["solution"])
     assert {key: metrics[key] for key in expected.compute()} == expected.compute()
     assert metrics["failures"] == 1
+    assert metrics["failure_reasons"] == {
+        "the completion must begin with <answer> (cut off at the limit of tokens)": 1
+    }
+    for name, (low, high) in metrics["intervals"].items():
+        assert low <= metrics[name] <= high, name
 
     evaluate("--limit", 2)  # fewer images than there are predictions
     assert json.loads((folder / "metrics.json").read_text())["samples"] == 2

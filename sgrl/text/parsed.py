@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from sgrl.errors import SgrlError
@@ -15,6 +16,14 @@ MAX_OBJECTS, MAX_RELATIONS = 200, 400
 
 MAX_RECOVERED = 2000
 """Rows of each kind that a lenient reader keeps, so that a hostile text cannot make matching expensive."""
+
+
+# What was found, at the end of a reason; what stands in quotes or brackets; rows; numbers, but not those in names.
+_SPECIFIC = re.compile(
+    r"[,;:] found\b.*+| ?'(?>(?:[^'\\]|\\.)*+)(?:'|\Z)| ?\"(?>(?:[^\"\\]|\\.)*+)(?:\"|\Z)| \[[^\]]*+\]"
+    r"|-?\b[0-9]++(?>(?:,[^,]*+,[0-9]++)?)[0-9.]*+",
+    re.DOTALL,
+)
 
 
 class FormatError(SgrlError):
@@ -31,6 +40,17 @@ class FormatError(SgrlError):
         super().__init__(reason if line is None else f"line {line}: {reason}")
         self.reason = reason
         self.line = line
+
+    @property
+    def kind(self) -> str:
+        """The reason without the numbers and words of this text: what many errors have in common.
+
+        >>> FormatError("obj[3] announces 3 rows, but 4 follow", 1).kind
+        'obj[N] announces N rows, but N follow'
+        >>> FormatError("expected a row of rel[M]{subj,pred,obj}:, found 'I see 2 cats'", 7).kind
+        'expected a row of rel[M]{subj,pred,obj}:'
+        """
+        return _SPECIFIC.sub(lambda match: "N" if match[0].lstrip("-")[:1].isdigit() else "", self.reason).strip()
 
     def __reduce__(self):
         return type(self), (self.reason, self.line)
