@@ -63,10 +63,10 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
             raise SgrlError(
                 f"{len(confidences)} confidences for {len(relations)} relations; give one for each, None where unknown"
             )
-        scores = np.array([_confidence(value) for value in confidences], dtype=np.float64)
+        scores = np.array([_finite(value) for value in confidences], dtype=np.float64)
         order = np.argsort(-scores, kind="stable")
         relations = [relations[i] for i in order.tolist()]
-        scores = np.maximum(scores[order], 0.0)
+        scores = np.clip(scores[order], 0.0, 1.0)
     subjects, predicates, objects = zip(*relations, strict=True) if relations else ((), (), ())
     return Ranked(
         list(labels),
@@ -78,8 +78,6 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
     )
 
 
-def _confidence(value: float | None) -> float:
-    """In [0, 1], or -1 for none: behind a confidence of 0."""
-    if value is None or not math.isfinite(value):
-        return -1.0
-    return min(max(float(value), 0.0), 1.0)
+def _finite(value: float | None) -> float:
+    """The value, or one behind all others."""
+    return -math.inf if value is None or not math.isfinite(value) else float(value)

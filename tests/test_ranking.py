@@ -58,3 +58,7 @@ def test_a_scene_graph_with_scores_is_ranked_by_them():
     assert ranked(graph).predicates == ["on", "near"]
     assert ranked(graph).scores.tolist() == [0.3, 0.0]
     assert ranked(graph, [0.9, 0.1]).predicates == ["near", "on"]
+    assert ranked(graph, [2.5, 7.5]).predicates == ["on", "near"] and ranked(graph, [2.5, 7.5]).scores.tolist() == [
+        1,
+        1,
+    ]
