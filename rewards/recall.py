@@ -29,7 +29,7 @@ from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
-from sgrl.text import Codec, ParsedGraph, get_codec
+from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
 from sgrl.vocabulary import canonical as _canonical
 
@@ -148,8 +148,8 @@ class SceneGraphRecall:
         """Count one image and return its own counts.
 
         Args:
-            prediction: any text or None; or a SceneGraph (ranked by its relations' scores and under the graph
-                constraint if it has any, else in order), a ParsedGraph, or PairScores.
+            prediction: any text; None, which finds nothing; a SceneGraph (ranked by its relations' scores and under
+                the graph constraint if it has any, else in order), a ParsedGraph, or PairScores.
             reference: text, SceneGraph or ParsedGraph. Without relations the image is counted, but is in no mean.
             width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
             confidences: of the relations that `codec.recover_parsed` reads from the text; they rank them, and without
@@ -282,12 +282,16 @@ class SceneGraphRecall:
         """The ranking with graph constraint and the one without; equal for graphs without scores."""
         if isinstance(prediction, PairScores):
             return self._of_scores(prediction)
-        scored = False
-        if not isinstance(prediction, SceneGraph | ParsedGraph):
+        if prediction is None:
+            prediction = ParsedGraph([], [], [])
+        elif not isinstance(prediction, SceneGraph | ParsedGraph):
             codec, *size = self._frame(width, height)
-            prediction, _ = codec.recover_parsed(text_of(prediction), *size)
-        elif isinstance(prediction, SceneGraph):
-            scored = any(r.score is not None for r in prediction.relations)
+            text = text_of(prediction)
+            try:  # what the strict reader takes, the lenient one reads alike, in three times as long
+                prediction = codec.parse(text, *size)
+            except FormatError:
+                prediction, _ = codec.recover_parsed(text, *size)
+        scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
         free = _spelt(ranked(prediction, confidences))
         if self.protocol == "published":
             free = self._known(free)

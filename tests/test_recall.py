@@ -252,6 +252,7 @@ def test_failures_count_as_zero():
     recall.add(REFERENCE, REFERENCE)
     for text in (None, "", "I see a cat.", "obj[0]{id,name,x1,y1,x2,y2}:"):
         assert recall.add(text, REFERENCE)["failure"] == 1
+    assert SceneGraphRecall().add(None, REFERENCE, confidences=[])["failure"] == 1
     found = recall.compute()
     assert found["failures"] == 4 and found["recall@20"] == found["mean_recall@20"] == 0.2
     assert found["f1@20"] == pytest.approx(0.2)
