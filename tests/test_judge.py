@@ -97,10 +97,13 @@ def test_one_question_without_an_answer_does_not_stop_the_others(serve, tmp_path
     assert judge.asked == 19
 
 
-@pytest.mark.parametrize("refusal", [400, 401])
-def test_a_refusal_names_the_reason(serve, tmp_path, refusal):
-    server = serve(otherwise=(refusal, {"error": {"message": "no such thing"}}, {}))
-    with pytest.raises(SgrlError, match="2 of 2 questions got no answer .*no such thing"):
+@pytest.mark.parametrize(
+    "status, message",
+    [(400, "2 of 2 questions got no answer .*no such thing"), (401, "refuses .*401.: no such thing")],
+)
+def test_a_refusal_names_the_reason(serve, tmp_path, status, message):
+    server = serve(otherwise=(status, {"error": {"message": "no such thing"}}, {}))
+    with pytest.raises(SgrlError, match=message):
         judge_of(server, tmp_path / "judge.jsonl")(["a", "b"])
 
 

@@ -106,6 +106,22 @@ def test_what_will_not_pass_stops_the_run(serve):
         OpenAIEngine("m", base_url="localhost:8000")
 
 
+def test_a_refused_prompt_and_a_key_that_expires_lose_no_answer(serve):
+    def by_text(body):
+        word = body["messages"][0]["content"]
+        return {"long": (400, {"error": {"message": "too many tokens"}}, {}), "late": (403, {}, {})}.get(word, OK)
+
+    server = serve(otherwise=by_text)
+    chats = [[{"role": "user", "content": word}] for word in ("a", "long", "b", "late")]
+    engine = engine_of(server)
+    found = engine.generate([None] * 4, chats)
+    assert [one.finish_reason for one in found] == ["stop", "refused", "stop", "error"] and engine.requests == 4
+    assert "too many tokens" in found[1].error and "status 403" in found[3].error
+    with pytest.raises(SgrlError, match="status 403"):
+        engine.generate([None] * 2, chats[-1:] * 2)
+    assert [one.finish_reason for one in engine.generate([None] * 2, chats[1:2] * 2)] == ["refused"] * 2
+
+
 def test_log_probabilities_follow_the_text(serve):
     def tokens(*entries):
         found = [{"token": t, "logprob": -float(i), "bytes": list(b)} for i, (t, b) in enumerate(entries)]

@@ -8,7 +8,7 @@ from PIL import Image
 from sgrl.context import context_of, with_context
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphStream
-from sgrl.inference.engines import Generation
+from sgrl.inference.engines import Generation, RefusedPrompt
 from sgrl.inference.video import batches, generate_apart
 from sgrl.prompts import split_previous
 from sgrl.text import answer, get_codec
@@ -33,7 +33,7 @@ class Scripted:
     def generate(self, images, prompts, grammars=None):
         texts = [prompt[-1]["content"] for prompt in prompts]
         if any("too long" in text for text in texts):
-            raise SgrlError("a prompt is too long")
+            raise RefusedPrompt("a prompt is too long")
         self.prompts += texts
         return [Generation(self.answer_to(text), 5, 0.1, "stop") for text in texts]
 
@@ -73,7 +73,7 @@ def test_a_refused_prompt_is_an_error_of_its_own_image():
     prompts = [[{"role": "user", "content": text}] for text in ("a", "too long", "b")]
     found = generate_apart(engine, [FRAME] * 3, prompts, [None] * 3)
     assert [one.text for one in found] == ["A", "", "B"]
-    assert found[1].finish_reason == "error" and "too long" in found[1].error
+    assert found[1].finish_reason == "refused" and "too long" in found[1].error
 
 
 def test_a_stream_hands_its_graph_on_and_survives_bad_frames():

@@ -40,12 +40,13 @@ class Generation:
         text: without special tokens.
         tokens: how many were generated, the end token included.
         seconds: the wall time of its batch divided by the images in it; of its own request with a server.
-        finish_reason: "stop" (the model ended), "length" (the limit cut it), or "error" (a server gave no answer).
+        finish_reason: "stop" (the model ended), "length" (the limit cut it), "error" (a server gave no answer), or
+            "refused" (the engine does not take this prompt).
         prompt_tokens: length of the prompt, visual tokens included; 0 where a server does not say.
         pieces: the text of each token; joined they are `text`. Empty where a server gives none
             that join to it (bytes may be no UTF-8).
         logprobs: of each of `pieces`, before placeholders or a grammar take any token away.
-        error: what went wrong, for "error".
+        error: what went wrong, for the latter two.
     """
 
     text: str
@@ -56,6 +57,10 @@ class Generation:
     pieces: tuple[str, ...] = ()
     logprobs: tuple[float, ...] = ()
     error: str | None = None
+
+
+class RefusedPrompt(SgrlError):
+    """An engine does not take one of the prompts of a batch, because it is too long for instance."""
 
 
 class Engine(Protocol):

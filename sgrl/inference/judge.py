@@ -98,11 +98,11 @@ class EngineJudge:
                 chats = [[{"role": "user", "content": question}] for question in chunk]
                 grammars = [YES_OR_NO if self.constrain else None] * len(chunk)
                 done = generate_apart(self._engine, [None] * len(chunk), chats, grammars)
-                rows = [self._row(*pair) for pair in zip(chunk, done, strict=True) if pair[1].finish_reason != "error"]
+                rows = [self._row(*pair) for pair in zip(chunk, done, strict=True) if pair[1].error is None]
                 self._append(rows)
                 self.asked += len(rows)
                 answers |= {row["question"]: row for row in rows}
-                failed += [one.error or "no answer" for one in done if one.finish_reason == "error"]
+                failed += [one.error for one in done if one.error is not None]
                 progress.update(len(chunk))
                 if not rows:
                     break  # the server is gone

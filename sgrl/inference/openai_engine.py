@@ -27,12 +27,13 @@ from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import Generation, check_batch
+from sgrl.inference.engines import Generation, RefusedPrompt, check_batch
 
 logger = logging.getLogger(__name__)
 
 BASE_URL, KEY_VARIABLE = "http://localhost:8000/v1", "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)  # and all from 500: the same request may succeed later
+REFUSED = (400, 413, 422)  # this request is wrong (too long a prompt, for one), others may be right
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
 MAX_ANSWER = 32 * 2**20  # bytes that are read of one response
 
@@ -89,19 +90,30 @@ class OpenAIEngine:
     def generate(
         self, images: Sequence, prompts: Sequence, grammars: Sequence[str | None] | None = None
     ) -> list[Generation]:
-        """As every engine. An image that got no answer after all attempts has the finish_reason "error".
+        """As every engine. An image that got no answer after all attempts has the finish_reason "error", one whose
+        prompt the server does not take "refused".
 
         Raises:
-            SgrlError: the server refuses a request in a way that trying again won't change.
+            SgrlError: the server refuses all requests in a way that trying again won't change.
         """
         grammars = check_batch(images, prompts, grammars)
         futures = [self._pool.submit(self._one, *work) for work in zip(images, prompts, grammars, strict=True)]
+        found: list[Generation] = []
+        refusal: SgrlError | None = None
         try:
-            return [future.result() for future in futures]
+            for future in futures:
+                try:
+                    found.append(future.result())
+                except SgrlError as error:  # answers that came before are not lost
+                    found.append(Generation("", 0, 0.0, "error", error=str(error)))
+                    refusal = error
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
+        if refusal and all(one.error for one in found):
+            raise refusal
+        return found
 
     def _one(self, image, prompt, grammar: str | None) -> Generation:
         body = self._body | {"messages": messages(prompt, image)}
@@ -116,6 +128,8 @@ class OpenAIEngine:
                 self.retries += attempt > 1
             try:
                 return generation(self._send(data), time.perf_counter() - start)
+            except RefusedPrompt as error:
+                return Generation("", 0, time.perf_counter() - start, "refused", error=str(error))
             except _Passing as error:
                 problem = str(error)
                 after = error.after
@@ -137,7 +151,8 @@ class OpenAIEngine:
             if error.code in PASSING or error.code >= 500:
                 raise _Passing(f"status {error.code}: {said}", _seconds(error.headers.get("Retry-After"))) from None
             hint = f"; is the key in the variable {self._key_variable} right?" if error.code in (401, 403) else ""
-            raise SgrlError(f"{self._url} refuses the request (status {error.code}): {said}{hint}") from None
+            kind = RefusedPrompt if error.code in REFUSED else SgrlError
+            raise kind(f"{self._url} refuses the request (status {error.code}): {said}{hint}") from None
         except (OSError, http.client.HTTPException) as error:  # URLError, TimeoutError, ConnectionError are OSErrors
             raise _Passing(f"{type(error).__name__}: {error}") from None
         try:

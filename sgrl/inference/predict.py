@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import bisect
 import functools
 import importlib.metadata
 import json
@@ -10,7 +11,7 @@ import logging
 import platform
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from sgrl.inference.predictions import (
     PredictionFolder,
     merge_shards,
     model_fingerprint,
+    prediction_key,
     read_run_file,
     shard_folder,
     write_usage,
@@ -40,6 +42,9 @@ logger = logging.getLogger(__name__)
 # What makes two runs the same run. The later ones are None where the setting is off, as in folders that predate it.
 IDENTITY = ("model_fingerprint", "dataset_fingerprint", "split", "engine", "max_new_tokens", "dtype", "thinking")
 IDENTITY += ("constrain", "context", "zero_shot", "extra_body")
+
+GONE = 8
+"""So many images in a row without an answer from a server end a run: it is not there."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,11 +182,11 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
     if args.input:
         run["input"] = args.input
     folder = PredictionFolder(target, run, IDENTITY)
-    units = _units(rows, args.context)[args.shard_index :: args.num_shards]
+    units = units_of(rows, args.context)[args.shard_index :: args.num_shards]
     if any(rows.keys[index] not in folder.keys for unit in units for index in unit):
         engine = engine or load(args, name)
         try:
-            failed = _Predictor(args, rows, folder, engine).run(units)
+            failed = Predictor(args, rows, folder, engine).run(units)
         except KeyboardInterrupt:
             print(f"\nInterrupted after {len(folder.keys):,} images; the same command goes on there.", file=sys.stderr)
             sys.exit(130)
@@ -218,7 +223,7 @@ def load(args: argparse.Namespace, name: str) -> Engine:
     )
 
 
-def _units(rows: DatasetRows | FileRows, context: str) -> list[list[int]]:
+def units_of(rows: DatasetRows | FileRows, context: str) -> list[list[int]]:
     """What must stay together and in order: the frames of a video whose context is generated, else each image."""
     units: dict[object, list[int]] = {}
     for index, video in enumerate(rows.videos):
@@ -227,14 +232,19 @@ def _units(rows: DatasetRows | FileRows, context: str) -> list[list[int]]:
     return list(units.values())
 
 
-class _Predictor:
-    """One pass over the rows of a run."""
+class Predictor:
+    """One pass over the rows of a run.
+
+    Args:
+        args: with context, zero_shot, model, constrain and output.
+        rows: where images and prompts come from. folder: where predictions go. engine: what makes them.
+    """
 
     def __init__(self, args: argparse.Namespace, rows, folder: PredictionFolder, engine: Engine):
         self.args, self.rows, self.folder, self.engine = args, rows, folder, engine
         self.convention = zeroshot.convention_of(args.zero_shot, args.model) if args.zero_shot else None
-        # The last own graph of each video, as context of its next frame.
-        self.last: dict[tuple[str, str], str | None] = {}
+        # Of each video (row of the frame, its own graph), in order: the context of later frames.
+        self.graphs: dict[Key, list[tuple[int, str]]] = {}
         self.failed: dict[Key, str] = {}
         self.grammar = functools.lru_cache(maxsize=64)(functools.partial(ebnf, rows.codec, rows.vocabulary))
 
@@ -242,15 +252,16 @@ class _Predictor:
         """Predict what is missing; returns the images that got none, and why."""
         from tqdm import tqdm
 
-        if self.args.context == "generated":
-            self._remember(units)
         todo = [[i for i in unit if self.rows.keys[i] not in self.folder.keys] for unit in units]
+        if self.args.context == "generated":
+            self._remember(unit for unit, missing in zip(units, todo, strict=True) if missing)
         todo = [unit for unit in todo if unit]
         total = sum(map(len, units))
         left = sum(map(len, todo))
         # Single images come in larger chunks, so that the engine prepares the next ones while it writes.
         width = self.engine.batch_size * (1 if self.args.context == "generated" else 2)
         warm = False
+        silent = 0  # images in a row that got no answer
         with tqdm(total=total, initial=total - left, unit="image", desc=self.args.output.name) as progress:
             for indices, batch in self._prefetched(batches(todo, width)):
                 if batch and not warm and self.engine.name != "openai":
@@ -259,10 +270,12 @@ class _Predictor:
                 done = list(self._generate(batch)) if batch else []
                 self._keep(batch, done)
                 progress.update(len(indices))
-                if len(batch) > 1 and all(generation.finish_reason == "error" for generation in done):
+                for generation in done:
+                    silent = silent + 1 if generation.finish_reason == "error" else 0
+                if silent >= GONE or silent == len(done) > 1:
                     raise SgrlError(
-                        f"none of {len(batch)} images got an answer ({done[0].error}); what was written stays, and "
-                        "the same command goes on there"
+                        f"none of {silent} images got an answer ({done[-1].error}); what was written stays, and the "
+                        "same command goes on there"
                     )
         return self.failed
 
@@ -301,7 +314,11 @@ class _Predictor:
             return row["prompt"]
         previous = None
         if self.args.context == "generated":
-            previous = self.last.get((row["dataset"], row["video_id"]))
+            graphs = self.graphs.get((row["dataset"], row["video_id"]), [])
+            before = bisect.bisect_left(graphs, (row["index"],))
+            if before:
+                previous = graphs[before - 1][1]
+                del graphs[: before - 1]  # frames come in order: no later one will ask for these
         elif self.args.context == "gt":
             index = row["index"]
             if index and self.rows.videos[index - 1] == row["video_id"]:
@@ -311,27 +328,27 @@ class _Predictor:
     def _keep(self, batch: list[dict], done: list[Generation]) -> None:
         predictions = []
         for row, generation in zip(batch, done, strict=True):
-            if generation.finish_reason == "error":
-                self.failed[str(row["dataset"]), str(row["image_id"])] = generation.error or "no answer"
+            if generation.error is not None:
+                self.failed[prediction_key(row)] = generation.error
                 continue
             prediction = self._prediction(row, generation)
             predictions.append(prediction)
-            self._context(prediction)
+            self._context(row["index"], prediction)
         self.folder.append(predictions)
 
-    def _context(self, row: dict) -> None:
-        """Keep a frame's own graph for the next one; one without a graph leaves the last as it was."""
+    def _context(self, index: int, row: dict) -> None:
+        """Keep a frame's own graph for those after it; one without a graph leaves the last as it was."""
         if self.args.context == "generated" and row.get("video_id") is not None:
             text = context_of(row["prediction"], self.rows.codec, row["width"], row["height"])
             if text is not None:
-                self.last[row["dataset"], row["video_id"]] = text
+                bisect.insort(self.graphs.setdefault((row["dataset"], row["video_id"]), []), (index, text))
 
-    def _remember(self, units: Sequence[Sequence[int]]) -> None:
-        """After an interruption: the last graphs of the videos that were begun."""
-        begun = {(self.rows.keys[unit[0]][0], self.rows.videos[unit[0]]) for unit in units}
+    def _remember(self, units: Iterable[Sequence[int]]) -> None:
+        """After an interruption: the graphs of the videos that are not finished."""
+        index = {self.rows.keys[i]: i for unit in units for i in unit}
         for row in self.folder:
-            if (row["dataset"], row.get("video_id")) in begun:
-                self._context(row)
+            if prediction_key(row) in index:
+                self._context(index[prediction_key(row)], row)
 
     def _prediction(self, row: dict, generation: Generation) -> dict:
         """One line of predictions.jsonl."""

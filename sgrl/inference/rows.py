@@ -53,7 +53,12 @@ class DatasetRows:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> dict:
-        return {"video_id": None, "frame": None} | self._rows[index]
+        """Raises SgrlError for an image that does not open."""
+        try:
+            row = self._rows[index]
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them for damaged files
+            raise SgrlError(f"{self.name}: image {self.keys[index][1]!r} does not open: {error}") from None
+        return {"video_id": None, "frame": None} | row
 
     def solution(self, index: int) -> str | None:
         """The reference, without decoding the image."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from sgrl.context import context_of, with_context
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
-from sgrl.inference.engines import Engine, Generation
+from sgrl.inference.engines import Engine, Generation, RefusedPrompt
 from sgrl.text import Codec
 
 
@@ -52,12 +52,12 @@ def batches(units: Sequence[Sequence[int]], width: int) -> Iterator[list[int]]:
 
 
 def generate_apart(engine: Engine, images: Sequence, prompts: Sequence, grammars: Sequence) -> list[Generation]:
-    """`engine.generate`, where a prompt that the engine refuses is an "error" of its own image alone."""
+    """`engine.generate`, where a prompt that the engine refuses is "refused" for its own image alone."""
     try:
         return engine.generate(images, prompts, grammars)
-    except SgrlError as error:
+    except RefusedPrompt as error:
         if len(images) == 1:
-            return [Generation("", 0, 0.0, "error", error=str(error))]
+            return [Generation("", 0, 0.0, "refused", error=str(error))]
     return [
         generation
         for one in zip(images, prompts, grammars, strict=True)

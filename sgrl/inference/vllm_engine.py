@@ -7,8 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from sgrl.errors import SgrlError
-from sgrl.inference.engines import ChatRenderer, Generation, check_batch, uses_linear_attention
+from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch, uses_linear_attention
 from sgrl.training.model import placeholder_ids
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ class VllmEngine:
             outputs = self._llm.generate(requests, list(map(self._sampling, grammars)), use_tqdm=False)
         except Exception as error:  # vLLM has a class of its own for this, and had another before
             if "context length" in str(error) or "max_model_len" in str(error):
-                raise SgrlError(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
+                raise RefusedPrompt(f"a prompt is too long for vLLM: {error}; raise max_model_length") from error
             raise
         seconds = (time.perf_counter() - start) / max(len(images), 1)
         return [self._generation(output, seconds) for output in outputs]
