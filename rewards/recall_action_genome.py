@@ -33,7 +33,7 @@ from rewards import recall_action_genome_published as published
 from rewards.matching import assign, in_order
 from rewards.ranking import Ranked, ranked
 from rewards.recall import PairScores
-from rewards.recall_action_genome_counts import Counts, Triplets, hits, own_partner
+from rewards.recall_action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
 from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
@@ -44,10 +44,13 @@ from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 CONSTRAINTS = ("with", "no", "semi")
 TASKS = ("sgdet", "sgcls", "predcls")
-PROTOCOLS = ("default", "published", "sttran", "oed")
+PROTOCOLS = ("default", "published", "sttran", "oed", "oed-nms")
 KS = (10, 20, 50, 100)
 SEMI = 0.9
 """What the probability of a spatial or contacting predicate must exceed under the semi constraint."""
+
+NMS_PROPOSALS = 500
+"""How many enter OED's non-maximum suppression."""
 
 BACKGROUND = "__background__"
 _TIE = 1e-6  # what an equal class adds to an IoU
@@ -66,9 +69,10 @@ class ActionGenomeRecall:
         iou_threshold: least IoU of both boxes, in [0, 1].
         protocol: "default", or a published convention:
             "sttran": boxes are a pixel larger on both sides.
-            "oed": boxes as by default; has no semi constraint.
+            "oed": boxes as by default; no semi constraint. "oed-nms": of proposals with the same classes and predicate
+                and nearly the same boxes, the best stays, as OED has it for SGDET.
             "published": texts as SceneGraphVLM's evaluator reads and ranks them, see `recall_action_genome_published`.
-            All three leave frames without reference relations out of every mean (the first two stop there with an
+            All of these leave frames without reference relations out of every mean (STTran and OED stop there with an
             error), "published" also predictions without a graph. By default a frame without reference relations is in
             no recall, but in precision and F1: 1 if nothing was proposed, else 0; and no graph is 0 everywhere.
         vocabulary: classes and predicates in three groups, Action Genome's unless given.
@@ -101,7 +105,7 @@ class ActionGenomeRecall:
         _choose("protocol", protocol, PROTOCOLS)
         if not 0 <= iou_threshold <= 1:
             raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
-        if constraint == "semi" and protocol in ("oed", "published"):
+        if constraint == "semi" and protocol in ("oed", "oed-nms", "published"):
             raise SgrlError(f"the protocol {protocol!r} has no semi constraint; choose 'with' or 'no', or 'sttran'")
         vocabulary = get_vocabulary("action_genome") if vocabulary is None else vocabulary
         if tuple(vocabulary.groups or ()) != GROUPS:
@@ -113,6 +117,7 @@ class ActionGenomeRecall:
         self.vocabulary = vocabulary
         self._counts = Counts(ks, vocabulary)
         self.ks = self._counts.ks
+        self._most = max(NMS_PROPOSALS, self.ks[-1]) if protocol == "oed-nms" else self.ks[-1]
         group_of = {label: i for i, labels in enumerate(vocabulary.groups.values()) for label in labels}
         # columns of each group; predicates may stand in any order
         self._groups = [
@@ -165,7 +170,9 @@ class ActionGenomeRecall:
         failure = proposed is None
         if failure:
             proposed = Triplets(np.zeros((0, 4)), *(np.zeros(0, dtype=np.int64) for _ in range(4)))
-        proposed = proposed.best(self.ks[-1])
+        if self.protocol == "oed-nms":
+            proposed = suppressed(proposed.only(slice(self._most)))
+        proposed = proposed.only(slice(self.ks[-1]))
         hit = hits(proposed, truth, self.iou_threshold, pixel=float(self.protocol == "sttran"))
         owns = own_partner(hit, greedy=self.protocol == "published")
         left_out = self.protocol != "default" and not len(truth.predicates)
@@ -263,10 +270,7 @@ class ActionGenomeRecall:
         known = self._known(prediction)
         if self.constraint == "no" or not len(known.predicates):
             return known
-        kept = self._constrained(known, prediction)
-        return known._replace(
-            subjects=known.subjects[kept], predicates=known.predicates[kept], objects=known.objects[kept]
-        )
+        return known.only(self._constrained(known, prediction))
 
     def _constrained(self, known: Triplets, graph: Ranked) -> np.ndarray:
         """Which of the ranked relations, with their groups, enter the ranking."""
@@ -302,12 +306,12 @@ class ActionGenomeRecall:
             scores = of_object[pairs].prod(axis=1)[:, None] * probabilities
         scores = np.where(np.isfinite(scores), scores, -np.inf)
         if self.constraint == "no" or not number:
-            order = np.argsort(-scores, axis=None, kind="stable")[: self.ks[-1]]
+            order = np.argsort(-scores, axis=None, kind="stable")[: self._most]
             row, column = order // columns, order % columns
         else:
             probabilities = np.where(np.isfinite(probabilities), probabilities, -np.inf)
             row, column = self._let_in(probabilities)
-            order = np.argsort(-scores[row, column], kind="stable")[: self.ks[-1]]
+            order = np.argsort(-scores[row, column], kind="stable")[: self._most]
             row, column = row[order], column[order]
         return Triplets(boxes, labels, pairs[row, 0], column, pairs[row, 1])
 

@@ -11,6 +11,8 @@ from sgrl.boxes import iou
 from sgrl.errors import SgrlError
 from sgrl.vocabulary import Vocabulary
 
+NMS_OVERLAP = 0.9
+
 
 class Triplets(NamedTuple):
     """R relations over N objects; of a prediction, best first.
@@ -26,9 +28,11 @@ class Triplets(NamedTuple):
     predicates: np.ndarray
     objects: np.ndarray
 
-    def best(self, k: int) -> Triplets:
-        """The first k relations."""
-        return self._replace(subjects=self.subjects[:k], predicates=self.predicates[:k], objects=self.objects[:k])
+    def only(self, which) -> Triplets:
+        """Some of the relations: a slice, positions, or a bool for each."""
+        return self._replace(
+            subjects=self.subjects[which], predicates=self.predicates[which], objects=self.objects[which]
+        )
 
 
 def hits(predicted: Triplets, truth: Triplets, iou_threshold: float, pixel: float = 0.0) -> np.ndarray:
@@ -43,6 +47,25 @@ def hits(predicted: Triplets, truth: Triplets, iou_threshold: float, pixel: floa
     found &= near[predicted.subjects[:, None], truth.subjects]
     found &= near[predicted.objects[:, None], truth.objects]
     return found
+
+
+def suppressed(graph: Triplets) -> Triplets:
+    """Without the proposals that repeat a better one: same classes and predicate, and IoU of the subjects times IoU of
+    the objects greater than 0.9, boxes a pixel larger on both sides (OED's triplet NMS)."""
+    labels, predicates = np.append(graph.labels, -1) + 1, graph.predicates + 1
+    base = max(int(labels.max()), int(predicates.max(initial=0))) + 1
+    key = (labels[graph.subjects] * base + labels[graph.objects]) * base + predicates
+    better, worse = np.nonzero(np.triu(key[:, None] == key, 1))
+    wider = graph.boxes + np.array([0.0, 0.0, 1.0, 1.0])
+    with np.errstate(all="ignore"):
+        overlap = np.pad(iou(wider, wider), (0, 1))  # a row and a column for -1, which is nowhere
+        near = overlap[graph.subjects[better], graph.subjects[worse]]
+        near = near * overlap[graph.objects[better], graph.objects[worse]] > NMS_OVERLAP
+    kept = np.ones(len(key), dtype=bool)
+    for i, j in zip(better[near].tolist(), worse[near].tolist(), strict=True):  # the best first
+        if kept[i]:
+            kept[j] = False
+    return graph.only(kept)
 
 
 def own_partner(hit: np.ndarray, greedy: bool = False) -> np.ndarray:

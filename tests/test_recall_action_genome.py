@@ -15,7 +15,7 @@ from rewards import recall_action_genome_published as published
 from rewards.ranking import ranked
 from rewards.recall import PairScores
 from rewards.recall_action_genome import CONSTRAINTS, KS, PROTOCOLS, TASKS, ActionGenomeRecall, sttran_frames
-from rewards.recall_action_genome_counts import own_partner
+from rewards.recall_action_genome_counts import Triplets, own_partner, suppressed
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import FormatError, ParsedGraph, answer, get_codec
@@ -401,13 +401,65 @@ def test_equal_scores_keep_their_order():
     assert [values[f"found@{k}"] for k in (2, 3, 4)] == [0, 1, 2]  # unsure is the third, above the fourth
 
 
+def brute_force_suppression(graph):
+    """Proposal by proposal, box by box."""
+
+    def overlap(a, b):
+        width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]) + 1)
+        height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]) + 1)
+        areas = [(box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b)]
+        return width * height / (sum(areas) - width * height)
+
+    kept = []
+    triplets = list(zip(graph.subjects, graph.predicates, graph.objects, strict=True))
+    for s, p, o in triplets:
+        if not any(
+            p == q
+            and (graph.labels[s], graph.labels[o]) == (graph.labels[t], graph.labels[u])
+            and overlap(graph.boxes[s], graph.boxes[t]) * overlap(graph.boxes[o], graph.boxes[u]) > 0.9
+            for t, q, u in kept
+        ):
+            kept.append((s, p, o))
+    return kept
+
+
+def test_suppression_of_repeated_proposals():
+    rng = np.random.default_rng(3)
+    suppressions = 0
+    for _ in range(40):
+        corners = rng.integers(0, 3, (12, 2)) + rng.integers(0, 2, (12, 1)) * 100
+        boxes = np.concatenate([corners, corners + rng.integers(60, 64, (12, 2))], axis=1).astype(float)
+        parts = (rng.integers(0, 12, 60), rng.integers(0, 3, 60), rng.integers(0, 12, 60))
+        graph = Triplets(boxes, rng.integers(0, 2, 12), *parts)
+        kept = suppressed(graph)
+        expected = brute_force_suppression(graph)
+        assert list(zip(kept.subjects, kept.predicates, kept.objects, strict=True)) == expected
+        suppressions += 60 - len(expected)
+    assert suppressions > 500
+
+
+def test_oed_suppresses_before_it_ranks():
+    """Two detections of one chair: the worse one takes no place among the K best."""
+    rows = np.zeros((3, 26))
+    for row, name, probability in zip(rows, ("in", "in", "above"), (0.9, 0.9, 0.5), strict=True):
+        row[AG.predicates.index(name)] = probability
+    boxes = ((10, 10, 100, 200), (120, 50, 300, 200), (121, 50, 300, 201))
+    prediction = PairScores(["person", "chair", "chair"], boxes, (1, 1, 0.9), [(0, 1), (0, 2), (0, 1)], rows)
+    for constraint in ("with", "no"):
+        found = {
+            p: recall(constraint, protocol=p, ks=(2,)).add(prediction, REFERENCE)["found@2"] for p in PROTOCOLS[2:]
+        }
+        assert found == {"sttran": 0, "oed": 0, "oed-nms": 1}
+
+
 def test_hostile_numbers_never_raise():
     numbers = (math.nan, math.inf, -math.inf, 1e308, -1.0, 0.0)
-    for constraint in CONSTRAINTS:
+    settings_of = [(constraint, "sttran") for constraint in CONSTRAINTS] + [("no", "oed-nms")]
+    for constraint, protocol in settings_of:
         for a in numbers:
             for b in numbers:
                 prediction = scores_of([{"unsure": a, "above": b}], (b, a), ((a, b, 100, 200), (120, 50, b, a)))
-                values = recall(constraint).add(prediction, REFERENCE)
+                values = recall(constraint, protocol=protocol).add(prediction, REFERENCE)
                 assert all(math.isfinite(value) for value in values.values())
     finite = scores_of([{"unsure": math.nan, "above": 0.1, "holding": math.inf}])
     values = recall("no", ks=(1,)).add(finite, REFERENCE)
