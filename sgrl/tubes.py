@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgrl.boxes import area
+from sgrl.boxes import area, iou
 from sgrl.errors import SgrlError
+from sgrl.graph import SceneGraph
 
 Span = tuple[float, float]
 
@@ -158,25 +159,27 @@ def tubes_of_maps(maps: Iterable, background: int | None = 0) -> dict[int, MaskT
     """The tubes of all values of panoptic maps.
 
     Args:
-        maps: (height, width) whole numbers for each frame in order, a pixel's value being its object's id; one is held
-            at a time.
+        maps: (height, width) whole numbers for each frame in order, a pixel's value being its object's id; None for a
+            frame without a map, where no object is. One is held at a time.
         background: the value that is no object.
 
     Raises:
         SgrlError: no map, maps of different sizes.
     """
     values, starts, ends, frames, size = [], [], [], 0, None
-    for frame in maps:
+    for number, frame in enumerate(maps):
+        frames += 1
+        if frame is None:
+            continue
         frame = np.asarray(frame)
         size = size or frame.shape
-        _check_size(frame.shape, size, frames)
+        _check_size(frame.shape, size, number)
         flat = frame.ravel(order="F")
         edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
         kept = slice(None) if background is None else flat[edges[:-1]] != background
         values.append(flat[edges[:-1]][kept])
-        starts.append(edges[:-1][kept] + frames * flat.size)
-        ends.append(edges[1:][kept] + frames * flat.size)
-        frames += 1
+        starts.append(edges[:-1][kept] + number * flat.size)
+        ends.append(edges[1:][kept] + number * flat.size)
     if size is None:
         raise SgrlError("found no panoptic map; a video has at least one frame")
     values, starts, ends = (np.concatenate(pieces) for pieces in (values, starts, ends))
@@ -252,6 +255,62 @@ class VideoGraph:
     def frames(self) -> int:
         """Of the longest tube."""
         return max((o.tube.frames for o in self.objects), default=0)
+
+
+def linked(graphs: Sequence[SceneGraph | None], iou_threshold: float = 0.5, gap: int = 5) -> VideoGraph:
+    """One graph of a video from the graphs of its frames, as a model writes them frame by frame.
+
+    An object continues the tube of its class whose last box it overlaps with most, if the IoU reaches the threshold
+    and that box is at most `gap` frames old; else it begins a tube. A relation holds where the graph of the frame has
+    it. Its score is the sum of its scores in the frames (1 without a score), divided by the number of frames: what is
+    sure and lasts ranks first.
+
+    Args:
+        graphs: of the frames in order, None for one without a graph.
+    """
+    labels: list[str] = []
+    boxes: list[dict[int, tuple]] = []  # of each tube, by frame
+    held: dict[tuple[int, str, int], dict[int, float]] = {}
+    for frame, graph in enumerate(graphs):
+        if graph is None:
+            continue
+        recent = [i for i, seen in enumerate(boxes) if frame - max(seen) <= gap]
+        overlap = iou([boxes[i][max(boxes[i])] for i in recent], graph.boxes)
+        same = np.array([[labels[i] == o.label for o in graph.objects] for i in recent], dtype=bool)
+        overlap = np.where(same.reshape(overlap.shape), overlap, -1.0)
+        tube_of: dict[int, int] = {}
+        taken: set[int] = set()
+        for place in np.argsort(-overlap, axis=None, kind="stable").tolist():
+            row, column = divmod(place, overlap.shape[1])
+            if overlap[row, column] < iou_threshold:
+                break
+            if column not in tube_of and row not in taken:
+                tube_of[column] = recent[row]
+                taken.add(row)
+        for i, o in enumerate(graph.objects):
+            if i not in tube_of:
+                tube_of[i] = len(labels)
+                labels.append(o.label)
+                boxes.append({})
+            boxes[tube_of[i]][frame] = o.box
+        for r in graph.relations:
+            frames = held.setdefault((tube_of[r.subject], r.predicate, tube_of[r.object]), {})
+            frames[frame] = max(frames.get(frame, 0.0), 1.0 if r.score is None else r.score)
+    objects = [
+        TubeObject(label, BoxTube([seen.get(frame) for frame in range(len(graphs))]))
+        for label, seen in zip(labels, boxes, strict=True)
+    ]
+    relations = [
+        TimedRelation(subject, predicate, target, _spans(sorted(frames)), sum(frames.values()) / len(graphs))
+        for (subject, predicate, target), frames in held.items()
+    ]
+    return VideoGraph(objects, relations)
+
+
+def _spans(frames: list[int]) -> tuple[Span, ...]:
+    """Rising numbers as pairs of first and last of what is without a gap."""
+    breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
+    return tuple((frames[a], frames[b - 1]) for a, b in zip([0, *breaks], [*breaks, len(frames)], strict=True))
 
 
 def _check_size(found: tuple, expected: tuple, frame: int) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sgrl.errors import SgrlError
-from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph, tubes_of_maps
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph, linked, tubes_of_maps
 
 videos = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 3)
@@ -133,6 +134,49 @@ def test_spans_hold_in_both_ends_and_never_raise():
     assert frames((3, 1)) == frames((math.nan, 2)) == frames((9, 12)) == frames((-9, -2)) == []
     assert frames((-math.inf, math.inf)) == [0, 1, 2, 3, 4, 5]
     assert frames((1e300, math.inf)) == frames((math.inf, math.inf)) == frames((-math.inf, -math.inf)) == []
+
+
+def test_maps_may_be_missing():
+    tubes = tubes_of_maps([None, np.full((2, 2), 7), None])
+    assert tubes[7].frames == 3 and tubes[7].areas.tolist() == [0, 4, 0]
+
+
+def frame(*objects, relations=()):
+    return SceneGraph(
+        [Object(label, (x, 0, x + 10, 10)) for label, x in objects], [Relation(*r) for r in relations], 99, 99
+    )
+
+
+def test_graphs_of_frames_are_linked_to_tubes():
+    on, near = (0, "on", 1), (0, "near", 1)
+    video = linked(
+        [
+            frame(("cat", 0), ("mat", 50), relations=[on]),
+            frame(("mat", 52), ("cat", 2), relations=[(1, "on", 0)]),  # in another order
+            None,
+            frame(("cat", 4), ("cat", 30), ("mat", 50), relations=[(0, "on", 2), (1, "near", 2)]),
+            frame(("dog", 4), ("mat", 50), relations=[near]),  # another class is another object
+        ]
+    )
+    assert [o.label for o in video.objects] == ["cat", "mat", "cat", "dog"]
+    assert video.objects[0].tube.areas.tolist() == [100, 100, 0, 100, 0]
+    assert video.objects[0].tube.boxes[3].tolist() == [4, 0, 14, 10]
+    found = {(r.subject, r.predicate, r.object): (r.spans, r.score) for r in video.relations}
+    assert found == {
+        (0, "on", 1): (((0, 1), (3, 3)), 0.6),
+        (2, "near", 1): (((3, 3),), 0.2),
+        (3, "near", 1): (((4, 4),), 0.2),
+    }
+
+
+def test_what_has_been_away_for_long_or_moves_far_is_another_object():
+    graphs = [frame(("cat", 0)), None, None, frame(("cat", 0)), frame(("cat", 8))]
+    assert len(linked(graphs, gap=3).objects) == 2
+    assert len(linked(graphs, gap=2).objects) == 3
+    assert len(linked(graphs, iou_threshold=0.1).objects) == 1
+    # two that could continue the same tube: the nearer one does
+    assert linked([frame(("cat", 0)), frame(("cat", 3), ("cat", 1))]).objects[0].tube.boxes[1][0] == 1
+    assert linked([]).relations == linked([None, frame()]).objects == ()
 
 
 def test_errors():
