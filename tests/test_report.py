@@ -11,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from rewards.evaluation import Evaluation
 from rewards.metrics import SceneGraphMetrics
 from sgrl import data
 from sgrl.errors import SgrlError
@@ -307,6 +308,34 @@ def test_intervals_are_those_of_the_mean_unless_the_metrics_have_their_own(tmp_p
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert read_run("run", folder).intervals["object_f1"] == (0.25, 0.75)
     assert "[0.250, 0.750]" in build(tmp_path, folder)
+
+
+def test_what_stands_behind_the_means_is_shown_where_it_is_there(tmp_path, dataset):
+    folders = [write_run(tmp_path / name, GOLD, dataset) for name in ("old", "new", "newer")]
+    assert 'id="predicates"' not in build(tmp_path, folders[0])
+    for folder, predictions in zip(folders[1:], ([GOLD[0], "none", GOLD[2]], GOLD), strict=True):
+        evaluation = Evaluation("toon")
+        for row, prediction in zip(map(json.loads, open(folder / "predictions.jsonl")), predictions, strict=True):
+            count = len(CODEC.recover_parsed(prediction, 96, 96)[0].relations)
+            evaluation.add(row | {"prediction": prediction, "confidence": [0.9] * count})
+        found = evaluation.compute(resamples=20)
+        found["failure_reasons"] |= {"</td><script>alert(1)</script>": 7}
+        found["predicates"][0]["predicate"] = "<b>above</b>"
+        (folder / "metrics.json").write_text(json.dumps(found))
+    text = build(tmp_path, *folders)
+    page = Page(text)
+    assert page.tags.count("script") == 3 and not page.handlers
+    assert all(
+        f'id="{name}"' in text and f'href="#{name}"' in text for name in ("predicates", "failures", "confidence")
+    )
+    assert re.search(r"&lt;script&gt;alert\(1\)&lt;/script&gt;</th><td>0</td><td>7</td><td>7</td>", text)
+    assert re.search(r"must begin with &lt;answer&gt;</th><td>0</td><td>1</td><td>0</td>", text)
+    # "above" is in one of three references and both runs find it
+    row = re.search(
+        r'<th scope="row">&lt;b&gt;above&lt;/b&gt;</th><td>1</td><td>(?:head|body|tail)</td>(.*?)</tr>', text
+    )
+    assert re.findall("<span>(.*?)</span>", row[1]) == ["1.000", "1.000"] and "best" not in row[1]
+    assert text.count("calibration error") >= 2 and "calibration error 0.100" in text
 
 
 def test_large_images_are_shown_smaller():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rewards.metrics import SceneGraphMetrics
+from rewards.evaluation import Evaluation
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.rows import DatasetRows
 from sgrl.report.command import main
@@ -43,7 +43,7 @@ def perturbed(graph, rng, labels, predicates):
 def write_run(folder, dataset, split, seed):
     """What evaluating a model would leave; its first answer holds no graph, its second one markup."""
     rng, rows = random.Random(seed), DatasetRows(str(dataset), split)
-    metrics = SceneGraphMetrics(rows.codec, 96, 96)
+    evaluation = Evaluation(rows.codec)
     words = [
         [rows.vocabulary.to_text(word) for word in kind]
         for kind in (rows.vocabulary.objects, rows.vocabulary.predicates)
@@ -59,14 +59,15 @@ def write_run(folder, dataset, split, seed):
                 text = "A lovely picture."
             if number == 1:
                 text = answer.wrap(rows.codec.encode(graph)).replace(graph.objects[0].label, json.dumps(HOSTILE_LABEL))
-            sample = (text, row["solution"], row["width"], row["height"])
             kept = {
                 key: row[key] for key in ("dataset", "image_id", "solution", "width", "height", "video_id", "frame")
             }
             kept |= {"prediction": text, "tokens": 30, "seconds": 0.01, "finish_reason": "stop"}
-            kept |= {"score": metrics.add(*sample), "matched": metrics.matches(*sample)}
+            count = len(rows.codec.recover_parsed(text, row["width"], row["height"])[0].relations)
+            kept["confidence"] = [rng.random() for _ in range(count)]
+            kept |= evaluation.add(kept)
             file.write(json.dumps({key: value for key, value in kept.items() if value is not None}) + "\n")
-    (folder / "metrics.json").write_text(json.dumps(metrics.compute()))
+    (folder / "metrics.json").write_text(json.dumps(evaluation.compute(resamples=50)))
     info = {"model": folder.name, "dataset": str(dataset), "split": split, "codec": rows.codec.name}
     (folder / "run.json").write_text(json.dumps(info))
     return str(folder)

@@ -1,9 +1,10 @@
-"""Line charts as inline SVG: axes, a smoothed line over the logged values, data for the tooltip that page.js shows."""
+"""Charts as inline SVG: lines with axes, smoothed over the logged values, whose tooltip page.js shows; reliability."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from html import escape
 
 from sgrl.report.runs import Curve
@@ -126,3 +127,47 @@ def curve_charts(curve: Curve) -> str:
         keys = escape(", ".join(sorted(series)[:8]) or "nothing")
         return f'<h3>{name}</h3><p class="note">The trainer logged neither reward nor loss (found: {keys}).</p>'
     return f'<h3>{name}</h3><div class="charts">{"".join(charts)}</div>'
+
+
+def reliability_chart(title: str, found: Mapping) -> str:
+    """Share of right relations over confidence. `found`: "calibration" of metrics.json."""
+    width, height = 280, 240
+    right, bottom = width - RIGHT, height - BOTTOM
+    bins = [one for one in found["bins"] if one["relations"]]
+    most = max((one["relations"] for one in bins), default=1)
+
+    def x(value: float) -> float:
+        return round(LEFT + value * (right - LEFT), 1)
+
+    def y(value: float) -> float:
+        return round(bottom - value * (bottom - TOP), 1)
+
+    halves = (0, 0.5, 1)
+    grid = "".join(
+        f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y(value)}" y2="{y(value)}"/>'
+        f'<text x="{LEFT - 7}" y="{y(value) + 3.5}" text-anchor="end">{value:g}</text>'
+        f'<text x="{x(value)}" y="{bottom + 15}" text-anchor="middle">{value:g}</text>'
+        for value in halves
+    )
+    columns = "".join(
+        f'<rect class="histogram" x="{x(one["low"]) + 1}" width="{x(one["high"]) - x(one["low"]) - 2:.1f}" '
+        f'y="{y(one["relations"] / most * 0.9)}" height="{bottom - y(one["relations"] / most * 0.9):.1f}">'
+        f"<title>{one['relations']:,} relations</title></rect>"
+        for one in bins
+    )
+    points = [(x(one["confidence"]), y(one["precision"])) for one in bins]
+    line = "M" + "L".join(f"{a} {b}" for a, b in points) if points else ""
+    dots = "".join(
+        f'<circle class="line-end" cx="{a}" cy="{b}" r="4"><title>confidence {one["confidence"]:.2f}: '
+        f"{one['precision']:.2f} of {one['relations']:,} relations are right</title></circle>"
+        for (a, b), one in zip(points, bins, strict=True)
+    )
+    auroc = "" if found.get("auroc") is None else f" · AUROC {found['auroc']:.3f}"
+    said = f"calibration error {found['ece']:.3f}{auroc} · {found['relations']:,} relations"
+    return f"""<figure class="chart small" style="--series-colour:var(--series)">
+<figcaption><b>{escape(title)}</b></figcaption>
+<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}: {said}">
+{grid}{columns}<line class="ideal" x1="{x(0)}" y1="{y(0)}" x2="{x(1)}" y2="{y(1)}"/>
+<path class="line" d="{line}"/>{dots}
+<text x="{right}" y="{height - 3}" text-anchor="end" class="unit">confidence</text>
+</svg><figcaption>{said}</figcaption></figure>"""

@@ -23,7 +23,7 @@ document.addEventListener("keydown", (event) => {
   if (plain && event.key === "t" && !event.target.closest?.("input:not([type=range]), select")) toggleTheme();
 });
 
-for (const chart of document.querySelectorAll(".chart")) {
+for (const chart of document.querySelectorAll(".chart:has([data-points])")) {
   const svg = chart.querySelector("svg");
   const output = chart.querySelector("output");
   const cursor = chart.querySelector(".cursor");

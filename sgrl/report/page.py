@@ -13,7 +13,7 @@ from string import Template
 
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
-from sgrl.report import tables
+from sgrl.report import analysis, tables
 from sgrl.report.charts import curve_charts
 from sgrl.report.gallery import Gallery, to_json
 from sgrl.report.runs import Curve, Run
@@ -81,8 +81,9 @@ def render(
     charts = "".join(curve_charts(curve) for curve in curves)
     scored = [run for run in runs if run.scored]
     results = RESULTS.format(note=tables.coverage_note(runs) + note, table=tables.results(scored)) if scored else note
-    sections = {"results": "Results" if scored else "", "gallery": "Images", "training": "Training" if charts else ""}
-    sections["details"] = "Commands"
+    behind, names = analysis.sections(scored)
+    sections = {"results": "Results" if scored else "", "gallery": "Images", **names}
+    sections |= {"training": "Training" if charts else "", "details": "Commands"}
     inside = {"index": gallery.index}
     if single:
         inside |= {f"chunk-{number}": chunk for number, chunk in enumerate(gallery.chunks)}
@@ -97,7 +98,7 @@ def render(
         results=results,
         shown=escape(shown),
         **_controls(runs),
-        analysis="",
+        analysis=behind,
         curves=f'<section id="training"><h2>Training</h2>{charts}</section>' if charts else "",
         details=tables.details(runs, shlex.join(command)),
         data="\n".join(
