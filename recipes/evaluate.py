@@ -13,6 +13,7 @@ import datetime
 import json
 
 from rewards.evaluation import Evaluation, table
+from rewards.rows import predicate_frequency
 from sgrl.files import atomic_path
 from sgrl.inference.predict import add_arguments, check_arguments, open_rows, predict
 from sgrl.inference.predictions import prediction_key
@@ -32,7 +33,7 @@ def main() -> None:
     args = parse_arguments()
     rows = open_rows(args)
     folder = predict(args, rows)
-    evaluation, keys = Evaluation(rows.codec), set(rows.keys)
+    evaluation, keys = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset)), set(rows.keys)
     # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
     folder.rewrite(row | evaluation.add(row, count=prediction_key(row) in keys) for row in folder)
     found = evaluation.compute()

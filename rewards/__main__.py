@@ -1,4 +1,7 @@
-"""`python -m rewards validate DATASET`: does every reference score the maximum, and an empty answer the minimum?
+"""`python -m rewards score PREDICTIONS --reference DATASET` gives the figures of a file of predictions: see
+rewards/score.py.
+
+`python -m rewards validate DATASET`: does every reference score the maximum, and an empty answer the minimum?
 
 A data set whose references are malformed, or whose SFT answers are not what the reward asks for, teaches the wrong
 thing without any error. Run this once after data_prep/to_toon.py, before training.
@@ -12,7 +15,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from rewards import score
 from rewards.presets import PRESETS, Preset, get_preset
+from rewards.rows import read_rows
 from rewards.scorer import GraphScorer, text_of
 from sgrl.errors import SgrlError
 from sgrl.text import FormatError, answer, detect_codec
@@ -40,32 +45,6 @@ class Report:
             self.examples.append((row, kind, explanation))
 
 
-def read_rows(path: str) -> Iterator[dict]:
-    """The text columns of a data set, row by row, with `row`: where the row is. Needs pyarrow (with `datasets`)."""
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SgrlError("reading Parquet needs pyarrow: pip install 'sgrl[data]'") from None
-    from sgrl.data import files
-
-    for file in files(path):
-        try:
-            parquet = pyarrow.parquet.ParquetFile(file)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise SgrlError(f"{file} is not a readable Parquet file: {error}; convert or copy it again") from None
-        found = parquet.schema_arrow.names
-        missing = [name for name in ("solution", "width", "height") if name not in found]
-        if missing:
-            raise SgrlError(f"{file} has no column {', '.join(missing)}; it has {', '.join(found)}")
-        columns = [name for name in ("solution", "width", "height", "completion", "image_id") if name in found]
-        number = 0
-        for batch in parquet.iter_batches(batch_size=1024, columns=columns):
-            for row in batch.to_pylist():
-                name = f"{file.name}, row {number}"
-                yield row | {"row": name if row.get("image_id") is None else f"{name} ({row['image_id']})"}
-                number += 1
-
-
 def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
     """Scores each reference as an answer, the row's `completion` if there is one, and the empty answer.
 
@@ -90,10 +69,10 @@ def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
             answers["SFT answer below the maximum"] = row["completion"]
         best = preset.maximum(relations=bool(reference.relations))
         for kind, text in answers.items():
-            score = scorer(text, reference)
-            total, wanted = preset.total(score), 0.0 if text == "" else best
+            scored = scorer(text, reference)
+            total, wanted = preset.total(scored), 0.0 if text == "" else best
             if abs(total - wanted) > TOLERANCE:
-                why = score.reason or ", ".join(f"{name} {score.terms[name]:.3f}" for name in preset.weights)
+                why = scored.reason or ", ".join(f"{name} {scored.terms[name]:.3f}" for name in preset.weights)
                 report.fail(row["row"], kind, f"{total:.4f} instead of {wanted:.4f}: {why}", keep)
     return report
 
@@ -106,14 +85,26 @@ def as_answer(solution, preset: Preset) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m rewards", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m rewards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("validate", help="score every reference of a data set against itself")
     command.add_argument("dataset", help="folder or file of Parquet with the columns solution, width, height")
     command.add_argument("--preset", default="full", help=f"reward set: {', '.join(PRESETS)} (default: full)")
     command.add_argument("--show", type=int, default=20, metavar="N", help="failures to print in full (default: 20)")
+    command = commands.add_parser(
+        "score",
+        help="the figures of a file of predictions",
+        description=score.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    score.add_arguments(command)
     options = parser.parse_args(arguments)
     try:
+        if options.command == "score":
+            print(score.run(options))
+            return 0
         preset = get_preset(options.preset)
         report = validate(read_rows(options.dataset), preset, options.show)
     except SgrlError as error:

@@ -5,6 +5,7 @@ recipes/evaluate.py and `python -m rewards score` both count with `Evaluation` a
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ class Evaluation:
         self.failure_reasons: Counter[str] = Counter()
         self.format_errors: Counter[str] = Counter()
         self._images = array("f")
-        self._spent = {"tokens": 0.0, "seconds": 0.0}
+        self._spent = {"tokens": [0, 0.0], "seconds": [0, 0.0]}  # how many rows say it, and their sum
 
     def add(self, row: Mapping, *, count: bool = True) -> dict:
         """Score one row of predictions: prediction (None: there is none), solution, width, height, and perhaps
@@ -70,8 +71,10 @@ class Evaluation:
     def _count(self, row: Mapping, found) -> None:
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
-        for name in self._spent:
-            self._spent[name] += row.get(name) or 0
+        for name, spent in self._spent.items():
+            if type(value := row.get(name)) in (int, float) and 0 <= value < math.inf:
+                spent[0] += 1
+                spent[1] += value
         cut = row.get("finish_reason") == "length"
         self.truncated += cut
         self.valid += found.error is None and found.graph is not None
@@ -101,7 +104,7 @@ class Evaluation:
 
         valid_rate: share of the predictions that are valid answers (what the format reward asks for).
         missing: images without a prediction; they are among the failures.
-        mean_tokens, seconds_per_graph, truncated: of the rows' tokens, seconds and finish_reason.
+        mean_tokens, seconds_per_graph, truncated: of the rows' tokens, seconds and finish_reason; None without.
         intervals: {figure: [low, high]}, 95 %, by bootstrap over images; none of no image.
         predicates, groups, unknown_predicates: see rewards.analysis.
         failure_reasons: {why there is no graph: count}. format_errors: {why a graph is no valid answer: count}.
@@ -113,8 +116,8 @@ class Evaluation:
             **self.metrics.compute(),
             "valid_rate": self.valid / n,
             "missing": self.missing,
-            "mean_tokens": self._spent["tokens"] / n,
-            "seconds_per_graph": self._spent["seconds"] / n,
+            "mean_tokens": _mean(*self._spent["tokens"]),
+            "seconds_per_graph": _mean(*self._spent["seconds"]),
             "truncated": self.truncated,
             "intervals": {name: interval(values) for name, values in self._resampled(resamples).items()},
             "predicates": rows,
@@ -157,6 +160,10 @@ def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES
         for name, values in first.items():
             found.setdefault(name, []).append(values - second[name])
     return {name: (float(difference), *interval(drawn)) for name, (difference, drawn) in found.items()}
+
+
+def _mean(count: int, total: float) -> float | None:
+    return total / count if count else None
 
 
 def _count_reason(counter: Counter[str], reason: str) -> None:
