@@ -144,8 +144,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--train", type=int, default=32000, help="scenes to train on (default: %(default)s)")
     parser.add_argument("--videos", type=int, default=2000, help="videos to train on (default: %(default)s)")
     parser.add_argument("--images", type=int, default=1000, help="held-out images (default: %(default)s)")
-    parser.add_argument("--sft-options", default="", help="further options of recipes/sft_psg.py, in one string")
-    parser.add_argument("--grpo-options", default="", help="further options of recipes/grpo_psg.py, in one string")
+    parser.add_argument("--sft-options", default="", help="further options of recipes/sft_*.py, in one string")
+    parser.add_argument("--grpo-options", default="", help="further options of recipes/grpo_*.py, in one string")
     parser.add_argument("--evaluate-options", default="", help="further options of recipes/evaluate.py, in one string")
     return parser.parse_args(arguments)
 
@@ -184,8 +184,9 @@ def train(args: argparse.Namespace, seed: int, name: str, launch: list[object]) 
     if model.start is None:
         step(folder, "random", [sys.executable, "-m", "sgrl.tiny", "--output", start, "--seed", seed])
     recipe = "grpo" if model.start else "sft"
-    command = [f"recipes/{recipe}_psg.py", "--config", f"recipes/configs/toy/{recipe}.yaml", "--dataset", data]
-    command += ["--seed", seed, "--model_name_or_path", start, "--output_dir", folder / "models" / name]
+    command = [f"recipes/{recipe}_{spec.layout}.py", "--config", f"recipes/configs/toy/{recipe}.yaml"]
+    command += ["--dataset", data, "--seed", seed, "--model_name_or_path", start]
+    command += ["--output_dir", folder / "models" / name]
     if recipe == "grpo":
         command += ["--max_completion_length", spec.answer, "--vllm_max_model_length", spec.total]
     more = args.grpo_options if recipe == "grpo" else args.sft_options

@@ -15,6 +15,7 @@ leaves out of the batch, and a warning (`python -m rewards validate DATASET` fin
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
@@ -237,28 +238,56 @@ def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[l
     return chosen, weights
 
 
-def rewards_named(names: Sequence[str], similarity: str | None = None) -> tuple[list[Term], list[float]]:
-    """As `reward_functions`, for what a configuration says: one preset, or functions that weigh as in their preset.
+def rewards_named(
+    names: Sequence[str], similarity: str | None = None, weights: Sequence[float] | None = None
+) -> tuple[list[Term], list[float]]:
+    """As `reward_functions`, for what a configuration says: one preset, or functions with weights.
 
     Args:
         names: a preset alone, or functions of this module.
         similarity: of labels: "exact", a JSON file or a model's folder; see rewards.similarity.
+        weights: of the functions, in their order; by default as in their preset. A preset has its own.
 
     Raises:
-        SgrlError: an unknown name, with the nearest one; a similarity that cannot be read.
+        SgrlError: an unknown name, with the nearest one; a similarity that cannot be read; weights that are not one
+            for each function, or not those of the preset.
 
     >>> rewards_named(["format", "relation_f1"])
     ([<reward format>, <reward relation_f1>], [0.5, 2.0])
     """
     options = {} if get_similarity(similarity) is None else {"similarity": similarity}
     if len(names) == 1 and names[0] in PRESETS:
-        return reward_functions(names[0], **options)
+        functions, found = reward_functions(names[0], **options)
+        if weights is not None and [float(weight) for weight in weights] != found:
+            raise SgrlError(
+                f"reward_weights {list(weights)} sum to {sum(weights):g}, but those of the preset {names[0]!r} are "
+                f"{found} and sum to {sum(found):g}; remove reward_weights, or give `reward` the list of terms: "
+                f"{', '.join(function.__name__ for function in functions)}"
+            )
+        return functions, found
     for name in names:
         if name not in FUNCTIONS:
             raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
-    weights = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
+    presets = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
     functions = [FUNCTIONS[name] for name in names]
+    found = [float(presets[function.scorer.family][function.term]) for function in functions]
+    if weights is not None:
+        _check_weights(weights, names)
+        found = [float(weight) for weight in weights]
     if options:
         scorers = {function.scorer.family: BatchScorer(function.scorer.family, **options) for function in functions}
         functions = [Term(f.term, scorers[f.scorer.family], f.__name__) for f in functions]
-    return functions, [float(weights[function.scorer.family][function.term]) for function in functions]
+    return functions, found
+
+
+def _check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
+    """Raises SgrlError unless there is a finite weight for each of the names, and not all are zero."""
+    if len(weights) != len(names):
+        raise SgrlError(
+            f"reward_weights has {len(weights)} numbers, but reward names {len(names)} terms ({', '.join(names)}); "
+            "give one for each, in this order, or remove the line"
+        )
+    if not all(math.isfinite(weight) for weight in weights) or not any(weights):
+        raise SgrlError(
+            f"reward_weights {list(weights)} must be finite and not all zero; penalties are negative terms"
+        )

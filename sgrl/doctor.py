@@ -88,7 +88,8 @@ def check_disk(folder: str | Path, model_bytes: int = 0) -> Finding:
 
 def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     """A model folder: complete, with a chat template that takes an image, and in agreement with a data set."""
-    from sgrl.training.model import check_model_folder, load_processor, pixel_budget, placeholder_ids
+    from sgrl.training.checks import check_template
+    from sgrl.training.model import check_model_folder, load_processor, pixel_budget, template_arguments
 
     try:
         check_model_folder(path)
@@ -98,20 +99,12 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
         return
     from transformers import AutoConfig
 
-    placeholders = placeholder_ids(AutoConfig.from_pretrained(path), processor)
-    message = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Write."}]}]
     try:
-        text = processor.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # a template is a program of its own
-        yield Finding("fail", f"the chat template fails: {type(error).__name__}: {error}", "take the base model's")
-        return
-    ids = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-    found = sum(ids.count(token) for token in placeholders)
-    if found != 1:
-        advice = "take chat_template.jinja and the tokenizer of the base model"
-        yield Finding("fail", f"the chat template gives {found} placeholders for one image, expected 1", advice)
-    else:
+        text = check_template(processor, AutoConfig.from_pretrained(path), template_arguments(processor), "Write.")
         yield Finding("ok", f"chat template: one placeholder for an image, ends with {text[-24:]!r}")
+    except SgrlError as error:
+        what, _, advice = str(error).partition("; ")
+        yield Finding("fail", what, advice)
     if processor.tokenizer.eos_token_id is None:
         yield Finding("fail", "the tokenizer has no end token", "set eos_token in tokenizer_config.json")
     budget = pixel_budget(processor)

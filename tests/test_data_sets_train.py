@@ -16,12 +16,17 @@ from sgrl.data import load, read_metadata, vocabulary_of
 
 pytestmark = pytest.mark.slow
 
-LAYOUTS = {  # layout of the toy world -> its data set for the converter, how many scenes or videos, more options
+LAYOUTS = {  # layout of the toy world -> its recipes, how many scenes or videos, more options of the converter
     "psg": ("psg", 12, []),
-    "vg150": ("vg150", 12, ["--validation", "0"]),
+    "vg150": ("vg150", 12, ["--validation", "0", "--format", "json", "--limit", "4"]),
     "pvsg": ("pvsg", 2, ["--previous", "gt"]),
-    "action_genome": ("action_genome", 2, []),
-    "psg4d_gta": ("psg4d_gta", 1, []),
+    "action_genome": ("ag", 2, []),
+    "psg4d_gta": ("pvsg", 1, []),
+}
+MORE = {  # layout -> more settings of SFT, and of GRPO
+    # JSON is long: fewer rows, and less chance, so that not every answer is spoiled
+    "vg150": ({"per_device_train_batch_size": 4}, {"reward": "r1-sgg-hard-recall", "temperature": 0.9}),
+    "pvsg": ({"context": "gt"}, {"context": "corrupted"}),
 }
 
 
@@ -47,12 +52,13 @@ def test_from_official_layout_to_a_step_of_grpo(layout, root, tmp_path, monkeypa
     from sgrl.tiny import build_tiny_vlm
     from sgrl.training.model import load_processor
 
-    dataset, number, options = LAYOUTS[layout]
+    name, number, options = LAYOUTS[layout]
+    of_sft, of_grpo = MORE.get(layout, ({}, {}))
     world, rows = str(tmp_path / "world"), tmp_path / "rows"
     assert toyworld.main(["--layout", layout, "--output", world, "--train", str(number), "--test", "0"]) == 0
     assert (
         to_toon.main(
-            ["--dataset", dataset, "--root", world, "--output", str(rows), "--resize", "96x96", "--prompt", "short"]
+            ["--dataset", layout, "--root", world, "--output", str(rows), "--resize", "96x96", "--prompt", "short"]
             + ["--split", "train", "--limit", "8", *options]
         )
         == 0
@@ -68,35 +74,12 @@ def test_from_official_layout_to_a_step_of_grpo(layout, root, tmp_path, monkeypa
     longest = max(map(len, ids))
 
     common = {"dataset": rows, "report_to": "none", "use_cpu": "true", "logging_steps": 1}
-    recipe(
-        "sft_psg",
-        root,
-        monkeypatch,
-        model_name_or_path=tmp_path / "model",
-        output_dir=tmp_path / "sft",
-        max_steps=60,
-        save_steps=60,
-        per_device_train_batch_size=8,
-        warmup_steps=5,
-        dataloader_num_workers=0,
-        **common,
-    )
-    recipe(
-        "grpo_psg",
-        root,
-        monkeypatch,
-        model_name_or_path=tmp_path / "sft",
-        output_dir=tmp_path / "grpo",
-        use_vllm="false",
-        max_steps=1,
-        save_steps=1,
-        warmup_steps=0,
-        per_device_train_batch_size=32,
-        gradient_accumulation_steps=1,
-        num_generations=8,
-        temperature=1.3,
-        max_completion_length=longest + 8,
-        **common,
-    )
+    sft = common | {"model_name_or_path": tmp_path / "model", "output_dir": tmp_path / "sft", "max_steps": 60}
+    sft |= {"save_steps": 60, "warmup_steps": 5, "per_device_train_batch_size": 8, "dataloader_num_workers": 0}
+    recipe(f"sft_{name}", root, monkeypatch, **(sft | of_sft))
+    grpo = common | {"model_name_or_path": tmp_path / "sft", "output_dir": tmp_path / "grpo", "max_steps": 1}
+    grpo |= {"save_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 32, "gradient_accumulation_steps": 1}
+    grpo |= {"use_vllm": "false", "num_generations": 8, "temperature": 1.3, "max_completion_length": longest + 8}
+    recipe(f"grpo_{name}", root, monkeypatch, **(grpo | of_grpo))
     step = logged(tmp_path / "grpo")[0]
     assert step["reward_std"] > 0 and step["grad_norm"] > 0

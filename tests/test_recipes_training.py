@@ -22,11 +22,11 @@ DIFFERENCE = "sampling/sampling_logp_difference/mean"
 
 def launch(recipe: str, **settings) -> list[str]:
     """The command for a recipe with its toy configuration and `settings` on top."""
-    config = "sft" if recipe == "sft_psg" else "grpo"
+    settings = {"config": f"recipes/configs/toy/{recipe.partition('_')[0]}.yaml"} | settings
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     return [
         *("accelerate", "launch", "--quiet", "--config_file", "recipes/accelerate/cpu.yaml", f"recipes/{recipe}.py"),
-        *("--config", f"recipes/configs/toy/{config}.yaml", *options),
+        *options,
     ]
 
 
@@ -191,11 +191,17 @@ def recipe(name: str):
         ("sft_psg", {"dataset": "nowhere"}, "nowhere does not exist; expected a data set written by"),
         ("sft_psg", {"train_split": "trian"}, "has no split 'trian'; did you mean 'train'?"),
         ("sft_psg", {"max_length": 512}, "max_length is 512 and would cut image tokens"),
-        ("sft_psg", {"max_tokens": 10}, "rows have more than 10 tokens; raise max_tokens"),
+        ("sft_psg", {"max_tokens": 10}, "rows have more than 10 tokens (the shortest 72); raise max_tokens"),
         ("sft_psg", {"model_name_or_path": "./nowhere"}, "the model folder ./nowhere does not exist"),
         ("sft_psg", {"trainable": "vision"}, "invalid choice: 'vision'"),
         ("grpo_psg", {"reward": "relation_f2"}, "unknown reward 'relation_f2'; did you mean 'relation_f1'?"),
+        ("grpo_psg", {"reward_weights": 1}, "sum to 1, but those of the preset 'full' are [0.5, 1.5, 1.5, 3.0, 1.0, "),
         ("grpo_psg", {"parity_action": "stop"}, "invalid choice: 'stop'"),
+        (
+            "grpo_psg",
+            {"vllm_max_model_length": 90},
+            "max_completion_length), but vllm_max_model_length is 90; raise it to",
+        ),
         ("grpo_psg", {"per_device_train_batch_size": 1024}, "one batch of rollouts takes 128 images"),
         ("grpo_psg", {"num_generations": 7}, "generation_batch_size (64) must be divisible by num_generations (7)"),
         ("grpo_psg", {"max_pixels": 100}, "at most max_pixels; they are 9216 and 100"),
@@ -204,33 +210,160 @@ def recipe(name: str):
         ("grpo_psg", {"learning_rte": 1}, "unknown option --learning_rte; did you mean 'learning_rate'?"),
     ],
 )
-def test_bad_input_is_refused_before_the_model_loads(name, settings, message, toy, tmp_path, monkeypatch, capsys):
-    folder = shutil.copytree(toy / "model", tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(b"no weights: loading them would fail in another way")
-    defaults = {
-        "model_name_or_path": folder,
-        "dataset": toy / "data",
-        "output_dir": tmp_path / "run",
-        "gradient_accumulation_steps": 1,
-        "report_to": "none",
+def test_bad_input_is_refused_before_the_model_loads(name, settings, message, toy, tmp_path, refused):
+    assert message in refused(name, **settings)
+
+
+@pytest.fixture
+def refused(toy, tmp_path, monkeypatch, capsys):
+    """`refused(recipe, **settings)`: what a recipe prints that must end before it loads its model."""
+
+    def run_recipe(name: str, **settings) -> str:
+        defaults = {
+            "model_name_or_path": toy / "model",
+            "dataset": toy / "data",
+            "output_dir": tmp_path / "run",
+            "gradient_accumulation_steps": 1,
+            "report_to": "none",
+        }
+        command = launch(name, **(defaults | settings))
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(
+            "sgrl.training.recipe.load_model", lambda *args, **kwargs: pytest.fail("a model is loaded")
+        )
+        monkeypatch.setattr(sys, "argv", command[command.index(f"recipes/{name}.py") :])
+        with pytest.raises(SystemExit) as exit:
+            recipe(name).main()
+        assert exit.value.code == 2
+        printed = capsys.readouterr().err
+        assert f"{name}.py: " in printed
+        return printed
+
+    return run_recipe
+
+
+def other_rows(toy, folder: Path, change) -> Path:
+    """The toy world's rows after `change(table)`, with the metadata of the files."""
+    import pyarrow.parquet
+
+    folder.mkdir()
+    for path in (toy / "data").glob("*.parquet"):
+        table = pyarrow.parquet.read_table(path)
+        pyarrow.parquet.write_table(change(table).replace_schema_metadata(table.schema.metadata), folder / path.name)
+    return folder
+
+
+def with_column(name: str, change):
+    """A function that applies `change` to every value of a column."""
+
+    def changed(table):
+        import pyarrow as pa
+
+        values = pa.array(map(change, table[name].to_pylist()), type=table.schema.field(name).type)
+        return table.set_column(table.column_names.index(name), table.schema.field(name), values)
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("sft_psg", lambda table: table.drop_columns(["width"]), "lacks the column width (found image, "),
+        (
+            "grpo_psg",
+            with_column("prompt", lambda prompt: [prompt[0] | {"content": "<image> Write."}]),
+            "'prompt' contains '<image>'. The trainer puts the image before the text of the prompt; remove",
+        ),
+        ("sft_psg", with_column("image", lambda image: None), "row 0 has no image; convert the data set without --no"),
+        ("sft_psg", with_column("width", lambda width: 2 * width), "the first image is 96 x 96, but its boxes are in"),
+    ],
+)
+def test_data_that_does_not_fit(name, change, message, toy, tmp_path, refused):
+    assert message in refused(name, dataset=other_rows(toy, tmp_path / "data", change))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "sft_pvsg",
+            "holds images, but this recipe is for frames of videos; take the recipe for it (recipes/*_psg or",
+        ),
+        ("grpo_ag", "holds images, but this recipe is for frames of videos"),
+    ],
+)
+def test_data_of_another_recipe(name, message, refused):
+    assert message in refused(name)
+
+
+def test_kinds_of_data(toy, tmp_path, monkeypatch):
+    from sgrl.data import read_metadata
+    from sgrl.errors import SgrlError
+    from sgrl.training import rows
+
+    kinds = {
+        path.stem.partition("_")[2]: recipe(path.stem).DATA for path in sorted((ROOT / "recipes").glob("sft_*.py"))
     }
-    command = launch(name, **(defaults | settings))
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", command[command.index(f"recipes/{name}.py") :])
-    with pytest.raises(SystemExit) as exit:
-        recipe(name).main()
-    assert exit.value.code == 2
-    printed = capsys.readouterr().err
-    assert f"{name}.py: " in printed and message in printed
+    assert kinds == {
+        path.stem.partition("_")[2]: recipe(path.stem).DATA for path in (ROOT / "recipes").glob("grpo_*.py")
+    }
+    assert set(kinds) == set(rows.RECIPES.values())
+    found = read_metadata(toy / "data")
+    rows.check_dataset(str(toy / "data"), kinds["psg"])  # its class lists are no data set's: the layout decides
+    rows.check_dataset(str(toy / "data"), kinds["vg150"])
+    official = found | {"vocabulary": found["vocabulary"] | {"name": "vg150"}}
+    monkeypatch.setattr(rows, "read_metadata", lambda path: official)
+    rows.check_dataset(str(toy / "data"), kinds["vg150"])
+    with pytest.raises(SgrlError, match=r"is vg150, but this recipe is for psg; take .*recipes/\*_vg150.py"):
+        rows.check_dataset(str(toy / "data"), kinds["psg"])
+    monkeypatch.setattr(rows, "read_metadata", lambda path: found | {"codec": "toon-pairs"})
+    with pytest.raises(SgrlError, match="are toon-pairs, but this recipe is for json or toon.* --format json"):
+        rows.check_dataset(str(toy / "data"), kinds["vg150"])
 
 
-def test_folder_of_another_run_is_refused(toy, tmp_path, monkeypatch, capsys):
+def test_model_of_another_architecture(toy, tmp_path, refused):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(toy / "model", tmp_path / "text")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}))
+    assert "holds LlamaForCausalLM, which writes no text about images" in refused("sft_psg", model_name_or_path=folder)
+
+    folder = shutil.copytree(toy / "model", tmp_path / "weights")
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+    save_file(tensors | {name: tensors[name][:, :32].contiguous()}, folder / "model.safetensors")
+    assert "holds the weights of another model: its embeddings are" in refused("grpo_psg", model_name_or_path=folder)
+
+    folder = shutil.copytree(toy / "model", tmp_path / "damaged")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    assert "model.safetensors cannot be read" in refused("sft_psg", model_name_or_path=folder)
+
+    folder = shutil.copytree(toy / "model", tmp_path / "template")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m['role'] }}{% endfor %}")
+    assert "gives 0 placeholders for one image, expected 1" in refused("sft_psg", model_name_or_path=folder)
+
+
+def test_checkpoint_of_another_model(toy, tmp_path, refused):
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text('{"global_step": 1}')
+    config = json.loads((toy / "model" / "config.json").read_text())
+    (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "smolvlm"}))
+    settings = {"resume_from_checkpoint": checkpoint, "trainable": "all"}
+    assert "checkpoint-1 holds smolvlm of width " in refused("sft_psg", **settings)
+    (checkpoint / "adapter_config.json").write_text("{}")
+    assert "holds LoRA adapters, but trainable is all; remove resume_from_checkpoint" in refused("sft_psg", **settings)
+
+
+def test_typo_in_a_yaml_file(toy, tmp_path, refused):
+    config = tmp_path / "run.yaml"
+    config.write_text("# a run\nlearning_rate: 1.0e-5\nlr_sheduler_type: cosine\n")
+    message = f"unknown key 'lr_sheduler_type' in {config}, line 3; did you mean 'lr_scheduler_type'?"
+    assert message in refused("sft_psg", config=config)
+
+
+def test_folder_of_another_run_is_refused(tmp_path, refused):
     run_file = tmp_path / "run" / "run.json"
     (run_file.parent / "checkpoint-1").mkdir(parents=True)
     run_file.write_text(json.dumps({"identity": {"recipe": "sft", "dataset": "other"}}))
-    command = launch("sft_psg", model_name_or_path=toy / "model", dataset=toy / "data", output_dir=tmp_path / "run")
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", command[command.index("recipes/sft_psg.py") :])
-    with pytest.raises(SystemExit):
-        recipe("sft_psg").main()
-    assert "belongs to a run with dataset: other" in capsys.readouterr().err
+    assert "belongs to a run with dataset: other" in refused("sft_psg")

@@ -69,8 +69,12 @@ class SceneGraphArguments:
     max_pixels: int | None = field(
         default=None, metadata={"help": "Images with more pixels are reduced. Default: as the model's processor says."}
     )
-    thinking: bool = field(
-        default=False, metadata={"help": "Whether the chat template opens a thinking block before the answer."}
+    thinking: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether the chat template opens a thinking block before the answer. Default: as the model was "
+            "trained before, else no. The model folder that the run writes keeps it, for GRPO and inference."
+        },
     )
     context: str | None = field(
         default=None,
@@ -164,8 +168,20 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         except SgrlError as error:
             print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
             sys.exit(2)
+        _leave_process_group()
 
     return wrapped
+
+
+def _leave_process_group() -> None:
+    """Left to the interpreter's exit, gloo's threads may abort or hang a process, and the launcher ends the others."""
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    if distributed is not None and distributed.is_initialized():
+        vllm = sys.modules.get("vllm.distributed.parallel_state")
+        if vllm is not None and vllm.model_parallel_is_initialized():
+            vllm.cleanup_dist_env_and_memory()  # an engine in this process has groups of its own
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tuple[Any, ...]:
@@ -211,7 +227,8 @@ def _check_config(path: list[str], names: set[str]) -> None:
     if not path:
         raise SgrlError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
     try:
-        config = yaml.load(Path(path[0]).read_text(), Loader=_UniqueKeys)
+        lines = Path(path[0]).read_text().splitlines()
+        config = yaml.load("\n".join(lines), Loader=_UniqueKeys)
     except OSError as error:
         raise SgrlError(f"the config {path[0]} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -220,7 +237,9 @@ def _check_config(path: list[str], names: set[str]) -> None:
         raise SgrlError(f"the config {path[0]} must be a YAML mapping of `key: value`, not {type(config).__name__}")
     for key in config:
         if key not in names | {"env"}:
-            raise SgrlError(f"unknown key {key!r} in {path[0]}{_suggest_key(key, names)}")
+            line = next((i for i, text in enumerate(lines, 1) if text.startswith(f"{key}:")), None)
+            place = f"{path[0]}, line {line}" if line else path[0]
+            raise SgrlError(f"unknown key {key!r} in {place}{_suggest_key(key, names)}")
 
 
 def _suggest_key(key: object, names: set[str]) -> str:

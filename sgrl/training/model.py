@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ logger = logging.getLogger(__name__)
 ALIGNER_NAMES = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "embed_vision")
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
+
+# What a chat template begins with once a run has decided: what it does when nobody tells it `enable_thinking`.
+_THINKING = "{{%- if enable_thinking is not defined %}}{{% set enable_thinking = {} %}}{{% endif -%}}\n"
+_STORED = re.compile(
+    r"\{%- if enable_thinking is not defined %\}\{% set enable_thinking = (true|false) %\}\{% endif -%\}\n"
+)
 
 
 def check_model_folder(path: str | None) -> None:
@@ -91,17 +98,39 @@ def load_processor(
     return processor
 
 
-def template_arguments(processor: ProcessorMixin, thinking: bool) -> dict[str, Any]:
+def template_arguments(processor: ProcessorMixin, thinking: bool | None = None) -> dict[str, Any]:
     """What the chat template is told about thinking: the same in SFT, GRPO and inference, nothing if it cannot think.
+
+    Args:
+        thinking: None takes what the model was trained with (see `store_thinking`), and no thinking for a model that
+            was not trained here.
 
     Raises:
         SgrlError: for `thinking` with a template that has no such switch.
     """
-    if "enable_thinking" in str(processor.chat_template):
-        return {"enable_thinking": thinking}
+    template = str(processor.chat_template)
+    if "enable_thinking" in template:
+        stored = _STORED.match(template)
+        return {"enable_thinking": bool(stored and stored[1] == "true") if thinking is None else thinking}
     if thinking:
-        raise SgrlError("thinking: true, but the model's chat template has no `enable_thinking`; remove the line")
+        raise SgrlError(
+            "thinking: true, but the model's chat template has no `enable_thinking`; remove the line (--thinking)"
+        )
     return {}
+
+
+def store_thinking(processor: ProcessorMixin, template_kwargs: dict[str, Any]) -> None:
+    """Make a run's decision the chat template's own default, so that whatever loads the saved folder follows it.
+
+    Args:
+        processor: its template, and its tokenizer's, are changed.
+        template_kwargs: what `template_arguments` gave; without `enable_thinking` nothing changes.
+    """
+    if "enable_thinking" in template_kwargs:
+        line = _THINKING.format(str(template_kwargs["enable_thinking"]).lower())
+        processor.chat_template = line + _STORED.sub("", processor.chat_template, count=1)
+        if getattr(processor, "tokenizer", None) is not None:
+            processor.tokenizer.chat_template = processor.chat_template
 
 
 def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list[int]:
@@ -109,6 +138,11 @@ def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list
     names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
     found = {getattr(owner, name, None) for owner in (config, processor) for name in names}
     return sorted(token for token in found if isinstance(token, int))
+
+
+def uses_linear_attention(config: PretrainedConfig) -> bool:
+    """Whether a model has linear-attention layers (Qwen3.5, for one), for which vLLM on CPUs has bfloat16 alone."""
+    return "linear_attention" in (getattr(config.get_text_config(), "layer_types", None) or ())
 
 
 def pixel_budget(processor: ProcessorMixin) -> tuple[int, int] | None:
@@ -208,8 +242,20 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
         model = AutoModelForImageTextToText.from_pretrained(path, **kwargs)
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise SgrlError(f"the model {path} cannot be loaded: {error}") from error
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] == "connector":  # Idefics and SmolVLM
+            module.register_forward_hook(_as_embeddings(model.get_input_embeddings()))
     freeze(model, trainable)
     return model
+
+
+def _as_embeddings(embeddings: nn.Module):
+    """A hook that gives visual features the dtype of the text's: under autocast they are in half precision.
+
+    Other families do this themselves; Idefics and SmolVLM end in "Index put requires the source and destination dtypes
+    match".
+    """
+    return lambda module, inputs, features: features.to(embeddings.weight.dtype)
 
 
 def freeze(model: PreTrainedModel, trainable: str) -> None:
@@ -300,6 +346,8 @@ def save_model(trainer, processor: ProcessorMixin) -> None:
     if trainer.args.should_save:
         processor.save_pretrained(output)
     trainer.save_state()
+    # A process that ends earlier can take the others along, this one's writing included.
+    trainer.accelerator.wait_for_everyone()
 
 
 def merge_adapter(adapter: str | Path, output: str | Path, dtype="auto") -> None:

@@ -5,16 +5,67 @@ from __future__ import annotations
 import functools
 import io
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sgrl.context import LONGEST
+from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
+from sgrl.prompts import split_previous
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import ProcessorMixin
 
 logger = logging.getLogger(__name__)
+
+RECIPES = {"psg": "psg", "pvsg": "pvsg", "action_genome": "ag", "vg150": "vg150"}
+"""Data sets by the name of their official class lists -> the recipes that are for them."""
+
+SAMPLE = 1000
+"""At most so many rows are looked at where all of them would take too long."""
+
+
+@dataclass(frozen=True)
+class DataKind:
+    """What a recipe's data set must be.
+
+    Args:
+        name: of its official class lists. Others, a toy world's for one, pass if the rest fits.
+        codecs: layouts of its texts.
+        video: whether its rows are frames of videos.
+    """
+
+    name: str
+    codecs: tuple[str, ...]
+    video: bool = False
+
+
+def check_dataset(path: str, kind: DataKind) -> None:
+    """Refuse a data set of another kind, from what its files say about themselves.
+
+    Raises:
+        SgrlError: says what was found and which recipe or conversion fits.
+    """
+    import pyarrow.parquet
+
+    metadata = read_metadata(path)
+    found, codec, groups = metadata["vocabulary"]["name"], metadata["codec"], metadata["vocabulary"].get("groups")
+    video = "video_id" in pyarrow.parquet.read_schema(files(path)[0]).names
+    right = RECIPES.get(found) or ("ag" if groups else "pvsg" if video else "psg or vg150")
+    remedy = f"take the recipe for it (recipes/*_{right}.py), or another `dataset`"
+    if found in RECIPES and found != kind.name:
+        raise SgrlError(f"{path} is {found}, but this recipe is for {kind.name}; {remedy}")
+    if video != kind.video:
+        what = ("images", "frames of videos")
+        raise SgrlError(f"{path} holds {what[video]}, but this recipe is for {what[kind.video]}; {remedy}")
+    if codec not in kind.codecs:
+        raise SgrlError(
+            f"the texts of {path} are {codec}, but this recipe is for {' or '.join(kind.codecs)}; convert the data "
+            f"with data_prep/to_toon.py --format {kind.codecs[0]}, or take the recipe for it"
+        )
 
 
 def load_rows(script_args, training_args, columns: Iterable[str]) -> tuple[Dataset, Dataset | None]:
@@ -51,7 +102,24 @@ def _load_split(dataset: str, split: str, columns: Iterable[str]) -> Dataset:
         )
     if not len(rows):
         raise SgrlError(f"{dataset}, split {split!r}, has no rows")
+    _check_images(rows, f"{dataset}, split {split!r}", read_metadata(dataset).get("coords", "pixel") == "pixel")
     return rows.select_columns(list(columns))
+
+
+def _check_images(rows: Dataset, place: str, pixel: bool) -> None:
+    """Refuse rows without an image, and coordinates that are not those of the first one."""
+    first = 0
+    for chunk in rows.data.column("image").chunks:
+        for i in chunk.field("bytes").is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist():
+            if not chunk[i]["path"].as_py():
+                raise SgrlError(f"{place}: row {first + i} has no image; convert the data set without --no-images")
+        first += len(chunk)
+    image = rows[0]["image"]
+    if pixel and image.size != (rows[0]["width"], rows[0]["height"]):
+        raise SgrlError(
+            f"{place}: the first image is {image.width} x {image.height}, but its boxes are in a frame of "
+            f"{rows[0]['width']} x {rows[0]['height']}; convert the data set again"
+        )
 
 
 def check_prompts(rows: Dataset, training_args) -> None:
@@ -62,6 +130,39 @@ def check_prompts(rows: Dataset, training_args) -> None:
             f"{len(rows)} rows to train on, but one batch of rollouts takes {images} images (generation_batch_size "
             f"{training_args.generation_batch_size} / num_generations {training_args.num_generations}); lower "
             "per_device_train_batch_size, gradient_accumulation_steps or the number of processes"
+        )
+
+
+def check_room(
+    rows: Dataset | None, processor: ProcessorMixin, template_kwargs: dict[str, Any], script_args, training_args
+) -> None:
+    """Refuse prompts that leave vLLM no room for an answer of `max_completion_length`; it would end the run midway.
+
+    Looks at SAMPLE rows, those with the longest texts among them; `max_tokens` bounds the rest.
+
+    Raises:
+        SgrlError: with the lines to change.
+    """
+    total = training_args.vllm_max_model_length
+    if rows is None or not training_args.use_vllm or training_args.vllm_mode != "colocate" or total is None:
+        return
+    room = total - training_args.max_completion_length
+    corrupted = script_args.context == "corrupted"
+    if not corrupted and script_args.max_tokens is not None and script_args.max_tokens <= room:
+        return
+    texts = [prompt[-1]["content"] for prompt in rows["prompt"]]
+    longest = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
+    chosen = sorted({*longest[: SAMPLE // 2], *range(0, len(texts), -(-len(texts) // (SAMPLE // 2)))})
+    tokens = next(count_tokens(rows.select(chosen), processor, template_kwargs, answers=False))
+    if corrupted:
+        previous = [split_previous(texts[i])[1] or "" for i in chosen]
+        more = processor.tokenizer(previous, add_special_tokens=False)["input_ids"]
+        tokens = [n + math.ceil((LONGEST - 1) * len(ids)) for n, ids in zip(tokens, more, strict=True)]
+    if max(tokens) > room:
+        raise SgrlError(
+            f"prompts have up to {max(tokens)} tokens{' with context: corrupted' * corrupted}, and answers up to "
+            f"{training_args.max_completion_length} (max_completion_length), but vllm_max_model_length is {total}; "
+            f"raise it to {max(tokens) + training_args.max_completion_length}, or lower max_tokens or max_pixels"
         )
 
 
@@ -76,16 +177,39 @@ def drop_long_rows(
 
     Args:
         rows: with the columns image and prompt; None (no evaluation) stays None.
-        processor: counts visual tokens at its own pixel budget.
         limit: tokens; None keeps every row.
-        template_kwargs: of the chat template.
-        answers: count the column completion too (SFT), not the prompt alone (GRPO).
+        processor, template_kwargs, answers: see `count_tokens`.
 
     Raises:
         SgrlError: if nothing is left.
     """
     if rows is None or limit is None:
         return rows
+    counts = [n for batch in count_tokens(rows, processor, template_kwargs, answers) for n in batch]
+    kept = [i for i, n in enumerate(counts) if n <= limit]
+    if len(kept) < len(rows):
+        logger.info("left out %d of %d rows with more than %d tokens", len(rows) - len(kept), len(rows), limit)
+    if not kept:
+        raise SgrlError(
+            f"all {len(rows)} rows have more than {limit} tokens (the shortest {min(counts)}); raise max_tokens or "
+            "lower max_pixels"
+        )
+    return rows.select(kept) if len(kept) < len(rows) else rows
+
+
+def count_tokens(
+    rows: Dataset, processor: ProcessorMixin, template_kwargs: dict[str, Any], answers: bool
+) -> Iterator[list[int]]:
+    """The tokens of each row, visual ones included, as the trainer will make them; a thousand rows at a time.
+
+    Args:
+        rows: with the columns image and prompt.
+        processor: counts visual tokens at its own pixel budget.
+        template_kwargs: of the chat template.
+        answers: count the column completion too (SFT), not the prompt alone (GRPO).
+    """
+    from datasets import Image
+
     tokenizer = processor.tokenizer
 
     @functools.lru_cache(maxsize=1024)
@@ -100,28 +224,31 @@ def drop_long_rows(
         )
         return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
 
-    def count(batch: dict[str, list]) -> list[bool]:
+    columns = ["image", "prompt", "completion"] if answers else ["image", "prompt"]
+    encoded = rows.select_columns(columns).cast_column("image", Image(decode=False))
+    for start in range(0, len(rows), 1000):
+        batch = encoded[start : start + 1000]
         tokens = [prompt_tokens(prompt[0]["content"]) for prompt in batch["prompt"]]
         sizes = [_height_and_width(image) for image in batch["image"]]
-        visual = processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+        visual = visual_tokens(processor, sizes)
         if answers:
             texts = tokenizer([completion[0]["content"] for completion in batch["completion"]])["input_ids"]
             tokens = [n + len(ids) + 2 for n, ids in zip(tokens, texts, strict=True)]  # 2: the end of the turn
-        return [n + v <= limit for n, v in zip(tokens, visual, strict=True)]
+        yield [n + v for n, v in zip(tokens, visual, strict=True)]
 
-    from datasets import Image
 
-    columns = ["image", "prompt", "completion"] if answers else ["image", "prompt"]
-    encoded = rows.select_columns(columns).cast_column("image", Image(decode=False))
-    kept: list[int] = []
-    for start in range(0, len(rows), 1000):
-        batch = encoded[start : start + 1000]
-        kept += [start + i for i, fits in enumerate(count(batch)) if fits]
-    if len(kept) < len(rows):
-        logger.info("left out %d of %d rows with more than %d tokens", len(rows) - len(kept), len(rows), limit)
-    if not kept:
-        raise SgrlError(f"all {len(rows)} rows have more than {limit} tokens; raise max_tokens or lower max_pixels")
-    return rows.select(kept) if len(kept) < len(rows) else rows
+def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
+    """How many tokens the processor makes of an image of each (height, width), those around it included."""
+    if hasattr(processor, "_get_num_multimodal_tokens"):
+        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+
+    @functools.cache
+    def of_tiles(rows: int, columns: int) -> int:
+        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
+        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # SmolVLM's processor does not say, but its parts do.
+    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]
 
 
 def _height_and_width(image: dict[str, Any]) -> tuple[int, int]:
