@@ -8,6 +8,7 @@ AdamW's (Liu et al. 2025, arXiv:2502.16982), so one learning rate serves both ha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import torch
@@ -92,7 +93,8 @@ def muon(model: nn.Module, args) -> Muon:
     Raises:
         SgrlError: with DeepSpeed or FSDP, which cut matrices into pieces.
     """
-    if args.deepspeed or args.fsdp:
+    launched = (os.environ.get(f"ACCELERATE_USE_{name}", "false") for name in ("DEEPSPEED", "FSDP"))
+    if args.deepspeed or args.fsdp or "true" in map(str.lower, launched):
         raise SgrlError("muon needs whole matrices, which DeepSpeed and FSDP cut into pieces; set `muon: false`")
     betas = (args.adam_beta1, args.adam_beta2)
     return Muon(model.named_parameters(), args.learning_rate, betas, args.adam_epsilon, weight_decay=args.weight_decay)
