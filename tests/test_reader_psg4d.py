@@ -12,6 +12,7 @@ from data_prep.readers import open_reader
 from data_prep.readers.psg4d import PSG4DGTAReader, PSG4DHOIReader
 from data_prep.readers.psg4d_video import Schema
 from data_prep.readers.record import RecordError
+from rewards.recall_video import VideoRecall
 from sgrl.errors import SgrlError
 
 OBJECTS = [{"object_id": 3, "category": "car"}, {"object_id": 1004, "category": "ground"}]
@@ -336,3 +337,37 @@ def test_memory_is_flat(tmp_path, traced_peak):
         root = make_root(tmp_path / str(count), [make_video(str(i)) for i in range(count)])
         peaks.append(traced_peak(read_all, root, 3 * count))
     assert peaks[1] < peaks[0] + 1e5
+
+
+def test_videos_with_their_tubes(tmp_path):
+    relations = [[3, "driving on", 1004, [[0, 1], [3, 99]]], [1004, "driving on", 3]]
+    root = make_root(tmp_path / "root", [make_video(frames=4, relations=relations)], frames=4)
+    (root / "psg4d_gta" / "masks" / "a" / "000002.npy").unlink()
+    (video_id, split, graph), *others = PSG4DGTAReader(root).video_graphs()
+    assert (video_id, split) == ("a", "train") and not others
+    assert [o.label for o in graph.objects] == ["car", "ground"]
+    assert graph.objects[0].tube.areas.tolist() == [100, 100, 0, 100]
+    assert [(r.subject, r.predicate, r.object, r.spans) for r in graph.relations] == [
+        (0, "driving on", 1, ((0, 1), (3, 3))),
+        (1, "driving on", 0, ()),
+    ]
+    recall = VideoRecall()
+    recall.add(graph, graph)
+    assert recall.compute()["recall@20"] == recall.compute()["volume_map"] == 1
+    (root / "psg4d_gta" / "masks" / "a" / "000001.npy").write_bytes(b"no array")
+    with pytest.raises(RecordError, match="cannot be read"):
+        list(PSG4DGTAReader(root).video_graphs())
+    found = []
+    assert not list(PSG4DGTAReader(root).video_graphs(found.append)) and len(found) == 1
+
+
+def test_the_fixtures_have_tubes(shared):
+    """The boxes of the frames are those of the tubes."""
+    for name in ("psg4d_gta", "psg4d_hoi"):
+        reader = open_reader(name, shared / "data" / "schema_examples" / name)
+        seen = {record.video_id for record in reader.records(lambda error: None)}
+        videos = {video_id: graph for video_id, _, graph in reader.video_graphs(lambda error: None)}
+        assert set(videos) == seen and all(graph.relations for graph in videos.values())
+        for record in reader.records(lambda error: None):
+            shown = [o.label for o in videos[record.video_id].objects if o.tube.areas[record.frame]]
+            assert shown == [o.label for o in record.graph.objects]

@@ -12,6 +12,7 @@ from data_prep.readers import open_reader
 from data_prep.readers.json_stream import values
 from data_prep.readers.pvsg import PVSGReader
 from data_prep.readers.record import RecordError
+from rewards.recall_video import VideoRecall
 from sgrl.errors import SgrlError
 
 VIDEO = "0001_0000000001"
@@ -392,3 +393,37 @@ def test_parts_of_a_job_report_each_damage_once(tmp_path):
         assert list(reader.records(damaged.append)) == []
         notes.append(reader.notes["videos of the splits without annotation"])
     assert len(damaged) == len(set(map(str, damaged))) == 2 * len(names) + 1 and notes == [0, 0, 0]
+
+
+def test_videos_with_their_tubes(tmp_path):
+    """Relations with all their spans, masks frame by frame, whether or not the frames were decoded."""
+    spoken = video(relations=[[1, 2, "holding", [[0, 1], [3, 9]]], [2, 1, "next to", []], [1, 3, "holding", [[0, 1]]]])
+    spoken["objects"].append({"object_id": 3, "category": "ball"})  # is never seen
+    root = make_root(tmp_path / "root", [spoken])
+    (root / "vidor" / "masks" / VIDEO / "0002.png").unlink()
+    reader = PVSGReader(root)
+    (video_id, split, graph), *others = reader.video_graphs()
+    assert (video_id, split) == (VIDEO, "train") and not others
+    assert [o.label for o in graph.objects] == ["adult", "ball"]
+    assert graph.objects[0].tube.areas.tolist() == [200, 200, 0, 200]
+    assert [(r.subject, r.predicate, r.object, r.spans) for r in graph.relations] == [
+        (0, "holding", 1, ((0, 1), (3, 3))),
+        (1, "next to", 0, ((0, 3),)),
+    ]
+    assert reader.notes["relations without a frame or with an object that is never seen, left out"] == 1
+    recall = VideoRecall()
+    recall.add(graph, graph)
+    assert recall.compute()["recall@20"] == recall.compute()["volume_map"] == 1
+
+
+def test_a_video_with_a_damaged_mask_has_no_tubes(tmp_path):
+    root = make_root(tmp_path)
+    (root / "vidor" / "masks" / VIDEO / "0001.png").write_bytes(b"no image")
+    with pytest.raises(RecordError, match="0001.png does not open"):
+        list(PVSGReader(root).video_graphs())
+    found = []
+    assert not list(PVSGReader(root).video_graphs(found.append)) and len(found) == 1
+    for path in (root / "vidor" / "masks" / VIDEO).iterdir():
+        path.unlink()
+    with pytest.raises(RecordError, match="no panoptic map"):
+        list(PVSGReader(root).video_graphs())

@@ -24,9 +24,10 @@ import numpy as np
 from data_prep.readers import masks
 from data_prep.readers.json_stream import items, values
 from data_prep.readers.psg4d_video import Schema, Video
-from data_prep.readers.record import OnDamage, Record, RecordError
+from data_prep.readers.record import OnDamage, Record, RecordError, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 from sgrl.vocabulary import Vocabulary, canonical
 
 _NUMBER = re.compile(r"\d+")
@@ -65,24 +66,8 @@ class _PSG4DReader:
 
         A damaged video, relation or frame is handed to `on_damage` and skipped; without it, it is raised.
         """
-        self.notes.clear()
-        self._found.clear()
-
-        def damaged(error: RecordError) -> None:
-            if on_damage is None:
-                raise error
-            on_damage(error)
-
-        for number, raw in enumerate(items(self.source, "data")):
-            self._found["videos"] += 1
-            try:
-                video = self._schema.video(f"{self.source.name}, video {number}", raw, damaged)
-                frames = self._frames(video)
-            except RecordError as error:
-                damaged(error)
-                continue
-            if self._splits and video.video_id not in self._splits:
-                self.notes["videos in no split, taken for training"] += 1
+        damaged = self._begin(on_damage)
+        for video, frames in self._videos(damaged):
             relations, counts = video.clipped(video.frames or max(frames) + 1)
             self.notes.update(counts)
             for frame, path in frames.items():
@@ -95,6 +80,56 @@ class _PSG4DReader:
                     continue
                 split = self._splits.get(video.video_id, "train")
                 yield Record(f"{video.video_id}_{frame}", image, graph, split, place, video.video_id, frame)
+
+    def video_graphs(self, on_damage: OnDamage | None = None) -> Iterator[tuple[str, str, VideoGraph]]:
+        """(video_id, split, graph with tubes of masks) of one video after the other, as `rewards.recall_video` takes
+        them for references. A frame of a tube is a frame of the video; those without a mask are empty.
+
+        A damaged video or relation, or a video with a damaged mask, is handed to `on_damage` and skipped; without it,
+        it is raised.
+        """
+        damaged = self._begin(on_damage)
+        for video, frames in self._videos(damaged):
+            relations, counts = video.clipped(video.frames or max(frames) + 1)
+            self.notes.update(counts)
+            try:
+                masks_in_order = (
+                    self._whole_mask(video, frames[t])[1] if t in frames else None for t in range(max(frames) + 1)
+                )
+                tubes = tubes_of_maps(masks_in_order)
+            except SgrlError as error:
+                damaged(RecordError(video.place, str(error)))
+                continue
+            shown = [i for i, (value, _) in enumerate(video.objects) if value in tubes]
+            position = {i: place for place, i in enumerate(shown)}
+            objects = [TubeObject(video.objects[i][1], tubes[video.objects[i][0]]) for i in shown]
+            seen = [
+                TimedRelation(position[r.subject], r.predicate, position[r.object], r.spans)
+                for r in relations
+                if r.subject in position and r.object in position
+            ]
+            if len(seen) < len(relations):
+                self.notes["relations of objects that are never seen"] += len(relations) - len(seen)
+            yield video.video_id, self._splits.get(video.video_id, "train"), VideoGraph(objects, seen)
+
+    def _begin(self, on_damage: OnDamage | None) -> OnDamage:
+        self.notes.clear()
+        self._found.clear()
+        return on_damage or raised
+
+    def _videos(self, damaged: OnDamage) -> Iterator[tuple[Video, dict[int, Path]]]:
+        """Those that can be read, with the mask of each frame."""
+        for number, raw in enumerate(items(self.source, "data")):
+            self._found["videos"] += 1
+            try:
+                video = self._schema.video(f"{self.source.name}, video {number}", raw, damaged)
+                frames = self._frames(video)
+            except RecordError as error:
+                damaged(error)
+                continue
+            if self._splits and video.video_id not in self._splits:
+                self.notes["videos in no split, taken for training"] += 1
+            yield video, frames
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """The number of videos; empty where the files are not the official ones."""
@@ -126,8 +161,7 @@ class _PSG4DReader:
         self.vocabulary = Vocabulary(self.name, tuple(_unique(objects)), tuple(_unique(predicates)))
 
     def _frame(self, video: Video, relations: list, frame: int, path: Path) -> tuple[Path, SceneGraph]:
-        image = self._image(video.video_id, path.stem)
-        mask = self._oriented(self._mask(video.video_id, path), path, _size(image))
+        image, mask = self._whole_mask(video, path)
         seen = masks.boxes(mask, [value for value, _ in video.objects])
         position, objects = {}, []
         for i, (value, label) in enumerate(video.objects):
@@ -143,6 +177,11 @@ class _PSG4DReader:
         if len(shown) < len(active):
             self.notes["relations in frames where an end cannot be seen"] += len(active) - len(shown)
         return image, SceneGraph(objects, shown, mask.shape[1], mask.shape[0])
+
+    def _whole_mask(self, video: Video, path: Path) -> tuple[Path, np.ndarray]:
+        """The image of a mask, and the mask as (height, width)."""
+        image = self._image(video.video_id, path.stem)
+        return image, self._oriented(self._mask(video.video_id, path), path, _size(image))
 
     def _oriented(self, mask: np.ndarray, path: Path, size: tuple[int, int] | None) -> np.ndarray:
         """The mask as (height, width). size: (width, height) of the image, None without an image."""

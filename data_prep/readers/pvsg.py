@@ -21,9 +21,10 @@ import numpy as np
 
 from data_prep.readers import masks
 from data_prep.readers.json_stream import items, values
-from data_prep.readers.record import OnDamage, Record, RecordError
+from data_prep.readers.record import OnDamage, Record, RecordError, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 SOURCES = ("vidor", "epic_kitchen", "ego4d")
@@ -80,26 +81,9 @@ class PVSGReader:
 
         A damaged video, relation or frame is handed to `on_damage` and skipped; without it, it is raised.
         """
-        self.notes.clear()
-        self._found.clear()
-
-        def damaged(error: RecordError) -> None:
-            if on_damage is None:
-                raise error
-            on_damage(error)
-
-        without = set(self._splits)
-        for number, raw in enumerate(items(self.source, "data")):
-            place = f"{self.source.name}, video {number}"
-            video_id = str(raw.get("video_id")) if isinstance(raw, dict) else place
-            without.discard(video_id)
-            if self.wanted is not None and not self.wanted(video_id):
-                continue
-            self._found["videos"] += 1
+        damaged = self._begin(on_damage)
+        for video in self._videos(damaged):
             try:
-                video = self._video(place, raw, damaged)
-                if video is None:
-                    continue
                 frames = self._frames(video)
             except RecordError as error:
                 damaged(error)
@@ -112,6 +96,61 @@ class PVSGReader:
                     damaged(RecordError(place, str(error)))
                     continue
                 yield Record(f"{video.video_id}_{frame}", image, graph, video.split, place, video.video_id, frame)
+
+    def video_graphs(self, on_damage: OnDamage | None = None) -> Iterator[tuple[str, str, VideoGraph]]:
+        """(video_id, split, graph with tubes of masks) of one video after the other, as `rewards.recall_video` takes
+        them for references. A frame of a tube is a frame of the video; those without a mask are empty.
+
+        A damaged video or relation, or a video with a damaged mask, is handed to `on_damage` and skipped; without it,
+        it is raised.
+        """
+        damaged = self._begin(on_damage)
+        for video in self._videos(damaged):
+            paths = _numbered(video.folder / "masks" / video.video_id)
+            try:
+                maps = (_mask(paths[t]) if t in paths else None for t in range(max(paths, default=-1) + 1))
+                tubes = tubes_of_maps(maps)
+            except SgrlError as error:
+                damaged(RecordError(video.place, str(error)))
+                continue
+            shown = [number for number in video.labels if number in tubes]
+            position = {number: i for i, number in enumerate(shown)}
+            relations = [
+                TimedRelation(position[subject], predicate, position[target], tuple(sorted(spans)))
+                for (subject, predicate, target), spans in video.relations.items()
+                if subject in position and target in position and spans
+            ]
+            if len(relations) < len(video.relations):
+                unseen = len(video.relations) - len(relations)
+                self.notes["relations without a frame or with an object that is never seen, left out"] += unseen
+            yield (
+                video.video_id,
+                video.split,
+                VideoGraph([TubeObject(video.labels[number], tubes[number]) for number in shown], relations),
+            )
+
+    def _begin(self, on_damage: OnDamage | None) -> OnDamage:
+        self.notes.clear()
+        self._found.clear()
+        return on_damage or raised
+
+    def _videos(self, damaged: OnDamage) -> Iterator[_Video]:
+        """Those that are wanted, have a folder and can be read."""
+        without = set(self._splits)
+        for number, raw in enumerate(items(self.source, "data")):
+            place = f"{self.source.name}, video {number}"
+            video_id = str(raw.get("video_id")) if isinstance(raw, dict) else place
+            without.discard(video_id)
+            if self.wanted is not None and not self.wanted(video_id):
+                continue
+            self._found["videos"] += 1
+            try:
+                video = self._video(place, raw, damaged)
+            except RecordError as error:
+                damaged(error)
+                continue
+            if video is not None:
+                yield video
         if without:
             self.notes["videos of the splits without annotation"] += len(without)
 

@@ -76,6 +76,11 @@ class RecordError(SgrlError):
 OnDamage = Callable[[RecordError], None]
 
 
+def raised(error: RecordError) -> None:
+    """What happens to damage where nobody has said."""
+    raise error
+
+
 class Reader(Protocol):
     """A data set in its official layout.
 
