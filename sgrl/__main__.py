@@ -1,8 +1,9 @@
-"""python -m sgrl doctor | inspect | report: is the machine ready, what does the model see, how did the runs do.
+"""python -m sgrl doctor | inspect | report | draw: is the machine ready, what does the model see, how did the runs do.
 
 python -m sgrl doctor --model MODEL --dataset DATA
 python -m sgrl inspect DATA --model MODEL --output build/inspect
 python -m sgrl report sft=RUN grpo=RUN --output build/report
+python -m sgrl draw RUN --output build/overlays
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ import sys
 
 from sgrl.errors import SgrlError, suggest
 
-COMMANDS = {"doctor": "sgrl.doctor", "inspect": "sgrl.inspect", "report": "sgrl.report.command"}
+COMMANDS = {
+    "doctor": "sgrl.doctor",
+    "inspect": "sgrl.inspect",
+    "report": "sgrl.report.command",
+    "draw": "sgrl.report.draw",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
