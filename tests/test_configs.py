@@ -1,38 +1,71 @@
-"""Every YAML file of the recipes is read by its recipe's own arguments, and every accelerate file by accelerate."""
+"""Every YAML file of the recipes is read by its recipe's own arguments, and every accelerate file by accelerate.
 
+So is every command that stands in a YAML file, in a recipe's docstring or in the documentation.
+"""
+
+import importlib.util
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
+from data_prep import to_toon
 from rewards.trl import rewards_named
 from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / "recipes"
 CONFIGS = sorted(path.relative_to(RECIPES).as_posix() for path in (RECIPES / "configs").rglob("*.yaml"))
+REAL = [name for name in CONFIGS if "/toy/" not in name]
 LAUNCHERS = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
+SOURCES = [*RECIPES.glob("*.py"), *(RECIPES / "configs").rglob("*.yaml"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
+
+# Coordinates that the family was trained to write, and the pixels that one token covers where it has whole tokens.
+FAMILIES = {
+    "Qwen/Qwen3.5-": ("pixel", 32),  # by itself 0 to 1000; SceneGraphVLM trains it on pixels
+    "Qwen/Qwen2.5-VL-": ("pixel", 28),
+    "Qwen/Qwen3-VL-": ("norm1000", 32),
+    "OpenGVLab/InternVL3_5-": ("norm1000", None),
+    "HuggingFaceTB/SmolVLM-": ("pixel", None),
+}
+
+
+def read(stage: str, options: list[str]):
+    from trl import GRPOConfig, ModelConfig, SFTConfig
+
+    arguments = (GRPOArguments, GRPOConfig) if stage == "grpo" else (SFTArguments, SFTConfig)
+    # A GPU's settings have to be taken as they are here too.
+    return parse((*arguments, ModelConfig), [*options, "--use_cpu", "true"])
+
+
+def commands(path: Path, script: str) -> list[list[str]]:
+    """The words of all commands in a file that run `script`, a regular expression; a comment's mark is no word."""
+    text = re.sub(r"^# ?", "", path.read_text(), flags=re.M)
+    text = re.sub(r"\\\n\s*", "", text)
+    found = re.findall(rf"^\s*((?:accelerate launch|python) .*?{script}.*)$", text, re.M)
+    return [shlex.split(command) for command in found]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config(name, tmp_path):
-    from trl import GRPOConfig, ModelConfig, SFTConfig
-
     path = RECIPES / name
-    # A GPU's settings have to be taken as they are here too.
-    options = ["--config", str(path), "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    if "grpo" in path.name:
-        script, training, model = parse((GRPOArguments, GRPOConfig, ModelConfig), options)
-        functions, weights = rewards_named(script.reward)
+    stage = path.name[:4].strip("_.")
+    script, training, model = read(stage, ["--config", str(path), "--output_dir", str(tmp_path)])
+    if stage == "grpo":
+        functions, weights = rewards_named(script.reward, script.similarity, training.reward_weights)
         assert len(functions) == len(weights) > 0
         assert isinstance(script.vllm_engine_kwargs, dict)
         assert training.generation_batch_size % training.num_generations == 0
         # sampling from less than the whole distribution biases the importance ratios (huggingface/trl#6789)
         assert (training.top_p, training.top_k, training.min_p) in ((1.0, 0, None), (1.0, 0, 0.0))
         assert "stop" not in (training.generation_kwargs or {})
+        if script.max_tokens:
+            assert script.max_tokens + training.max_completion_length <= training.vllm_max_model_length
     else:
         from sgrl.training.sft import check_config
 
-        script, training, model = parse((SFTArguments, SFTConfig, ModelConfig), options)
         check_config(training)
     assert model.model_name_or_path and script.dataset
     assert yaml.safe_load(path.read_text())["output_dir"] != model.model_name_or_path
@@ -41,33 +74,126 @@ def test_config(name, tmp_path):
         assert training.save_steps % training.eval_steps == 0
 
 
-def test_published_settings_of_scenegraphvlm():
-    """Those that the paper and its scripts give for PSG."""
-    settings = yaml.safe_load((RECIPES / "configs/qwen3_5_0_8b/grpo_psg.yaml").read_text())
-    published = {
-        "num_generations": 12,
-        "per_device_train_batch_size": 24,
-        "generation_batch_size": 48,
-        "max_completion_length": 1024,
-        "max_tokens": 3072,
-        "vllm_max_model_length": 4144,
-        "temperature": 0.9,
-        "learning_rate": 6e-7,
-        "beta": 0.04,
-        "epsilon": 0.2,
-        "epsilon_high": 0.28,
-        "scale_rewards": "none",
-        "max_grad_norm": 1.0,
-        "eval_steps": 100,
-        "reward": "full",
-        "trainable": "decoder",
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_commands_that_stand_in_files(path):
+    launched = commands(path, r"recipes/(?:sft|grpo)_\w+\.py")
+    expected = 1 if path.parent == RECIPES or path.parent.name == "toy" else 2  # the second is LoRA
+    assert len(launched) >= expected or not re.match("(sft|grpo)[_.]", path.name)
+    for words in launched:
+        script = next(word for word in words if re.fullmatch(r"recipes/\w+\.py", word))
+        options = words[words.index(script) + 1 :]
+        launcher = words[words.index("--config_file") + 1]
+        assert (ROOT / script).is_file() and (ROOT / launcher).is_file(), words
+        stage, data = Path(script).stem.split("_")
+        config = Path(options[options.index("--config") + 1])
+        options[options.index("--config") + 1] = str(ROOT / config)
+        assert (ROOT / config).is_file() and config.name.startswith(stage), words
+        scripted, _, _ = read(stage, options)
+        if config.parent.name != "toy":
+            assert config.stem == f"{stage}_{data}" or "--dataset" in options, words
+            assert "_lora" in " ".join(options) or scripted.trainable != "lora", words
+    for words in commands(path, r"data_prep/to_toon\.py"):
+        to_toon._parser().parse_args([word for word in words[2:] if word != "--overwrite"])
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_data_fits_the_model(name):
+    """The data set that a YAML file names is converted above it as the model's family wants it."""
+    path = RECIPES / name
+    settings = yaml.safe_load(path.read_text())
+    sft = path.with_name(path.name.replace("grpo", "sft"))
+    first = yaml.safe_load(sft.read_text())
+    if path != sft:  # after the SFT beside it, on the same data
+        assert (settings["model_name_or_path"], settings["dataset"]) == (first["output_dir"], first["dataset"])
+    model, dataset = first["model_name_or_path"], first["dataset"]
+    converted = [to_toon._parser().parse_args(words[2:]) for words in commands(sft, r"data_prep/to_toon\.py")]
+    args = next(args for args in converted if args.output == dataset)
+    coords, multiple = next(value for family, value in FAMILIES.items() if model.startswith(family))
+    assert args.coords == coords
+    width, height = to_toon._size(args.resize) if args.resize else (640, 480)
+    if multiple:  # or the model would see another image than the boxes are of
+        assert width % multiple == height % multiple == 0
+    assert (settings.get("min_pixels") or 0) <= width * height <= (settings.get("max_pixels") or 12_845_056)
+    kind = {"ag": "action_genome"}.get(path.stem.split("_")[1], path.stem.split("_")[1])
+    assert args.dataset == kind
+    if settings.get("context") or kind == "pvsg":
+        assert args.previous == "gt"
+    spec = importlib.util.spec_from_file_location(path.stem, RECIPES / f"{path.stem}.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    assert recipe.DATA.name == kind
+    assert (args.format or {"action_genome": "toon-pairs"}.get(kind, "toon")) in recipe.DATA.codecs
+
+
+def test_every_recipe_and_every_model_has_its_files():
+    recipes = {path.stem for path in RECIPES.glob("*.py") if re.match("sft_|grpo_", path.name)}
+    assert recipes == {f"{stage}_{data}" for stage in ("sft", "grpo") for data in ("psg", "pvsg", "ag", "vg150")}
+    assert {Path(name).stem for name in REAL} == recipes
+    models = {yaml.safe_load((RECIPES / name).read_text())["model_name_or_path"] for name in REAL}
+    assert {name for name in models if not name.startswith("runs/")} == {
+        "Qwen/Qwen3.5-0.8B",
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+        "Qwen/Qwen2.5-VL-7B-Instruct",
+        "Qwen/Qwen3-VL-2B-Instruct",
+        "OpenGVLab/InternVL3_5-1B-HF",
+        "HuggingFaceTB/SmolVLM-500M-Instruct",
     }
+    for name in REAL:
+        assert "--trainable lora" in (RECIPES / name).read_text(), name
+
+
+SCENEGRAPHVLM_SFT = {"learning_rate": 1e-5, "num_train_epochs": 5, "warmup_steps": 0.05, "max_tokens": 8192}
+SCENEGRAPHVLM_GRPO = {
+    "num_generations": 12,
+    "per_device_train_batch_size": 24,
+    "generation_batch_size": 48,
+    "max_completion_length": 1024,
+    "temperature": 0.9,
+    "learning_rate": 6e-7,
+    "beta": 0.04,
+    "epsilon": 0.2,
+    "epsilon_high": 0.28,
+    "scale_rewards": "none",
+    "max_grad_norm": 1.0,
+    "eval_steps": 100,
+    "save_steps": 1000,
+    "reward": "full",
+    "trainable": "decoder",
+}
+PUBLISHED = {  # SceneGraphVLM's run_{psg,pvsg,ag}_grpo_qwen3_5.sh
+    "psg": {"max_tokens": 3072, "vllm_max_model_length": 4144, "vllm_gpu_memory_utilization": 0.2},
+    "pvsg": {"max_tokens": 2048, "vllm_max_model_length": 4096, "vllm_gpu_memory_utilization": 0.2},
+    "ag": {"max_tokens": 6144, "vllm_max_model_length": 7296, "vllm_gpu_memory_utilization": 0.3},
+}
+
+
+@pytest.mark.parametrize("data", PUBLISHED)
+def test_published_settings_of_scenegraphvlm(data):
+    """Those that the paper and its scripts give."""
+    settings = yaml.safe_load((RECIPES / f"configs/qwen3_5_0_8b/grpo_{data}.yaml").read_text())
+    published = SCENEGRAPHVLM_GRPO | PUBLISHED[data]
     assert {name: settings[name] for name in published} == published
-    settings = yaml.safe_load((RECIPES / "configs/qwen3_5_0_8b/sft_psg.yaml").read_text())
+    settings = yaml.safe_load((RECIPES / f"configs/qwen3_5_0_8b/sft_{data}.yaml").read_text())
+    assert {name: settings[name] for name in SCENEGRAPHVLM_SFT} == SCENEGRAPHVLM_SFT
+    assert settings["thinking"] is False and settings["trainable"] == "decoder"
     launcher = yaml.safe_load((RECIPES / "accelerate/zero2.yaml").read_text())
     batch = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
     assert batch * launcher["num_processes"] == 32
-    assert (settings["learning_rate"], settings["num_train_epochs"], settings["warmup_steps"]) == (1e-5, 5, 0.05)
+
+
+@pytest.mark.parametrize("model", ["qwen2_5_vl_3b", "qwen2_5_vl_7b"])
+def test_published_settings_of_r1_sgg(model):
+    settings = yaml.safe_load((RECIPES / f"configs/{model}/sft_vg150.yaml").read_text())
+    published = {"learning_rate": 1e-5, "num_train_epochs": 3, "warmup_steps": 0.05, "max_grad_norm": 0.3, "seed": 42}
+    assert {name: settings[name] for name in published} == published
+    assert settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * 8 == 128
+    settings = yaml.safe_load((RECIPES / f"configs/{model}/grpo_vg150.yaml").read_text())
+    published = {"learning_rate": 6e-7, "num_train_epochs": 1, "num_generations": 8, "temperature": 1.0, "beta": 0.0}
+    published |= {"max_completion_length": 1024, "max_tokens": 2048, "vllm_max_model_length": 4096, "trainable": "all"}
+    published |= {"max_pixels": 512 * 28 * 28, "save_steps": 100, "seed": 42, "scale_rewards": "group"}
+    assert {name: settings[name] for name in published} == published
+    answers = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] * 8  # GPUs
+    assert answers == 32 * settings["num_generations"]
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)
