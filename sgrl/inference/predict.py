@@ -272,7 +272,7 @@ class Predictor:
                 progress.update(len(indices))
                 for generation in done:
                     silent = silent + 1 if generation.finish_reason == "error" else 0
-                if silent >= GONE or silent == len(done) > 1:
+                if silent >= GONE or silent >= len(done) > 1:
                     raise SgrlError(
                         f"none of {silent} images got an answer ({done[-1].error}); what was written stays, and the "
                         "same command goes on there"

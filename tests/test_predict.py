@@ -1,0 +1,233 @@
+"""recipes/predict.py against servers that fail: nothing is lost, nothing is asked twice, no video touches another."""
+
+import _thread
+import base64
+import collections
+import io
+import json
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+
+import datasets
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from sgrl.prompts import split_previous
+from sgrl.text import answer
+
+VIDEOS, FRAMES = 3, 4
+
+
+@pytest.fixture(scope="module")
+def clips(root, tmp_path_factory):
+    """Three toy videos of four frames."""
+    folder = tmp_path_factory.mktemp("clips")
+    for command in (
+        ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world"]
+        + ["--train", "1", "--test", "9", "--frames", str(FRAMES)],
+        ["data_prep/to_toon.py", "--dataset", "pvsg", "--root", folder / "world", "--output", folder / "data"]
+        + ["--resize", "keep", "--prompt", "short", "--keep-empty"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    (file,) = (folder / "data").glob("val-*.parquet")
+    table = pyarrow.parquet.read_table(file)
+    names = table["video_id"].to_pylist()  # a frame without an object is left out, and with it its video here
+    whole = sorted(name for name, count in collections.Counter(names).items() if count == FRAMES)[:VIDEOS]
+    assert len(whole) == VIDEOS
+    pyarrow.parquet.write_table(table.filter([name in whole for name in names]), file)
+    return folder / "data"
+
+
+@pytest.fixture
+def predict(root, tmp_path, monkeypatch, capsys, caplog):
+    """Runs the recipe in this process and returns (exit status, the rows on disk, what was printed and logged)."""
+
+    def run(server, dataset, *words, output=tmp_path / "run"):
+        words = ["--model", "m", "--engine", "openai", "--base-url", server.url, "--dataset", dataset, *words]
+        words += ["--output", output, "--attempts", "1"]
+        monkeypatch.setattr(sys, "argv", ["recipes/predict.py", *map(str, words)])
+        try:
+            runpy.run_path(str(root / "recipes/predict.py"), run_name="__main__")
+            status = 0
+        except SystemExit as error:
+            status = error.code
+        printed = capsys.readouterr()
+        path = output / "predictions.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        return status, rows, printed.out + printed.err + caplog.text
+
+    return run
+
+
+def picture(body):
+    """The image of a request, as the server sees it."""
+    return body["messages"][0]["content"][0]["image_url"]["url"]
+
+
+def text_of(body):
+    return body["messages"][0]["content"][1]["text"]
+
+
+def graph(label):
+    return f"obj[1]{{id,name,x1,y1,x2,y2}}:\n  1,{label},1,1,20,40\nrel[0]{{subj,pred,obj}}:"
+
+
+DOWN = (503, {"error": {"message": "overloaded"}}, {})
+
+
+@pytest.mark.parametrize("trouble", [DOWN, (401, {}, {}), (200, b"<html>", {}), "drop", "hang"])
+def test_an_api_that_stops_half_way(serve, predict, toy, trouble):
+    """Of 12 images in batches of 4 (two at a time), the server answers 5."""
+    server = serve(*[lambda body: "graph"] * 5, otherwise=trouble)
+    words = ["--limit", "12", "--batch-size", "4", "--timeout", "0.3"]
+    status, rows, log = predict(server, toy / "data", *words)
+    assert status == 2 and ("got an answer" in log or "refuses the request" in log)
+    assert len(rows) == 5
+    asked = {picture(body) for body in server.received}
+    server.otherwise, server.received = lambda body: "graph", []
+    status, rows, log = predict(server, toy / "data", *words)
+    assert status == 0 and len(rows) == 12 == len({row["image_id"] for row in rows})
+    assert len(server.received) == 7  # none of the five was asked again
+    assert len(asked | {picture(body) for body in server.received}) == 12
+    assert "12 images" in log
+
+
+def test_garbage_for_one_image_is_named_and_tried_again(serve, predict, toy):
+    server = serve("first", (200, {"choices": [{"message": {"content": 5}}]}, {}), otherwise=lambda body: "graph")
+    server.script[0] = lambda body: "first"
+    status, rows, log = predict(server, toy / "data", "--limit", "6", "--batch-size", "1")
+    assert status == 2 and len(rows) == 5
+    assert re.search(r"1 of 6 images have no prediction \(\d+: an answer that is no chat completion", log)
+    status, rows, log = predict(server, toy / "data", "--limit", "6", "--batch-size", "1")
+    assert status == 0 and len(rows) == 6 and len(server.received) == 7
+
+
+def test_interrupted_it_goes_on_there(serve, predict, toy):
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
+
+    def interrupt(body):
+        _thread.interrupt_main()
+        return "graph"
+
+    try:
+        server = serve(*[lambda body: "graph"] * 5, interrupt, otherwise=lambda body: "graph")
+        status, rows, log = predict(server, toy / "data", "--limit", "8", "--batch-size", "1")
+    finally:
+        signal.signal(signal.SIGINT, old)
+    assert status == 130 and "Interrupted after 4 images; the same command goes on there." in log and len(rows) == 4
+    status, rows, _ = predict(server, toy / "data", "--limit", "8", "--batch-size", "1")
+    assert status == 0 and len({row["image_id"] for row in rows}) == 8
+
+
+class Camera:
+    """A server that knows which frame it is asked about and writes a graph that names it, unless a frame is bad."""
+
+    def __init__(self, serve, clips):
+        rows = datasets.load_dataset("parquet", data_files=str(clips / "val-*.parquet"), split="train")
+        self.rows = [row for row in rows.cast_column("image", datasets.Image(decode=False))]
+        self.bad, self.contexts = {}, {}
+        self.places, count = {}, {}
+        for row in self.rows:
+            count[row["video_id"]] = number = count.get(row["video_id"], -1) + 1
+            with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+                self.places[image.convert("RGB").tobytes()] = (row["video_id"], number)
+        self.names = {place: f"{'abc'[sorted(count).index(place[0])]}{place[1]}" for place in self.places.values()}
+        self.server = serve(otherwise=self)
+
+    def __call__(self, body):
+        with Image.open(io.BytesIO(base64.b64decode(picture(body).partition("base64,")[2]))) as image:
+            name = self.names[self.places[image.convert("RGB").tobytes()]]
+        found = re.search(r"[abc]\d", split_previous(text_of(body))[1] or "none")
+        if name in self.bad:
+            return self.bad[name]
+        self.contexts[name] = found and found[0]
+        return answer.wrap(graph(name))
+
+
+USUAL = {f"{video}{i}": f"{video}{i - 1}" if i else None for video in "abc" for i in range(FRAMES)}
+
+
+def test_each_frame_gets_the_graph_before_it(serve, predict, clips):
+    camera = Camera(serve, clips)
+    status, rows, log = predict(camera.server, clips, "--split", "val", "--context", "generated", "--batch-size", "2")
+    assert status == 0, log
+    assert camera.contexts == USUAL and len(rows) == VIDEOS * FRAMES
+
+
+@pytest.mark.parametrize("trouble", [DOWN, (400, {"error": {"message": "too long"}}, {}), "nothing that is a graph"])
+def test_the_error_of_one_video_touches_no_other(serve, predict, clips, tmp_path, trouble):
+    """Frame 1 of video b fails: its frame 2 starts from frame 0, the other videos know nothing of it. Done later, the
+    frame gets the graph before it, not that of the last frame of its video."""
+    camera = Camera(serve, clips)
+    camera.bad = {"b1": trouble}
+    words = ["--split", "val", "--context", "generated", "--batch-size", "3"]
+    status, rows, log = predict(camera.server, clips, *words)
+    expected = {name: before for name, before in USUAL.items() if name != "b1"} | {"b2": "b0"}
+    assert camera.contexts == expected
+    if isinstance(trouble, str):
+        assert status == 0 and len(rows) == 12
+        return
+    assert status == 2 and len(rows) == 11 and "1 of 12 images have no prediction" in log
+    camera.bad, camera.contexts = {}, {}
+    status, rows, log = predict(camera.server, clips, *words)
+    assert status == 0 and len(rows) == 12 and camera.contexts == {"b1": "b0"}
+
+
+def test_a_video_resumes_from_its_own_last_graph(serve, predict, clips):
+    camera = Camera(serve, clips)
+    camera.bad = {name: DOWN for name in USUAL if name[1] in "23"}
+    words = ["--split", "val", "--context", "generated", "--batch-size", "3"]
+    status, rows, log = predict(camera.server, clips, *words)
+    assert status == 2 and len(rows) == 6 and "none of 3 images got an answer (status 503: overloaded)" in log
+    camera.bad, camera.contexts = {}, {}
+    status, rows, _ = predict(camera.server, clips, *words)
+    assert status == 0 and len(rows) == 12
+    assert camera.contexts == {name: before for name, before in USUAL.items() if name[1] in "23"}
+
+
+def test_a_server_that_is_gone_ends_a_single_video_soon(serve, predict, toy, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(40):
+        Image.new("RGB", (96, 96), (i, i, i)).save(frames / f"{i:03}.png")
+    server = serve(otherwise=DOWN)
+    words = ["--input", frames, "--context", "generated"]
+    status, rows, log = predict(server, toy / "data", *words)
+    assert status == 2 and rows == [] and "none of 8 images got an answer" in log and len(server.received) == 8
+
+
+def test_a_video_with_missing_frames(serve, predict, clips, toy, tmp_path):
+    """Frames that do not open are counted and named, and the video goes on from the last graph before them."""
+    camera = Camera(serve, clips)
+    shutil.copytree(clips, tmp_path / "damaged")
+    (file,) = (tmp_path / "damaged").glob("val-*.parquet")
+    table = pyarrow.parquet.read_table(file)
+    rows = table.to_pylist()
+    lost = [i for i, row in enumerate(camera.rows) if camera.names[row["video_id"], i % FRAMES] in ("b1", "c0")]
+    for i in lost:
+        rows[i]["image"]["bytes"] = rows[i]["image"]["bytes"][:200]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, table.schema), file)
+    words = ["--split", "val", "--context", "generated", "--batch-size", "3"]
+    status, found, log = predict(camera.server, tmp_path / "damaged", *words)
+    assert status == 2 and len(found) == 10
+    assert "2 of 12 images have no prediction" in log and log.count("does not open") >= 2
+    assert camera.contexts == {k: v for k, v in USUAL.items() if k not in ("b1", "c0")} | {"b2": "b0", "c1": None}
+
+    # A folder with a gap in its numbers, and a file that is no image.
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in (0, 1, 4):
+        Image.new("RGB", (96, 96), (60 * i, 0, 0)).save(frames / f"{i}.png")
+    (frames / "3.png").write_bytes(b"no picture")
+    server = serve(otherwise=lambda body: answer.wrap(graph(f"thing{len(server.received)}")))
+    words = ["--input", frames, "--context", "generated"]
+    status, found, log = predict(server, toy / "data", *words, output=tmp_path / "own")
+    assert status == 2 and [row["image_id"] for row in found] == ["frames/0.png", "frames/1.png", "frames/4.png"]
+    assert "1 of 4 images have no prediction (frames/3.png:" in log
+    assert ["thing1" in text_of(body) for body in server.received] == [False, True, False]
+    assert "thing2" in text_of(server.received[2])
