@@ -9,6 +9,7 @@ import os
 
 import pytest
 import torch
+from transformers import Qwen3_5Config, Qwen3VLConfig
 
 from sgrl.data import load
 from sgrl.training import grpo
@@ -189,8 +190,10 @@ def test_users_generation_settings_stay(toy):
 
 def test_engine_arguments_follow_the_trainer():
     model = torch.nn.Linear(1, 1)
-    model.dtype = torch.float32
+    model.dtype, model.config = torch.float32, Qwen3VLConfig()
     args = functools.partial(grpo.GRPOConfig, output_dir="unused", use_cpu=True, use_vllm=True)
     assert grpo.engine_arguments(model, args(bf16=True))["dtype"] == "bfloat16"
     assert grpo.engine_arguments(model, args(bf16=False))["dtype"] == "float32"
     assert grpo.engine_arguments(model, grpo.GRPOConfig(output_dir="unused", bf16=False)) == {}
+    model.config = Qwen3_5Config()  # its linear attention has no float32 in vLLM on CPUs
+    assert grpo.engine_arguments(model, args(bf16=False))["dtype"] == "bfloat16"

@@ -7,8 +7,8 @@ import logging
 import time
 from collections.abc import Sequence
 
-from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch, uses_linear_attention
-from sgrl.training.model import placeholder_ids
+from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch
+from sgrl.training.model import placeholder_ids, uses_linear_attention
 
 logger = logging.getLogger(__name__)
 

@@ -104,10 +104,10 @@ def _qwen3_5_config(tokenizer, image_size: int) -> PretrainedConfig:
     text = _rope([4, 2, 2], mrope_interleaved=True, partial_rotary_factor=0.5)
     text |= {
         "layer_types": ["linear_attention", "linear_attention", "full_attention"],
-        "linear_num_key_heads": 2,
-        "linear_num_value_heads": 4,
-        "linear_key_head_dim": HEAD_DIM,
-        "linear_value_head_dim": HEAD_DIM,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+        "linear_key_head_dim": 64,  # vLLM's CPU kernel knows 64 and 128
+        "linear_value_head_dim": 64,
     }
     return _qwen_config(transformers.Qwen3_5Config, tokenizer, vision, text)
 
