@@ -46,6 +46,29 @@ sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
+# accelerate takes FSDP only where there are accelerators, and on CPUs goes on with DDP without a word. Here it finds
+# some; PyTorch's FSDP2 itself runs on CPUs.
+FSDP_ON_CPUS = """
+import runpy
+import sys
+
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+
+init = PartialState.__init__
+
+
+def with_accelerators(self, *args, **kwargs):
+    init(self, *args, **kwargs)
+    if self.distributed_type == DistributedType.MULTI_CPU:
+        self._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+PartialState.__init__ = with_accelerators
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+assert AcceleratorState().is_fsdp2
+"""
+
 
 def run(command, environment) -> str:
     done = subprocess.run(
@@ -91,3 +114,31 @@ def test_deepspeed(stage, toy, tmp_path, cpu_environment):
     run([*launcher, tmp_path / "without_compiler.py", *GRPO, *paths], cpu_environment | {"DS_ACCELERATOR": "cpu"})
     assert [entry["step"] for entry in state(output)["log_history"] if "loss" in entry] == [1, 2]
     assert (output / "model.safetensors").exists()
+
+
+def test_fsdp2(toy, tmp_path, cpu_environment):
+    """Two processes with half of each weight: SFT, then GRPO with colocated vLLM from the model that SFT saved."""
+    from safetensors.torch import load_file
+
+    pytest.importorskip("vllm", reason="vLLM is not installed")
+    (tmp_path / "fsdp_on_cpus.py").write_text(FSDP_ON_CPUS)
+    launcher = ["accelerate", "launch", "--config_file", "recipes/accelerate/fsdp2.yaml", "--num_processes", "2"]
+    launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
+    sft = ["recipes/sft_psg.py", "--config", "recipes/configs/toy/sft.yaml", "--model_name_or_path", toy / "model"]
+    sft += ["--dataset", toy / "data", "--output_dir", tmp_path / "sft", "--bf16", "false", "--muon", "false"]
+    sft += ["--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--per_device_train_batch_size", "4"]
+    sft += ["--dataloader_num_workers", "0", "--logging_steps", "1"]
+    paths = ["--model_name_or_path", tmp_path / "sft", "--dataset", toy / "data", "--output_dir", tmp_path / "grpo"]
+    for recipe in (sft, [*GRPO, *paths, "--use_cpu", "true"]):
+        run([*launcher, tmp_path / "fsdp_on_cpus.py", *recipe], cpu_environment)
+
+    start, trained = (load_file(folder / "model.safetensors") for folder in (toy / "model", tmp_path / "sft"))
+    # the full state holds tied embeddings under both names
+    assert (trained.pop("lm_head.weight") == trained["model.language_model.embed_tokens.weight"]).all()
+    assert {name: weight.shape for name, weight in trained.items()} == {n: w.shape for n, w in start.items()}
+    assert all((trained[name] != weight).any() for name, weight in start.items() if weight.ndim == 2)
+    log = state(tmp_path / "grpo")["log_history"]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2]
+    # vLLM got whole weights, and they are those that train
+    assert all(entry["sampling/sampling_logp_difference/mean"] < 0.01 for entry in log if "loss" in entry)
+    assert (tmp_path / "grpo/model.safetensors").exists()
