@@ -33,8 +33,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--iou-threshold", type=float, default=0.5, help="least IoU of two boxes (default: %(default)s)")
     add_engine_arguments(parser, max_new_tokens=16)
     args = parser.parse_args()
-    if args.constrain and args.thinking:
-        raise SgrlError("--constrain and --thinking exclude each other: the grammar begins with the answer")
     check_engine_arguments(args)
     return args
 

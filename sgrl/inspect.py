@@ -77,7 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=3, help="how many, from --first on (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--model", help="a model folder: renders its chat template and counts its tokens")
-    parser.add_argument("--thinking", action="store_true", help="as `thinking: true` of the recipes")
+    parser.add_argument(
+        "--thinking",
+        action=argparse.BooleanOptionalAction,
+        help="as in the recipes (default: as the model was trained)",
+    )
     parser.add_argument("--context", help="none, gt or corrupted, as in the recipes (default: as stored)")
     parser.add_argument("--reward", default="full", help="a preset (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("inspect"), help="for the pictures (default: %(default)s)")

@@ -158,6 +158,70 @@ def test_grpo_of_lora_with_another_pixel_budget(sft, toy, tmp_path, cpu_environm
 
 
 @pytest.mark.slow
+def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
+    """SFT is told; GRPO, the engines, and a loader without this project follow, until they are told otherwise."""
+    import argparse
+
+    from transformers import AutoProcessor
+
+    from sgrl.inference import predict
+    from sgrl.inference.engines import ChatRenderer
+    from sgrl.training.grpo import SceneGraphGRPOTrainer
+
+    base = shutil.copytree(toy / "model", tmp_path / "base")
+    opening, block = "{{- '<|im_start|>assistant\\n' -}}", "{{- '<think>' -}}"
+    template = (base / "chat_template.jinja").read_text()
+    assert opening in template
+    (base / "chat_template.jinja").write_text(
+        template.replace(opening, opening + "{%- if enable_thinking -%}" + block + "{%- endif -%}")
+    )
+    common = {"dataset": toy / "data", "max_steps": 1, "save_steps": 1, "report_to": "none", "warmup_steps": 0}
+    common |= {"per_device_train_batch_size": 4, "use_cpu": "true", "dataloader_num_workers": 0}
+    rollouts = {"num_generations": 2, "max_completion_length": 4, "gradient_accumulation_steps": 1}
+    rollouts |= {"use_vllm": "false"}
+    prompts, tokenize = [], SceneGraphGRPOTrainer._tokenize_prompts
+
+    def recorded(trainer, *args):
+        found = tokenize(trainer, *args)
+        prompts.extend(trainer.processing_class.tokenizer.batch_decode(found[0]))
+        return found
+
+    monkeypatch.setattr(SceneGraphGRPOTrainer, "_tokenize_prompts", recorded)
+
+    def train(name: str, **settings) -> None:
+        command = launch(name, **(common | settings))
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", command[command.index(f"recipes/{name}.py") :])
+        recipe(name).main()
+
+    train("sft_psg", model_name_or_path=base, output_dir=tmp_path / "sft", thinking="true")
+    train("grpo_psg", model_name_or_path=tmp_path / "sft", output_dir=tmp_path / "grpo", **rollouts)
+    assert prompts and all(prompt.endswith("<think>") for prompt in prompts)
+    assert "| thinking | True |" in (tmp_path / "grpo/README.md").read_text()
+
+    chat = [{"role": "user", "content": [{"type": "text", "text": "Write."}]}]
+    for folder in (tmp_path / "sft", tmp_path / "grpo"):
+        assert ChatRenderer(str(folder)).text(chat).endswith("<think>")
+        assert not ChatRenderer(str(folder), thinking=False).text(chat).endswith("<think>")
+        rendered = AutoProcessor.from_pretrained(folder).apply_chat_template(chat, add_generation_prompt=True)
+        assert rendered.endswith("<think>")
+
+    def decided(*words: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        predict.add_arguments(parser)
+        args = parser.parse_args(["--dataset", "d", "--output", "o", "--model", str(tmp_path / "grpo"), *words])
+        predict.check_arguments(args)
+        return args
+
+    assert decided().thinking is True and decided("--no-thinking").thinking is False
+    with pytest.raises(predict.SgrlError, match="exclude each other: .*--no-thinking"):
+        decided("--constrain")
+    told = decided("--engine", "openai", "--no-thinking")
+    assert told.extra_body == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert decided("--engine", "openai").extra_body == {}
+
+
+@pytest.mark.slow
 def test_rewards_in_trls_own_command(sft, toy, tmp_path, cpu_environment):
     run(
         [

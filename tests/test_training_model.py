@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,6 +183,34 @@ def test_thinking(processor):
         m.template_arguments(processor, True)
     thinker = SimpleNamespace(chat_template="{% if enable_thinking %}<think>{% endif %}")
     assert m.template_arguments(thinker, False) == {"enable_thinking": False}
+    assert m.template_arguments(thinker) == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("name", ["qwen3_5_think", "qwen3_5_nothink"])
+def test_the_chat_template_keeps_whether_it_thinks(name, toy, tmp_path):
+    """The template's own default becomes the run's, for those that know nothing of this project too."""
+    import trl
+    from transformers import AutoProcessor
+
+    closed, opened = "<think>\n\n</think>\n\n", "<think>\n"
+    processor = m.load_processor(str(toy / "model"))
+    processor.chat_template = (Path(trl.__file__).parent / f"chat_templates/{name}.jinja").read_text()
+    published = processor.chat_template
+    chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Write."}]}]
+    for thinking in (True, False, True):
+        m.store_thinking(processor, {"enable_thinking": thinking})
+        assert processor.chat_template.endswith(published) and processor.chat_template.count("is not defined") == 1
+        processor.save_pretrained(tmp_path)
+        saved = AutoProcessor.from_pretrained(tmp_path)
+        for reader in (saved, saved.tokenizer):
+            text = reader.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+            assert text.endswith(opened if thinking else closed), text
+            told = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": not thinking}
+            assert reader.apply_chat_template(chat, **told).endswith(closed if thinking else opened)
+        assert m.template_arguments(saved) == {"enable_thinking": thinking} and m.thinks(str(tmp_path)) is thinking
+        assert m.template_arguments(saved, not thinking) == {"enable_thinking": not thinking}
+    m.store_thinking(processor, {})
+    assert m.thinks(str(tmp_path)) and not m.thinks(str(toy / "model"))
 
 
 def test_pixel_budget(toy):

@@ -112,7 +112,7 @@ def load_engine(
     dtype: str = "auto",
     max_model_length: int = 8192,
     gpu_memory_utilization: float = 0.9,
-    thinking: bool = False,
+    thinking: bool | None = None,
     **server: Any,
 ) -> Engine:
     """Load a model for inference.
@@ -127,8 +127,8 @@ def load_engine(
             CPU kernels in vLLM have no float32.
         max_model_length: prompt and answer together, in tokens (vLLM reserves memory by it).
         gpu_memory_utilization: share of the GPU's memory that vLLM may take.
-        thinking: whether the chat template opens a thinking block, where it has one; as in training. A server's
-            template is told through `extra_body`.
+        thinking: whether the chat template opens a thinking block, where it has one. None: as the model was trained.
+            A server's template is told through `extra_body`.
         server: for "openai" alone: base_url, api_key_variable, timeout, attempts, extra_body; see `OpenAIEngine`.
 
     Raises:
@@ -190,7 +190,7 @@ def vllm_obstacle() -> str | None:
 class ChatRenderer:
     """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor."""
 
-    def __init__(self, model: str, thinking: bool):
+    def __init__(self, model: str, thinking: bool | None = None):
         self.processor = load_processor(model)
         self.tokenizer = self.processor.tokenizer
         if self.tokenizer.pad_token is None:
@@ -244,9 +244,3 @@ def check_batch(images: Sequence, prompts: Sequence, grammars: Sequence | None) 
     if len(images) != len(grammars):
         raise SgrlError(f"{len(images)} images and {len(grammars)} grammars; expected one grammar for each image")
     return grammars
-
-
-def uses_linear_attention(config: object) -> bool:
-    """Whether a transformers config describes a model with linear-attention layers (Qwen3.5, for one)."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return "linear_attention" in (getattr(text, "layer_types", None) or ())

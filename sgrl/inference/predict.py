@@ -35,7 +35,7 @@ from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import batches, generate_apart
 from sgrl.text.grammar import ebnf
 from sgrl.text.repair import repair
-from sgrl.training.model import check_model_folder
+from sgrl.training.model import check_model_folder, thinks
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,10 @@ def add_engine_arguments(parser: argparse.ArgumentParser, max_new_tokens: int) -
     add("--dtype", default="auto", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
     add("--max-model-length", type=int, default=8192, help="prompt and answer, in tokens, for vLLM")
     add("--gpu-memory-utilization", type=float, default=0.9, help="share of the GPU's memory for vLLM")
-    add("--thinking", action="store_true", help="let the chat template open a thinking block")
+    add(
+        "--thinking", action=argparse.BooleanOptionalAction,
+        help="whether the chat template opens a thinking block (default: as the model was trained)",
+    )  # fmt: skip
     add = parser.add_argument_group("a server with OpenAI's interface").add_argument
     add("--base-url", default=BASE_URL, help="default: %(default)s")
     add("--api-key-variable", default=KEY_VARIABLE, help="environment variable with the key (default: %(default)s)")
@@ -94,8 +97,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     _at_least_one(args, "limit", "every", "num_shards")
     if not 0 <= args.shard_index < args.num_shards:
         raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
-    if args.constrain and args.thinking:
-        raise SgrlError("--constrain and --thinking exclude each other: the grammar begins with the answer")
     if args.zero_shot and args.context != "none":
         raise SgrlError("--zero-shot and --context exclude each other: the two graphs would be in other coordinates")
     if args.zero_shot and args.constrain:
@@ -108,7 +109,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 
 def check_engine_arguments(args: argparse.Namespace) -> None:
-    """Raise before a model loads; reads --extra-body."""
+    """Raise before a model loads; reads --extra-body, and decides whether the model thinks."""
     _at_least_one(args, "max_new_tokens", "batch_size", "attempts")
     try:
         args.extra_body = json.loads(args.extra_body)
@@ -118,6 +119,15 @@ def check_engine_arguments(args: argparse.Namespace) -> None:
         raise SgrlError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
     if args.engine != "openai":
         check_model_folder(args.model)
+        args.thinking = thinks(args.model) if args.thinking is None else args.thinking
+    elif args.thinking is not None:
+        args.extra_body.setdefault("chat_template_kwargs", {}).setdefault("enable_thinking", args.thinking)
+    args.thinking = bool(args.thinking)  # a server's model decides by itself unless it is told
+    if args.constrain and args.thinking:
+        raise SgrlError(
+            "--constrain and --thinking exclude each other: the grammar begins with the answer; leave one out (for a "
+            "model that was trained to think: --no-thinking)"
+        )
 
 
 def _at_least_one(args: argparse.Namespace, *names: str) -> None:

@@ -133,6 +133,15 @@ def store_thinking(processor: ProcessorMixin, template_kwargs: dict[str, Any]) -
             processor.tokenizer.chat_template = processor.chat_template
 
 
+def thinks(path: str) -> bool:
+    """Whether the model of a folder or on the Hub was trained to think; see `store_thinking`."""
+    template = Path(path, "chat_template.jinja")
+    if Path(path).is_dir():  # read without transformers, whose import takes seconds
+        stored = _STORED.match(template.read_text(encoding="utf-8")) if template.is_file() else None
+        return bool(stored and stored[1] == "true")
+    return template_arguments(load_processor(path)).get("enable_thinking", False)
+
+
 def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list[int]:
     """The tokens that stand for images and videos in a prompt, and that no answer may hold."""
     names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
