@@ -15,6 +15,12 @@ them.
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+# a script's own folder comes first, and there `rewards` would be another benchmark
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import argparse
 import datetime
 import importlib.metadata
@@ -26,11 +32,11 @@ import shlex
 import socket
 import statistics
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+
+from rewards.analysis import interval, ratio, resampled_sums
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("base", "sft", "full", "recall")
@@ -132,7 +138,7 @@ def read_evaluation(folder: Path) -> tuple[dict[str, float], dict[str, np.ndarra
     return {**means, "relations": float(column["relations_predicted"].mean())}, values
 
 
-def bootstrap(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def bootstrap(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
     """A 95 % percentile interval of the difference of two figures, averaged over seeds; images are drawn, seeds stay.
 
     Args:
@@ -141,19 +147,15 @@ def bootstrap(ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[floa
     >>> bootstrap(np.full((3, 2, 50), 1.0), np.stack([np.zeros((3, 50)), np.ones((3, 50))], axis=1))
     (1.0, 1.0)
     """
-    images = ours.shape[-1]
-    generator = np.random.default_rng(seed)
-    found = []
-    for _ in range(RESAMPLES):
-        drawn = np.bincount(generator.integers(0, images, images), minlength=images)
-        found.append((quotient(ours @ drawn) - quotient(theirs @ drawn)).mean())
-    low, high = np.quantile(found, (0.025, 0.975))
-    return float(low), float(high)
+    shape = ours.shape[:-1]
+    columns = np.concatenate([ours, theirs]).reshape(-1, ours.shape[-1]).T
+    drawn = resampled_sums(columns, RESAMPLES).reshape(RESAMPLES, 2, *shape)
+    return interval(np.mean(quotient(drawn[:, 0]) - quotient(drawn[:, 1]), axis=-1))
 
 
 def quotient(sums: np.ndarray) -> np.ndarray:
-    """Numerator over denominator, (seeds, 2) -> (seeds,); 0 where nothing was counted."""
-    return sums[:, 0] / np.maximum(sums[:, 1], 1)
+    """Numerator over denominator, (..., 2) -> (...); 0 where nothing was counted."""
+    return ratio(sums[..., 0], sums[..., 1])
 
 
 def spread(values: list[float]) -> str:
