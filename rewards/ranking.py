@@ -1,4 +1,4 @@
-"""A graph's relations as a ranked list, as Recall@K wants them: surest first, or in the order of writing."""
+"""A graph's relations, or a detector's, as a ranked list, as Recall@K wants them: surest first, or as written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Ranked(NamedTuple):
     boxes: (N, 4) float64, x1, y1, x2, y2 in pixels.
     subjects, objects: (R,) int64, positions in `labels`; -1 where a relation names an object that does not exist.
     predicates: R predicates; "<group>__<label>" where relations have groups.
-    scores: (R,) float64, never rising, in [0, 1]; all 1 without confidences, so that the rank alone orders them.
+    scores: (R,) float64, never rising; of graphs in [0, 1] and all 1 without confidences, so that the rank alone orders
+        them.
     """
 
     labels: list[str]
@@ -29,6 +30,24 @@ class Ranked(NamedTuple):
     predicates: list[str]
     objects: np.ndarray
     scores: np.ndarray
+
+
+class PairScores(NamedTuple):
+    """What a detector says of an image: every pair of objects that it has scored, with all predicates.
+
+    labels: names of the N objects. boxes: (N, 4), x1, y1, x2, y2 in pixels. scores: (N,), all 1 for PredCLS.
+    pairs: (R, 2) positions of subject and object. predicate_scores: (R, P), a column for each predicate of the
+        vocabulary in its order, without background.
+
+    What ranks a triplet is the product of its subject's, its object's and its predicate's score. Scores that are not
+    finite rank last; boxes that are not finite find nothing.
+    """
+
+    labels: Sequence[str]
+    boxes: np.ndarray
+    scores: np.ndarray
+    pairs: np.ndarray
+    predicate_scores: np.ndarray
 
 
 def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] | None = None) -> Ranked:
@@ -81,3 +100,60 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
 def _finite(value: float | None) -> float:
     """The value, or one behind all others."""
     return -math.inf if value is None or not math.isfinite(value) else float(value)
+
+
+def ranked_pairs(
+    given: PairScores, predicates: Sequence[str], most: int, *, in_order: bool = False
+) -> tuple[Ranked, Ranked]:
+    """The ranking with the graph constraint, where every pair has its best predicate, and the `most` best triplets
+    without it, where it has all. Equal scores keep the order of pairs and predicates.
+
+    Args:
+        predicates: names of the columns.
+        in_order: whether the pairs of the first stay as they come.
+
+    Raises:
+        SgrlError: arrays that do not fit together.
+    """
+    boxes = np.asarray(given.boxes, dtype=np.float64).reshape(-1, 4)
+    scores = np.asarray(given.scores, dtype=np.float64).reshape(-1)
+    pairs = np.asarray(given.pairs, dtype=np.int64).reshape(-1, 2)
+    table = np.asarray(given.predicate_scores, dtype=np.float64)
+    if not len(given.labels) == len(boxes) == len(scores):
+        counts = f"{len(given.labels)} labels, {len(boxes)} boxes and {len(scores)} scores"
+        raise SgrlError(f"found {counts}; every object needs one of each")
+    if len(pairs) and table.shape != (len(pairs), len(predicates)):
+        raise SgrlError(
+            f"predicate_scores must have {len(pairs)} rows, one for each pair, and {len(predicates)} columns, one for "
+            f"each predicate of the vocabulary and none for background; found {table.shape}"
+        )
+    if len(pairs) and not (pairs.min() >= 0 and pairs.max() < len(boxes)):
+        limits = f"{pairs.min()} to {pairs.max()}"
+        raise SgrlError(f"pairs must be positions of the {len(boxes)} objects, found {limits}")
+    if not len(pairs):
+        empty = Ranked(list(given.labels), boxes, pairs[:, 0], [], pairs[:, 1], np.zeros(0))
+        return empty, empty
+    with np.errstate(all="ignore"):
+        table = (scores[pairs[:, 0]] * scores[pairs[:, 1]])[:, None] * table
+    table = np.where(np.isfinite(table), table, -np.inf)
+
+    column = table.argmax(axis=1)
+    rows = np.arange(len(table))
+    if not in_order:
+        rows = np.argsort(-table[rows, column], kind="stable")
+    best = rows, column[rows]
+    free = np.divmod(_largest(table.ravel(), most), table.shape[1])
+    return tuple(
+        Ranked(list(given.labels), boxes, pairs[i, 0], [predicates[c] for c in j.tolist()], pairs[i, 1], table[i, j])
+        for i, j in (best, free)
+    )
+
+
+def _largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k largest, falling, equal ones in order."""
+    if k < len(values):
+        least = np.partition(values, len(values) - k)[len(values) - k]
+        kept = np.flatnonzero(values >= least)
+    else:
+        kept = np.arange(len(values))
+    return kept[np.argsort(-values[kept], kind="stable")][:k]

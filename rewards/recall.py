@@ -20,11 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
-from rewards.ranking import Ranked, ranked
+from rewards.ranking import PairScores, Ranked, ranked, ranked_pairs
 from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
@@ -41,26 +40,12 @@ NEVER = np.iinfo(np.int64).max
 
 Triplet = tuple[str, str, str]
 
+_COUNTS = (
+    *("images", "failures", "images_without_relations", "images_left_out", "images_zero_shot"),
+    *("_images", "_zero_shot"),
+)
 _PIXEL = np.array([0.0, 0.0, 1.0, 1.0])
 _spelling = lru_cache(maxsize=1 << 14)(_canonical)
-
-
-class PairScores(NamedTuple):
-    """What a detector says of an image: every pair of objects that it has scored, with all predicates.
-
-    labels: names of the N objects. boxes: (N, 4), x1, y1, x2, y2 in pixels. scores: (N,), all 1 for PredCLS.
-    pairs: (R, 2) positions of subject and object. predicate_scores: (R, P), a column for each predicate of the
-        vocabulary in its order, without background.
-
-    What ranks a triplet is the product of its subject's, its object's and its predicate's score. Scores that are not
-    finite rank last; boxes that are not finite find nothing.
-    """
-
-    labels: Sequence[str]
-    boxes: np.ndarray
-    scores: np.ndarray
-    pairs: np.ndarray
-    predicate_scores: np.ndarray
 
 
 class SceneGraphRecall:
@@ -149,7 +134,7 @@ class SceneGraphRecall:
 
         Args:
             prediction: any text; None, which finds nothing; a SceneGraph (ranked by its relations' scores and under
-                the graph constraint if it has any, else in order), a ParsedGraph, or PairScores.
+                the graph constraint if it has any, else in order), a ParsedGraph or a Ranked; or PairScores.
             reference: text, SceneGraph or ParsedGraph. Without relations the image is counted, but is in no mean.
             width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
             confidences: of the relations that `codec.recover_parsed` reads from the text; they rank them, and without
@@ -186,6 +171,20 @@ class SceneGraphRecall:
         names = [f"found{key}" for key in self.keys] + [f"ng_found@{k}" for k in self.ks]
         counts = {"relations_predicted": len(best.predicates), "relations_reference": wanted}
         return counts | {"relations_zero_shot": len(rare), "failure": failure} | dict(zip(names, right, strict=True))
+
+    def merge(self, other: SceneGraphRecall) -> None:
+        """Add what another with the same settings has counted, of other images or in another process.
+
+        Raises:
+            SgrlError: the settings differ.
+        """
+        names = ("ks", "iou_threshold", "protocol", "vocabulary", "_listed", "_listed_are_zero_shot")
+        if any(getattr(self, name) != getattr(other, name) for name in names):
+            raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        rows = [self._row_of(predicate) for predicate in other._row]
+        self._table[rows] += other._table[: len(rows)]
 
     def compute(self) -> dict[str, float]:
         """All figures so far; 0 where there is nothing to find yet.
@@ -266,8 +265,9 @@ class SceneGraphRecall:
         return row
 
     def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
-        if isinstance(reference, PairScores):
-            raise SgrlError("a reference must be a text or a graph, found PairScores; predictions come first")
+        if isinstance(reference, PairScores | Ranked):
+            found = type(reference).__name__
+            raise SgrlError(f"a reference must be a text or a graph, found {found}; predictions come first")
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, *self._frame(width, height))
         return _spelt(ranked(reference))
@@ -281,10 +281,14 @@ class SceneGraphRecall:
     def _ranked(self, prediction, confidences, width, height) -> tuple[Ranked, Ranked]:
         """The ranking with graph constraint and the one without; equal for graphs without scores."""
         if isinstance(prediction, PairScores):
-            return self._of_scores(prediction)
+            if self.vocabulary is None:
+                raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
+            in_order = self.protocol == "published"
+            best, free = ranked_pairs(prediction, self.vocabulary.predicates, self.ks[-1], in_order=in_order)
+            return _spelt(best), _spelt(free)
         if prediction is None:
             prediction = ParsedGraph([], [], [])
-        elif not isinstance(prediction, SceneGraph | ParsedGraph):
+        elif not isinstance(prediction, SceneGraph | ParsedGraph | Ranked):
             codec, *size = self._frame(width, height)
             text = text_of(prediction)
             try:  # what the strict reader takes, the lenient one reads alike, in three times as long
@@ -292,7 +296,7 @@ class SceneGraphRecall:
             except FormatError:
                 prediction, _ = codec.recover_parsed(text, *size)
         scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
-        free = _spelt(ranked(prediction, confidences))
+        free = _spelt(prediction if isinstance(prediction, Ranked) else ranked(prediction, confidences))
         if self.protocol == "published":
             free = self._known(free)
         if not scored:
@@ -309,44 +313,6 @@ class SceneGraphRecall:
         ends = zip(graph.subjects.tolist(), graph.objects.tolist(), graph.predicates, strict=True)
         kept = [i for i, (s, o, p) in enumerate(ends) if min(s, o) >= 0 and known[s] and known[o] and p in self._row]
         return _selected(graph, kept)
-
-    def _of_scores(self, given: PairScores) -> tuple[Ranked, Ranked]:
-        if self.vocabulary is None:
-            raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
-        boxes = np.asarray(given.boxes, dtype=np.float64).reshape(-1, 4)
-        scores = np.asarray(given.scores, dtype=np.float64).reshape(-1)
-        pairs = np.asarray(given.pairs, dtype=np.int64).reshape(-1, 2)
-        table = np.asarray(given.predicate_scores, dtype=np.float64)
-        if not len(given.labels) == len(boxes) == len(scores):
-            raise SgrlError(
-                f"found {len(given.labels)} labels, {len(boxes)} boxes and {len(scores)} scores of objects"
-            )
-        if len(pairs) and table.shape != (len(pairs), len(self._columns)):
-            raise SgrlError(
-                f"predicate_scores must have {len(pairs)} rows, one for each pair, and {len(self._columns)} columns, "
-                f"one for each predicate of {self.vocabulary.name!r} and none for background; found {table.shape}"
-            )
-        if len(pairs) and not (pairs.min() >= 0 and pairs.max() < len(boxes)):
-            raise SgrlError(
-                f"pairs must be positions of the {len(boxes)} objects, found {pairs.min()} to {pairs.max()}"
-            )
-        objects = [_spelling(label) for label in given.labels]
-        if not len(pairs):
-            empty = Ranked(objects, boxes, pairs[:, 0], [], pairs[:, 1], np.zeros(0))
-            return empty, empty
-        with np.errstate(all="ignore"):
-            table = (scores[pairs[:, 0]] * scores[pairs[:, 1]])[:, None] * table
-        table = np.where(np.isfinite(table), table, -np.inf)
-
-        column = table.argmax(axis=1)
-        value = table[np.arange(len(table)), column]
-        published = self.protocol == "published"
-        rows = np.arange(len(table)) if published else np.argsort(-value, kind="stable")
-        top = _largest(table.ravel(), self.ks[-1])
-        return tuple(
-            Ranked(objects, boxes, pairs[i, 0], [self._columns[c] for c in j.tolist()], pairs[i, 1], table[i, j])
-            for i, j in ((rows, column[rows]), np.divmod(top, table.shape[1]))
-        )
 
     def _near(self, graph: Ranked, truth: Ranked) -> tuple[np.ndarray, dict[str, int]]:
         """(N + 1, M), which predicted object may be which of the reference, none for -1; and numbers of predicates."""
@@ -399,16 +365,6 @@ def _selected(graph: Ranked, kept: Sequence[int]) -> Ranked:
 
 def _finite(boxes: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0.0)
-
-
-def _largest(values: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest, falling, equal ones in order."""
-    if k < len(values):
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        kept = np.flatnonzero(values >= least)
-    else:
-        kept = np.arange(len(values))
-    return kept[np.argsort(-values[kept], kind="stable")][:k]
 
 
 def _first_ranks(graph: Ranked, truth: Ranked, near: np.ndarray, ids: dict[str, int]) -> np.ndarray:

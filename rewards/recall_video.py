@@ -143,6 +143,23 @@ class VideoRecall:
             counts |= {f"{name}@{k}": x for k, x in zip(self.ks, found[kind].sum(axis=0).tolist(), strict=True)}
         return counts
 
+    def merge(self, other: VideoRecall) -> None:
+        """Add what another with the same settings has counted, of other videos or in another process.
+
+        Raises:
+            SgrlError: the settings differ.
+        """
+        names = ("ks", "iou_threshold", "viou_threshold", "protocol")
+        if any(getattr(self, name) != getattr(other, name) for name in names):
+            raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
+        self.videos += other.videos
+        self.videos_without_relations += other.videos_without_relations
+        self.videos_without_predictions += other.videos_without_predictions
+        self._precision += other._precision
+        for predicate, (number, found) in other._found.items():
+            total, sums = self._found.get(predicate, (0, 0.0))
+            self._found[predicate] = total + number, sums + found
+
     def compute(self) -> dict[str, float]:
         """All figures so far; 0 where there is nothing to find yet.
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rewards.ranking import ranked
 from rewards.recall import PairScores, SceneGraphRecall, triplets
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
@@ -221,7 +222,7 @@ def test_the_graph_constraint_holds_for_scores_and_not_for_what_is_written():
     graph = SceneGraph(objects, [Relation(0, "near", 1, score=0.2), Relation(0, "on", 1, score=0.7)], 20, 20)
     found = SceneGraphRecall(ks=(1, 2)).add(graph, two)
     assert found["found@2"] == 1 and found["ng_found@2"] == 2
-    assert SceneGraphRecall().add(two, two)["found@20"] == 2
+    assert SceneGraphRecall().add(two, two)["found@20"] == SceneGraphRecall().add(ranked(two), two)["found@20"] == 2
 
 
 def test_texts_are_ranked_by_confidence_or_in_the_order_of_writing():
@@ -303,6 +304,20 @@ def test_many_predicates_fit_in_the_table():
     assert recall.compute()["predicates"] == 300 and recall.compute()["mean_recall@20"] == 0.5
 
 
+def test_parts_add_up():
+    graphs = [REFERENCE, REFERENCE._replace(relations=[(0, "loves", 1)]), REFERENCE._replace(relations=[])]
+    options = {"vocabulary": SMALL, "training_triplets": triplets(REFERENCE)}
+    whole, *parts = (SceneGraphRecall(**options) for _ in range(3))
+    for i, (a, b) in enumerate((a, b) for a in graphs for b in graphs):
+        whole.add(a, b)
+        parts[i % 2].add(a, b)
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == pytest.approx(whole.compute())
+    assert parts[0].per_predicate() == whole.per_predicate()
+    with pytest.raises(SgrlError, match="different settings"):
+        whole.merge(SceneGraphRecall(vocabulary=SMALL))
+
+
 def test_nothing_yet():
     found = SceneGraphRecall(vocabulary=SMALL).compute()
     assert found["images"] == 0 and found["recall@20"] == found["mean_recall@100"] == found["ng_f1@50"] == 0
@@ -330,7 +345,7 @@ def test_errors():
     recall = SceneGraphRecall(vocabulary=SMALL)
     with pytest.raises(SgrlError, match="give vocabulary="):
         SceneGraphRecall().add(right, REFERENCE)
-    with pytest.raises(SgrlError, match="3 columns, one for each predicate of 'small'"):
+    with pytest.raises(SgrlError, match="3 columns, one for each predicate"):
         recall.add(right._replace(predicate_scores=[[1, 0, 0, 0]]), REFERENCE)
     with pytest.raises(SgrlError, match="1 labels, 2 boxes"):
         recall.add(right._replace(labels=["cat"]), REFERENCE)

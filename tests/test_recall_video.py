@@ -184,6 +184,19 @@ def test_what_is_missing_is_counted():
     assert VideoRecall().compute()["recall@20"] == VideoRecall().compute()["volume_map"] == 0
 
 
+def test_parts_add_up():
+    videos = [said((0, 3)), said((2, 5), predicate="near"), VideoGraph(OBJECTS, [])]
+    whole, *parts = (VideoRecall() for _ in range(3))
+    for i, (a, b) in enumerate((a, b) for a in videos for b in videos):
+        whole.add(a, b)
+        parts[i % 2].add(a, b)
+    parts[0].merge(parts[1])
+    assert parts[0].compute() == pytest.approx(whole.compute())
+    assert parts[0].per_predicate() == whole.per_predicate()
+    with pytest.raises(SgrlError, match="different settings"):
+        whole.merge(VideoRecall(ks=(20,)))
+
+
 def test_predictions_of_other_lengths():
     short = [TubeObject(o.label, BoxTube(o.tube.boxes[:4])) for o in OBJECTS]
     assert VideoRecall().add(said(objects=short), said())["soft_found@20"] == pytest.approx(4 / 6)
