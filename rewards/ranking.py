@@ -20,8 +20,7 @@ class Ranked(NamedTuple):
     boxes: (N, 4) float64, x1, y1, x2, y2 in pixels.
     subjects, objects: (R,) int64, positions in `labels`; -1 where a relation names an object that does not exist.
     predicates: R predicates; "<group>__<label>" where relations have groups.
-    scores: (R,) float64, never rising; of graphs in [0, 1] and all 1 without confidences, so that the rank alone orders
-        them.
+    scores: (R,) float64, never rising; of graphs in [0, 1] and all 1 without confidences: the rank alone orders them.
     """
 
     labels: list[str]
