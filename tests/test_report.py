@@ -338,6 +338,16 @@ def test_what_stands_behind_the_means_is_shown_where_it_is_there(tmp_path, datas
     assert text.count("calibration error") >= 2 and "calibration error 0.100" in text
 
 
+def test_soft_figures_stand_beside_the_strict_ones(tmp_path, runs, capsys):
+    assert "by a judge" not in build(tmp_path, *runs)
+    (runs[1] / "soft.json").write_text(
+        json.dumps({"soft": {"object_f1": 0.5, "relation_f1": 0.625, "sgg_score": 0.75}})
+    )
+    row = re.search(r"Soft, by a judge.*?relations F1</th>(.*?)</tr>", build(tmp_path, *runs), re.S)[1]
+    assert re.findall("<span>(.*?)</span>", row) == ["–", "0.625"]
+    assert "soft relations F1" in capsys.readouterr().out
+
+
 def test_large_images_are_shown_smaller():
     noise = Image.effect_noise((1600, 800), 100).convert("RGB")
     content, kind = encode(noise)

@@ -78,7 +78,10 @@ def reports(toy, root, tmp_path_factory):
     """`images`: a folder about two runs. `single`: one file. `video`: a folder about frames."""
     folder = tmp_path_factory.mktemp("reports")
     runs = [write_run(folder / name, toy / "data", "train", seed) for seed, name in enumerate(("first", "second"))]
-    main([*runs, "--output", str(folder / "images")])
+    history = [{"step": step, "loss": 2 / step, "mean_token_accuracy": 0.5} for step in range(1, 31)]
+    (folder / "training").mkdir()
+    (folder / "training/trainer_state.json").write_text(json.dumps({"log_history": history}))
+    main([*runs, "--output", str(folder / "images"), "--curve", str(folder / "training")])
     main([*runs, "--output", str(folder / "single.html"), "--images", "16", "--pick", "first"])
     for command in (
         f"data_prep/toyworld.py --layout pvsg --output {folder}/world --train 4 --test 1",
@@ -177,6 +180,7 @@ def test_filters(open_page):
     page.select_option("[name=sort]", "worst")
     scores = page.locator(".thumb small").all_text_contents()
     assert scores == sorted(scores) and scores[0] == "0.00" and scores[-1] == "1.00"
+    comes(page, min(range(len(items)), key=lambda i: items[i]["runs"][0][0]))
     page.keyboard.press("Escape")
     page.locator("h1").click()
     page.keyboard.press("/")
@@ -238,6 +242,24 @@ def test_keys_step_and_graphs_are_loaded_as_they_are_looked_at(open_page):
     page.keyboard.press("/")
     page.keyboard.type("bpt")
     assert page.locator("[name=text]").input_value() == "bpt"
+
+
+def test_a_chart_shows_its_values(open_page):
+    page = open_page("images")
+    chart = page.locator("#training .chart").first
+    before = chart.locator("output").text_content()
+    chart.locator("svg").hover(position={"x": 60, "y": 60})
+    step, value = chart.locator("output").text_content().removeprefix("step ").split(": ")
+    assert float(value) == pytest.approx(2 / float(step), rel=1e-4) and float(step) < 5
+    page.locator("h1").hover()
+    assert chart.locator("output").text_content() == before
+    chart.locator("svg").focus()
+    position = shown(page)
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    assert chart.locator("output").text_content().startswith("step 29: ")
+    assert shown(page) == position  # the chart's key, not the gallery's
+    assert page.locator("#confidence .chart circle").count() > 5 and page.locator("#predicates td.share").count() > 5
 
 
 def test_a_video_is_stepped_scrubbed_and_played(open_page):

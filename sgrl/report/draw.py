@@ -57,7 +57,7 @@ class Overlay:
 
     def __init__(self, row: Mapping, codec: Codec):
         self.frame = float(row["width"]), float(row["height"])
-        self.graph: ParsedGraph = codec.recover_parsed(row["prediction"], *self.frame)[0]
+        self.graph: ParsedGraph = codec.recover_parsed(row["prediction"] or "", *self.frame)[0]
         solution = row["solution"]
         truth = None if solution is None else codec.recover_parsed(solution, *self.frame)[0]
         self.objects, self.relations = verdicts(self.graph, truth, row.get("matched"))

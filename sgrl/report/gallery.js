@@ -92,9 +92,7 @@ const filter = () => {
     count === items.length ? `${items.length} images` : `${count} of ${items.length} images`;
   thumbnails();
   stage.classList.toggle("none", shown.length === 0);
-  if (shown.length && !(hits.has(current) && shown.includes(entryOf[current]))) {
-    show(shown[0].frames.find((position) => hits.has(position)));
-  } else if (shown.length) show(current);
+  if (shown.length) show(shown[0].frames.find((position) => hits.has(position)));
 };
 
 // ---- the strip of thumbnails, made as it is scrolled
@@ -141,7 +139,9 @@ const observer = new IntersectionObserver(
 );
 const mark = () => {
   for (const node of strip.querySelectorAll("[aria-current]")) node.removeAttribute("aria-current");
-  const node = strip.querySelector(`[data-entry="${entryOf[current].order}"]`);
+  const entry = entryOf[current];
+  while (made <= shown.indexOf(entry)) more();
+  const node = strip.querySelector(`[data-entry="${entry.order}"]`);
   if (!node) return;
   node.setAttribute("aria-current", "true");
   // scrollIntoView would also move the page

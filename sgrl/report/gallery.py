@@ -133,9 +133,10 @@ def _details(runs: Sequence[Run], key: Key, codec: Codec) -> tuple[dict, list[li
     panels, facts = [], []
     hits: list[set[int]] = []
     for row in rows:
-        graph, issues = codec.recover_parsed(row["prediction"], *frame)
+        text = row["prediction"] or ""  # None: there is none for this image
+        graph, issues = codec.recover_parsed(text, *frame)
         judged = verdicts(graph, truth, row.get("matched"))
-        panel = _panel(graph, judged, frame, row["prediction"])
+        panel = _panel(graph, judged, frame, text)
         panel["issues"] = [cut(issue, 120) for issue in issues[:MAX_ISSUES]]
         panel["failed"] = not graph.labels
         confidence = row.get("confidence") or []

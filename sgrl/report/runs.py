@@ -29,7 +29,8 @@ class Run:
     """One run: what a model wrote, and how it was scored.
 
     Attributes:
-        metrics: metrics.json, {} without references (own images). info: run.json.
+        metrics: metrics.json, {} without references (own images); the soft figures of soft.json as soft_*.
+        info: run.json.
         keys: of all its images, in the order of the file. places: (video, frame) of those that belong to a video.
         values: the SGG score of each of `keys`; empty without references.
         rows: the lines of predictions.jsonl that were asked for.
@@ -96,6 +97,9 @@ def read_run(name: str, folder: str | Path) -> Run:
     own = bool(run.info.get("input"))  # the user's images: nothing to compare with
     if not own:
         run.metrics = _read_json(folder / "metrics.json", hint)
+    if (folder / "soft.json").exists():  # recipes/judge.py
+        soft = _read_json(folder / "soft.json", "run recipes/judge.py again").get("soft") or {}
+        run.metrics |= {f"soft_{name}": value for name, value in soft.items()}
     sums = {score: [0.0, 0.0] for score in SCORES}
     path = folder / "predictions.jsonl"
     for number, key, row in _lines(path, hint):

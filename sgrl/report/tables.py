@@ -18,6 +18,14 @@ TABLE = (
         (("relation_precision", "precision", 1), ("relation_recall", "recall", 1), ("relation_f1", "F1", 1)),
     ),
     ("Graph", (("sgg_score", "SGG score", 1), ("failure_rate", "failure rate", -1))),
+    (
+        "Soft, by a judge",
+        (
+            ("soft_object_f1", "objects F1", 1),
+            ("soft_relation_f1", "relations F1", 1),
+            ("soft_sgg_score", "SGG score", 1),
+        ),
+    ),
     ("Cost", (("mean_tokens", "tokens per graph", 0), ("seconds_per_graph", "seconds per graph", -1))),
 )
 
@@ -25,6 +33,13 @@ TABLE = (
 def short(text: object, limit: int = 40) -> str:
     """`text` on one line, cut and escaped."""
     return escape(cut(text, limit))
+
+
+def _groups(runs: Sequence[Run]):
+    """Those of `TABLE` that a run has figures of."""
+    for group, metrics in TABLE:
+        if any(key in run.metrics for run in runs for key, _, _ in metrics):
+            yield group, metrics
 
 
 def _shown(key: str, value: float | None) -> str:
@@ -61,7 +76,7 @@ def results(runs: Sequence[Run]) -> str:
     """Metrics as rows, runs as columns, the best of each row in bold."""
     head = "".join(f'<th scope="col">{short(run.name)}</th>' for run in runs)
     body = []
-    for group, metrics in TABLE:
+    for group, metrics in _groups(runs):
         body.append(f'<tbody><tr class="group"><th colspan="{len(runs) + 1}" scope="rowgroup">{group}</th></tr>')
         for key, name, direction in metrics:
             values = [run.metrics.get(key) for run in runs]
@@ -78,11 +93,11 @@ def results(runs: Sequence[Run]) -> str:
 
 def as_text(runs: Sequence[Run]) -> str:
     """The same figures as `results` for a terminal: one line per run."""
-    columns = [(group, key, name) for group, metrics in TABLE for key, name, _ in metrics]
+    columns = [(group, key, name) for group, metrics in _groups(runs) for key, name, _ in metrics]
     short_names = {"precision": "P", "recall": "R", "failure rate": "failed", "SGG score": "SGG"}
     heads = [
         f"{group.lower()[:3]} {short_names.get(name, name)}" if group in ("Objects", "Relations")
-        else short_names.get(name, name.removesuffix(" per graph"))
+        else "soft " * group.startswith("Soft") + short_names.get(name, name.removesuffix(" per graph"))
         for group, _, name in columns
     ]  # fmt: skip
     rows = [[run.name, *(_shown(key, run.metrics.get(key)) for _, key, _ in columns)] for run in runs]
