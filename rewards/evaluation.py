@@ -22,6 +22,7 @@ from rewards.analysis import (
     resampled_sums,
 )
 from rewards.metrics import COUNTS, KINDS, VALUES, SceneGraphMetrics
+from rewards.recall_written import WrittenRecall, recall_lines
 from sgrl.text import Codec
 
 NO_PREDICTION = "no prediction"
@@ -45,6 +46,7 @@ class Evaluation:
         self.metrics = SceneGraphMetrics(codec, 1, 1, protocol=protocol)
         self.predicates = PredicateCounts(frequency)
         self.calibration = Calibration()
+        self.recall = WrittenRecall()
         self.valid = self.missing = self.truncated = 0
         self.failure_reasons: Counter[str] = Counter()
         self.format_errors: Counter[str] = Counter()
@@ -78,6 +80,7 @@ class Evaluation:
         cut = row.get("finish_reason") == "length"
         self.truncated += cut
         self.valid += found.error is None and found.graph is not None
+        self.recall.add(found.graph, found.truth, row.get("confidence"))
         truth = found.truth.relations
         if found.graph is None:
             reason = "a graph without objects" if found.error is None else found.error.kind
@@ -109,6 +112,7 @@ class Evaluation:
         predicates, groups, unknown_predicates: see rewards.analysis.
         failure_reasons: {why there is no graph: count}. format_errors: {why a graph is no valid answer: count}.
         calibration: of the rows' confidence; None without.
+        recall: Recall@K in both rankings, see rewards.recall_written.
         """
         n = max(1, self.metrics.samples)
         rows = self.predicates.rows()
@@ -126,6 +130,7 @@ class Evaluation:
             "failure_reasons": dict(self.failure_reasons.most_common()),
             "format_errors": dict(self.format_errors.most_common()),
             "calibration": self.calibration.compute(),
+            "recall": self.recall.compute(),
         }
 
     def columns(self) -> np.ndarray:
@@ -182,6 +187,7 @@ def table(found: Mapping, predicates: int = 10) -> str:
         f"{found['failures']:,} of {found['samples']:,} images; {found['valid_rate']:.3f} are valid answers",
         "In brackets: 95 % intervals, bootstrap over images.",
     ]
+    lines += ["", *recall_lines(found["recall"])]
     for name, head in (("failure_reasons", "No graph"), ("format_errors", "Readable, but no valid answer")):
         if found[name]:
             lines += ["", f"{head}:"] + [f"{count:>8,}  {reason}" for reason, count in list(found[name].items())[:8]]

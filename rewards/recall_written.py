@@ -1,0 +1,77 @@
+"""Recall@K of written graphs in both rankings: by the confidence of their relations, and in the order of writing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from rewards.recall import ALL, SceneGraphRecall
+from sgrl.text import ParsedGraph
+
+KS = (5, 10, 20, 50, 100)
+"""Models write few relations: where 20 hold them all, only a smaller K tells one ranking from the other."""
+
+_NAMES = ("recall", "mean_recall", "f1", "pooled_recall", "pooled_mean_recall")
+_FIGURES = tuple(f"{name}@{k}" for name in _NAMES for k in (*KS, ALL))
+
+
+class WrittenRecall:
+    """Counts graphs one by one. Figures as in `rewards.recall`, mean recall over the predicates of the references.
+
+    >>> graph = ParsedGraph(["cat", "mat"], [(0, 0, 9, 9), (0, 5, 9, 9)], [(0, "near", 1), (0, "on", 1)])
+    >>> counted = WrittenRecall()
+    >>> counted.add(graph, graph, [0.5, 0.9])
+    >>> counted.compute()["difference"]["recall@5"]
+    0.0
+    """
+
+    def __init__(self):
+        # what has no confidences is ranked once
+        self._plain, self._written, self._sure = (SceneGraphRecall(ks=KS) for _ in range(3))
+
+    def add(self, graph: ParsedGraph | None, truth: ParsedGraph, confidences: Sequence | None = None) -> None:
+        """Count one image. confidences: of the graph's relations; None, or not as many, is none. What is no finite
+        number is the confidence of a relation that ranks last."""
+        if graph is None or not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
+            confidences = ()
+        numbers = [x if type(x) in (int, float) and math.isfinite(x) else None for x in confidences]
+        if all(x is None for x in numbers):
+            self._plain.add(graph, truth)
+            return
+        self._written.add(graph, truth)
+        self._sure.add(graph, truth, confidences=numbers)
+
+    def compute(self) -> dict:
+        """images, images_without_relations (they are in no mean), images_with_confidences; then "writing",
+        "confidence" and their "difference" (confidence less writing), each with recall@K, mean_recall@K, f1@K,
+        pooled_recall@K and pooled_mean_recall@K for K of 5 to 100 and "all". Without confidences those two are None.
+        """
+        figures = []
+        for ranked in (self._written, self._sure):
+            whole = SceneGraphRecall(ks=KS)
+            whole.merge(self._plain)
+            whole.merge(ranked)
+            figures.append(whole.compute())
+        writing, confidence = ({name: found[name] for name in _FIGURES} for found in figures)
+        difference = {name: confidence[name] - writing[name] for name in _FIGURES}
+        counts = {name: figures[0][name] for name in ("images", "images_without_relations")}
+        counts["images_with_confidences"] = self._sure.images
+        if not self._sure.images:
+            return counts | {"writing": writing, "confidence": None, "difference": None}
+        return counts | {"writing": writing, "confidence": confidence, "difference": difference}
+
+
+def recall_lines(found: Mapping) -> list[str]:
+    """What `WrittenRecall.compute` gives, as text."""
+    ks = (*KS, ALL)
+    head = "recall of relations"
+    rows = [f"{head:<21}" + "".join(f"{f'@{k}':>8}" for k in ks)]
+    names = [("as written", "writing", "recall", "")]
+    if found["confidence"]:
+        names += [("by confidence", "confidence", "recall", ""), ("difference", "difference", "recall", "+")]
+    names += [("mean recall, written", "writing", "mean_recall", "")]
+    for title, ranking, name, sign in names:
+        rows.append(f"{title:<21}" + "".join(f"{found[ranking][f'{name}@{k}']:>{sign}8.3f}" for k in ks))
+    if found["images_without_relations"]:
+        rows.append(f"{found['images_without_relations']:,} images without relations are in no recall.")
+    return rows
