@@ -426,8 +426,34 @@ def test_typo_in_a_yaml_file(toy, tmp_path, refused):
     assert message in refused("sft_psg", config=config)
 
 
-def test_folder_of_another_run_is_refused(tmp_path, refused):
+@pytest.mark.parametrize(
+    ("name", "settings", "found", "message"),
+    [
+        ("sft_psg", {}, {"recipe": "grpo"}, "belongs to a run with recipe: grpo, and this one has recipe: sft"),
+        ("sft_psg", {}, {"dataset": "other"}, "belongs to a run with dataset: other"),
+        ("sft_psg", {}, {"thinking": True}, "belongs to a run with thinking: True, and this one has thinking: False"),
+        (
+            "grpo_psg",
+            {"max_pixels": 9216},
+            {"max_pixels": 4096},
+            "with max_pixels: 4096, and this one has max_pixels: 9",
+        ),
+        (
+            "grpo_psg",
+            {},
+            {"reward": ["base"]},
+            "with reward: ['base'], and this one has reward: ['full']; choose another",
+        ),
+        (
+            "grpo_psg",
+            {"reward": "format", "reward_weights": 2},
+            {"reward_weights": [1.0]},
+            "has reward_weights: [2.0]",
+        ),
+    ],
+)
+def test_folder_of_another_run_is_refused(name, settings, found, message, tmp_path, refused):
     run_file = tmp_path / "run" / "run.json"
     (run_file.parent / "checkpoint-1").mkdir(parents=True)
-    run_file.write_text(json.dumps({"identity": {"recipe": "sft", "dataset": "other"}}))
-    assert "belongs to a run with dataset: other" in refused("sft_psg")
+    run_file.write_text(json.dumps({"identity": found}))
+    assert message in refused(name, **settings)

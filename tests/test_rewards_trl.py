@@ -297,3 +297,17 @@ def test_rewards_that_a_configuration_names():
         rewards_named(["format", "relation_f2"])
     with pytest.raises(SgrlError, match="unknown reward 'ful'; did you mean 'full'?"):
         rewards_named(["ful"])
+
+
+def test_weights_of_a_configuration():
+    names = ["format", "relation_f1"]
+    assert rewards_named(names, None, [1, 0.25])[1] == [1.0, 0.25]
+    preset = reward_functions("balanced")[1]
+    assert rewards_named(["balanced"], None, preset)[1] == preset
+    with pytest.raises(SgrlError, match="sum to 6, but those of the preset 'recall-only' are .* sum to 6.5; remove"):
+        rewards_named(["recall-only"], None, [0.5, 1.5, 1.5, 2.5])
+    with pytest.raises(SgrlError, match=r"has 3 numbers, but reward names 2 terms \(format, relation_f1\)"):
+        rewards_named(names, None, [1, 1, 1])
+    for weights in ([0, 0], [1, float("nan")], [float("inf"), 1]):
+        with pytest.raises(SgrlError, match="must be finite and not all zero"):
+            rewards_named(names, None, weights)

@@ -6,7 +6,7 @@ import pytest
 
 from sgrl.errors import SgrlError
 from sgrl.training.model import load_processor
-from sgrl.training.rows import check_prompts, drop_long_rows, load_rows
+from sgrl.training.rows import HEADER, _sizes, check_prompts, check_room, count_tokens, drop_long_rows, load_rows
 from sgrl.training.sft import SceneGraphCollator
 
 COLUMNS = ("image", "prompt", "completion")
@@ -76,3 +76,66 @@ def test_too_few_rows_for_a_batch_of_rollouts(toy):
     check_prompts(rows.take(8), SimpleNamespace(generation_batch_size=64, num_generations=8))
     with pytest.raises(SgrlError, match="7 rows to train on, but one batch of rollouts takes 8 images .*64 / num_gen"):
         check_prompts(rows.take(7), SimpleNamespace(generation_batch_size=64, num_generations=8))
+
+
+def test_room_for_an_answer(toy):
+    processor = load_processor(str(toy / "model"))
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+    longest = max(next(count_tokens(rows, processor, {}, answers=False)))
+    settings = {"use_vllm": True, "vllm_mode": "colocate", "max_completion_length": 80}
+
+    def check(total, script=None, **changed):
+        script = SimpleNamespace(**({"context": None, "max_tokens": None} | (script or {})))
+        training = SimpleNamespace(**(settings | {"vllm_max_model_length": total} | changed))
+        check_room(rows, processor, {}, script, training)
+
+    check(longest + 80)
+    check(None)
+    check(1, vllm_mode="server")
+    check(1, use_vllm=False)
+    message = f"up to {longest} tokens, and answers up to 80 .* vllm_max_model_length is {longest + 79}; raise it to "
+    with pytest.raises(SgrlError, match=f"{message}{longest + 80}"):
+        check(longest + 79)
+    with pytest.raises(SgrlError, match=message):
+        check(longest + 79, {"max_tokens": longest})
+    check_room(None, processor, {}, SimpleNamespace(), SimpleNamespace(vllm_max_model_length=1))
+
+
+def test_room_for_a_corrupted_graph(toy):
+    from sgrl.prompts import split_previous, with_previous
+
+    processor = load_processor(str(toy / "model"))
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), (*COLUMNS, "solution"))
+
+    def previous(row):
+        return {
+            "prompt": [row["prompt"][0] | {"content": with_previous(row["prompt"][0]["content"], row["solution"])}]
+        }
+
+    rows = rows.map(previous)
+    texts = [split_previous(prompt[0]["content"])[1] for prompt in rows["prompt"]]
+    counts = next(count_tokens(rows, processor, {}, answers=False))
+    graphs = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    needed = max(n + -(-graph // 4) for n, graph in zip(counts, graphs, strict=True))
+    training = {"use_vllm": True, "vllm_mode": "colocate", "max_completion_length": 80}
+    script = SimpleNamespace(context="corrupted", max_tokens=max(counts))
+    check_room(rows, processor, {}, script, SimpleNamespace(**training, vllm_max_model_length=needed + 80))
+    with pytest.raises(SgrlError, match=f"up to {needed} tokens with context: corrupted"):
+        check_room(rows, processor, {}, script, SimpleNamespace(**training, vllm_max_model_length=needed + 79))
+
+
+def test_sizes_of_images_come_from_their_first_bytes(tmp_path):
+    """PNG and JPEG, one with more before its size than is read at first, and one that is a file."""
+    import pyarrow as pa
+    from PIL import Image
+
+    image, exif = Image.new("RGB", (300, 200)), Image.Exif()
+    exif[270] = "words " * 5000
+    files = []
+    for name, more in (("a.png", {}), ("b.jpg", {}), ("c.jpg", {"exif": exif}), ("d.png", {})):
+        image.save(tmp_path / name, **more)
+        files.append({"bytes": (tmp_path / name).read_bytes(), "path": str(tmp_path / name)})
+    assert len(files[2]["bytes"]) > HEADER > len(files[0]["bytes"]) and len(exif[270]) > HEADER
+    files[3]["bytes"] = None
+    column = pa.array(files, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    assert _sizes(column) == _sizes(pa.chunked_array([column])) == [(200, 300)] * 4

@@ -20,9 +20,11 @@ from sgrl.training.model import (
     set_pixel_budget,
     store_thinking,
     template_arguments,
+    thinks,
 )
 from sgrl.training.publish import model_card, publish, take_push_settings, write_card
 from sgrl.training.resume import Run
+from sgrl.training.rollouts import check_rollouts
 from sgrl.training.rows import DataKind, check_dataset, check_prompts, check_room, drop_long_rows, load_rows
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from sgrl.training.launch import GRPOArguments, SFTArguments
 
-IDENTITY = ("dataset", "trainable", "context", "context_noise")
+IDENTITY = ("dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking")
 """Settings that make a run the same run, besides recipe, model and reward; see `sgrl.training.resume.Run`."""
 
 
@@ -120,6 +122,7 @@ def train_grpo(
     training_args.chat_template_kwargs = prepared.template_kwargs
     check_prompts(prepared.train, training_args)
     without_missing_vllm(training_args)
+    check_rollouts(training_args, script_args.vllm_engine_kwargs)
     for rows in (prepared.train, prepared.evaluation):
         check_room(rows, prepared.processor, prepared.template_kwargs, script_args, training_args)
     train, evaluation, of_context = add_context(prepared.train, prepared.evaluation, script_args, training_args)
@@ -156,6 +159,8 @@ def _prepare(recipe: str, script_args, training_args, model_args, data, columns,
     target = take_push_settings(training_args)
     check_model_folder(path)
     check_dataset(script_args.dataset, data)
+    if script_args.thinking is None:
+        script_args.thinking = thinks(path)
     identity = {"recipe": recipe, "model_name_or_path": path} | identity
     run = Run(training_args, identity | {name: getattr(script_args, name) for name in IDENTITY})
     if run.finished:
@@ -167,7 +172,6 @@ def _prepare(recipe: str, script_args, training_args, model_args, data, columns,
     processor = load_processor(path, model_args, training_args.trust_remote_code)
     resized = set_pixel_budget(processor, script_args.min_pixels, script_args.max_pixels)
     template_kwargs = template_arguments(processor, script_args.thinking)
-    script_args.thinking = template_kwargs.get("enable_thinking", False)
     store_thinking(processor, template_kwargs)
     check_template(processor, config, template_kwargs, train[:1]["prompt"][0][-1]["content"])
     train, evaluation = (

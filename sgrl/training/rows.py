@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 RECIPES = {"psg": "psg", "pvsg": "pvsg", "action_genome": "ag", "vg150": "vg150"}
 """Data sets by the name of their official class lists -> the recipes that are for them."""
 
+HEADER = 4096
+"""Bytes of an image file in which its size is looked for first."""
+
 SAMPLE = 1000
 """At most so many rows are looked at where all of them would take too long."""
 
@@ -225,35 +228,32 @@ def count_tokens(
         return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
 
     columns = ["image", "prompt", "completion"] if answers else ["image", "prompt"]
-    encoded = rows.select_columns(columns).cast_column("image", Image(decode=False))
+    encoded = rows.select_columns(columns).cast_column("image", Image(decode=False)).with_format("arrow")
     for start in range(0, len(rows), 1000):
         batch = encoded[start : start + 1000]
-        tokens = [prompt_tokens(prompt[0]["content"]) for prompt in batch["prompt"]]
-        sizes = [_height_and_width(image) for image in batch["image"]]
-        visual = visual_tokens(processor, sizes)
+        tokens = [prompt_tokens(prompt[0]["content"]) for prompt in batch["prompt"].to_pylist()]
+        visual = processor._get_num_multimodal_tokens(image_sizes=_sizes(batch["image"]))["num_image_tokens"]
         if answers:
-            texts = tokenizer([completion[0]["content"] for completion in batch["completion"]])["input_ids"]
-            tokens = [n + len(ids) + 2 for n, ids in zip(tokens, texts, strict=True)]  # 2: the end of the turn
+            texts = [completion[0]["content"] for completion in batch["completion"].to_pylist()]
+            replies = tokenizer(texts)["input_ids"]
+            tokens = [n + len(ids) + 2 for n, ids in zip(tokens, replies, strict=True)]  # 2: the end of the turn
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
 
 
-def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
-    """How many tokens the processor makes of an image of each (height, width), those around it included."""
-    if hasattr(processor, "_get_num_multimodal_tokens"):
-        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-
-    @functools.cache
-    def of_tiles(rows: int, columns: int) -> int:
-        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
-        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    # SmolVLM's processor does not say, but its parts do.
-    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]
-
-
-def _height_and_width(image: dict[str, Any]) -> tuple[int, int]:
-    """Of an encoded image; reads its header only."""
+def _sizes(images) -> list[tuple[int, int]]:
+    """Height and width of each encoded image of an Arrow column; from its first bytes, where they say it."""
+    import pyarrow as pa
+    import pyarrow.compute
     from PIL import Image
 
-    with Image.open(io.BytesIO(image["bytes"]) if image["bytes"] is not None else image["path"]) as opened:
-        return opened.height, opened.width
+    images = images.combine_chunks() if isinstance(images, pa.ChunkedArray) else images
+    heads = pyarrow.compute.binary_slice(images.field("bytes"), 0, HEADER).to_pylist()
+    found = []
+    for i, head in enumerate(heads):
+        try:
+            opened = Image.open(images[i]["path"].as_py() if head is None else io.BytesIO(head))
+        except (OSError, SyntaxError):  # much stands before the size, in a JPEG from a camera
+            opened = Image.open(io.BytesIO(images[i]["bytes"].as_py()))
+        with opened:
+            found.append((opened.height, opened.width))
+    return found
