@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,10 @@ import numpy as np
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.text import ParsedGraph
+from sgrl.vocabulary import canonical
+
+spelling = lru_cache(maxsize=1 << 14)(canonical)
+"""The text form of a label."""
 
 
 class Ranked(NamedTuple):
@@ -77,14 +82,9 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
         labels, boxes, relations = graph
     scores = np.ones(len(relations))
     if confidences is not None:
-        if len(confidences) != len(relations):
-            raise SgrlError(
-                f"{len(confidences)} confidences for {len(relations)} relations; give one for each, None where unknown"
-            )
-        scores = np.array([_finite(value) for value in confidences], dtype=np.float64)
-        order = np.argsort(-scores, kind="stable")
-        relations = [relations[i] for i in order.tolist()]
-        scores = np.clip(scores[order], 0.0, 1.0)
+        order = confidence_order(confidences, len(relations))
+        relations = [relations[i] for i in order]
+        scores = np.clip(np.array([_finite(confidences[i]) for i in order], dtype=np.float64), 0.0, 1.0)
     subjects, predicates, objects = zip(*relations, strict=True) if relations else ((), (), ())
     return Ranked(
         list(labels),
@@ -96,9 +96,34 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
     )
 
 
+def confidence_order(confidences: Sequence[float | None], relations: int) -> list[int]:
+    """Positions of relations from the surest to the least sure, as `ranked` has them; errors as there."""
+    if len(confidences) != relations:
+        raise SgrlError(
+            f"{len(confidences)} confidences for {relations} relations; give one for each, None where unknown"
+        )
+    scores = [_finite(value) for value in confidences]
+    return sorted(range(relations), key=lambda i: -scores[i])
+
+
 def _finite(value: float | None) -> float:
     """The value, or one behind all others."""
     return -math.inf if value is None or not math.isfinite(value) else float(value)
+
+
+def plain(graph: SceneGraph | ParsedGraph | Ranked, confidences: Sequence[float | None] | None = None) -> ParsedGraph:
+    """Relations best first, boxes finite, labels as text spells them: texts, graphs and vocabularies compare."""
+    if isinstance(graph, ParsedGraph):
+        labels, boxes, relations = graph
+        if confidences is not None:
+            relations = [relations[i] for i in confidence_order(confidences, len(relations))]
+    else:
+        if isinstance(graph, SceneGraph):
+            graph = ranked(graph, confidences)
+        labels = graph.labels
+        boxes = np.where(np.isfinite(graph.boxes).all(axis=1, keepdims=True), graph.boxes, 0.0).tolist()
+        relations = zip(graph.subjects.tolist(), graph.predicates, graph.objects.tolist(), strict=True)
+    return ParsedGraph([spelling(label) for label in labels], boxes, [(s, spelling(p), o) for s, p, o in relations])
 
 
 def ranked_pairs(

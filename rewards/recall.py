@@ -19,18 +19,16 @@ object's class, and boxes that both reach an IoU of 0.5. One prediction may find
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
-from rewards.ranking import PairScores, Ranked, ranked, ranked_pairs
+from rewards.ranking import PairScores, Ranked, plain, ranked_pairs, spelling
 from rewards.scorer import read_reference, text_of
-from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
-from sgrl.vocabulary import canonical as _canonical
 
 PROTOCOLS = ("default", "published")
 KS = (20, 50, 100)
@@ -44,8 +42,25 @@ _COUNTS = (
     *("images", "failures", "images_without_relations", "images_left_out", "images_zero_shot"),
     *("_images", "_zero_shot"),
 )
-_PIXEL = np.array([0.0, 0.0, 1.0, 1.0])
-_spelling = lru_cache(maxsize=1 << 14)(_canonical)
+_PENDING = 4096
+"""Reference relations that are summed at once."""
+
+
+class Found(NamedTuple):
+    """One image: at which rank, from 0, its reference relations are found, NEVER for those that are not.
+
+    predicates: of the G reference relations. rare: positions of those that are zero-shot.
+    ranks, free: (G,) with and without graph constraint.
+    predicted: relations in the ranking. failure: no object was predicted. left_out: of the means, as published.
+    """
+
+    predicates: list[str]
+    rare: list[int]
+    ranks: list[int]
+    free: list[int]
+    predicted: int
+    failure: bool
+    left_out: bool
 
 
 class SceneGraphRecall:
@@ -104,14 +119,15 @@ class SceneGraphRecall:
         self.iou_threshold = iou_threshold
         self.protocol = protocol
         listed = training_triplets if zero_shot_triplets is None else zero_shot_triplets
-        self._listed = None if listed is None else {tuple(map(_spelling, triplet)) for triplet in listed}
+        self._listed = None if listed is None else {tuple(map(spelling, triplet)) for triplet in listed}
         self._listed_are_zero_shot = zero_shot_triplets is not None
-        self._objects = {_spelling(label) for label in vocabulary.objects} if vocabulary else set()
-        self._columns = [_spelling(label) for label in vocabulary.predicates] if vocabulary else []
+        self._objects = {spelling(label) for label in vocabulary.objects} if vocabulary else set()
+        self._columns = [spelling(label) for label in vocabulary.predicates] if vocabulary else []
         self._names = dict(zip(self._columns, vocabulary.predicates, strict=True)) if vocabulary else {}
 
         # ks and "all" with the graph constraint, then ks without it
         self._limits = np.array([*self.ks, NEVER, *self.ks])
+        self._pending: list[tuple[int, int, int, int, bool]] = []  # image, row of the predicate, ranks, zero-shot
         self.keys = tuple(f"@{k}" for k in (*self.ks, ALL))
         self.images = self.failures = self.images_without_relations = self.images_left_out = self.images_zero_shot = 0
         self._images = np.zeros(len(self._limits))
@@ -146,31 +162,50 @@ class SceneGraphRecall:
         Raises:
             FormatError, SgrlError: the reference is malformed, or arrays do not fit together; nothing is counted.
         """
+        found = self.compare(prediction, reference, width, height, confidences=confidences)
+        self.count(found)
+        wanted = len(found.predicates)
+        counts = {"relations_predicted": found.predicted, "relations_reference": wanted}
+        counts |= {"relations_zero_shot": len(found.rare), "failure": int(found.failure)}
+        for k in self.ks:
+            counts[f"found@{k}"] = sum([rank < k for rank in found.ranks])
+            counts[f"ng_found@{k}"] = sum([rank < k for rank in found.free])
+        return counts | {f"found@{ALL}": wanted - found.ranks.count(NEVER)}
+
+    def compare(self, prediction, reference, width=None, height=None, *, confidences=None) -> Found:
+        """Where the reference relations of one image rank. Arguments and errors as in `add`; nothing is counted."""
         truth = self._reference(reference, width, height)
         best, free = self._ranked(prediction, confidences, width, height)
-        wanted = len(truth.predicates)
-        failure = int(not len(best.labels))
-        found = np.zeros((wanted, len(self._limits)), dtype=bool)
-        if wanted and len(best.predicates):
-            near, ids = self._near(best, truth)
-            ranks = _first_ranks(best, truth, near, ids)
-            free_ranks = ranks if free is best else _first_ranks(free, truth, near, ids)
-            split = len(self.ks) + 1
-            found[:, :split] = ranks[:, None] < self._limits[:split]
-            found[:, split:] = free_ranks[:, None] < self._limits[split:]
-        rare = self._rare(truth)
+        ranks = self._first_ranks(best, truth)
+        free_ranks = ranks if free is best else self._first_ranks(free, truth)
+        predicates = [predicate for _, predicate, _ in truth.relations]
+        rare = []
+        if self._listed is not None:
+            triplet = ((truth.labels[s], p, truth.labels[o]) for s, p, o in truth.relations)
+            rare = [i for i, t in enumerate(triplet) if (t in self._listed) == self._listed_are_zero_shot]
+        predicted, failure = len(best.relations), not len(best.labels)
+        left_out = self.protocol == "published" and not failure and not predicted
+        return Found(predicates, rare, ranks, free_ranks, predicted, failure, left_out)
+
+    def count(self, found: Found) -> None:
+        """Count what `compare` gives."""
         self.images += 1
-        self.failures += failure
-        if not wanted:
+        self.failures += found.failure
+        if not found.predicates:
             self.images_without_relations += 1
-        elif self.protocol == "published" and len(best.labels) and not len(best.predicates):
+        elif found.left_out:
             self.images_left_out += 1
         else:
-            self._count(truth, found, rare)
-        right = found.sum(axis=0).tolist()
-        names = [f"found{key}" for key in self.keys] + [f"ng_found@{k}" for k in self.ks]
-        counts = {"relations_predicted": len(best.predicates), "relations_reference": wanted}
-        return counts | {"relations_zero_shot": len(rare), "failure": failure} | dict(zip(names, right, strict=True))
+            self.images_zero_shot += bool(found.rare)
+            rare = set(found.rare)
+            self._pending += [
+                (self.images, self._row_of(predicate), rank, free, i in rare)
+                for i, (predicate, rank, free) in enumerate(
+                    zip(found.predicates, found.ranks, found.free, strict=True)
+                )
+            ]
+            if len(self._pending) >= _PENDING:
+                self._sum()
 
     def merge(self, other: SceneGraphRecall) -> None:
         """Add what another with the same settings has counted, of other images or in another process.
@@ -181,6 +216,8 @@ class SceneGraphRecall:
         names = ("ks", "iou_threshold", "protocol", "vocabulary", "_listed", "_listed_are_zero_shot")
         if any(getattr(self, name) != getattr(other, name) for name in names):
             raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
+        self._sum()
+        other._sum()
         for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         rows = [self._row_of(predicate) for predicate in other._row]
@@ -194,6 +231,7 @@ class SceneGraphRecall:
         reference has); then for every K recall@K, mean_recall@K, f1@K, pooled_recall@K, pooled_mean_recall@K, with a
         list of triplets zero_shot_recall@K, and each of them as ng_...; those without ng_ also @all.
         """
+        self._sum()
         split = len(self.ks) + 1
         table = self._table[: len(self._row)]
         counted = self.images - self.images_without_relations - self.images_left_out
@@ -230,6 +268,7 @@ class SceneGraphRecall:
 
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """For each predicate: images and relations that have it, and its recall@K and pooled_recall@K, ng_ too."""
+        self._sum()
         table = self._table[: len(self._row)]
         shares, pooled = self._shares(table)
         names = [f"recall{key}" for key in self.keys] + [f"ng_recall@{k}" for k in self.ks]
@@ -247,16 +286,22 @@ class SceneGraphRecall:
         n = len(self._limits)
         return table[:, 2 : 2 + n] / np.maximum(1, table[:, :1]), table[:, 2 + n :] / np.maximum(1, table[:, 1:2])
 
-    def _count(self, truth: Ranked, found: np.ndarray, rare: Sequence[int]) -> None:
-        self._images += found.mean(axis=0)
-        if len(rare):
-            self.images_zero_shot += 1
-            self._zero_shot += found[rare].mean(axis=0)
-        rows, place = np.unique([self._row_of(predicate) for predicate in truth.predicates], return_inverse=True)
-        right = np.zeros((len(rows), found.shape[1]))
-        np.add.at(right, place, found)
-        total = np.bincount(place)[:, None]
-        self._table[rows] += np.hstack([np.ones_like(total), total, right / total, right])
+    def _sum(self) -> None:
+        """Add what is pending to the sums."""
+        if not self._pending:
+            return
+        image, row, rank, free, rare = np.array(self._pending, dtype=np.int64).T
+        self._pending.clear()
+        split = len(self.ks) + 1
+        found = np.empty((len(image), len(self._limits)))
+        np.less(rank[:, None], self._limits[:split], out=found[:, :split])
+        np.less(free[:, None], self._limits[split:], out=found[:, split:])
+        self._images += _means(found, image)[0].sum(axis=0)
+        rare = rare > 0
+        self._zero_shot += _means(found[rare], image[rare])[0].sum(axis=0)
+        means, first, total = _means(found, image * len(self._row) + row)
+        values = np.hstack([np.ones_like(total), total, means, means * total])
+        np.add.at(self._table, row[first], values)
 
     def _row_of(self, predicate: str) -> int:
         row = self._row.setdefault(predicate, len(self._row))
@@ -264,13 +309,13 @@ class SceneGraphRecall:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
         return row
 
-    def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
+    def _reference(self, reference, width: int | None, height: int | None) -> ParsedGraph:
         if isinstance(reference, PairScores | Ranked):
             found = type(reference).__name__
             raise SgrlError(f"a reference must be a text or a graph, found {found}; predictions come first")
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, *self._frame(width, height))
-        return _spelt(ranked(reference))
+        return plain(reference)
 
     def _frame(self, width: int | None, height: int | None) -> tuple[Codec, int, int]:
         size = width or self.width, height or self.height
@@ -278,14 +323,14 @@ class SceneGraphRecall:
             raise SgrlError("texts need codec, width and height; found none, give them to SceneGraphRecall")
         return self.codec, *size
 
-    def _ranked(self, prediction, confidences, width, height) -> tuple[Ranked, Ranked]:
-        """The ranking with graph constraint and the one without; equal for graphs without scores."""
+    def _ranked(self, prediction, confidences, width, height) -> tuple[ParsedGraph, ParsedGraph]:
+        """The relations in order, with graph constraint and without; the same graph where it has no scores."""
         if isinstance(prediction, PairScores):
             if self.vocabulary is None:
                 raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
             in_order = self.protocol == "published"
             best, free = ranked_pairs(prediction, self.vocabulary.predicates, self.ks[-1], in_order=in_order)
-            return _spelt(best), _spelt(free)
+            return plain(best), plain(free)
         if prediction is None:
             prediction = ParsedGraph([], [], [])
         elif not isinstance(prediction, SceneGraph | ParsedGraph | Ranked):
@@ -296,86 +341,73 @@ class SceneGraphRecall:
             except FormatError:
                 prediction, _ = codec.recover_parsed(text, *size)
         scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
-        free = _spelt(prediction if isinstance(prediction, Ranked) else ranked(prediction, confidences))
+        free = plain(prediction, confidences)
         if self.protocol == "published":
             free = self._known(free)
         if not scored:
             return free, free
         # the first of each pair is the best, because they are ranked
-        _, first = np.unique(np.stack([free.subjects, free.objects]), axis=1, return_index=True)
-        return _selected(free, np.sort(first)), free
+        first: dict[tuple[int, int], tuple[int, str, int]] = {}
+        for relation in free.relations:
+            first.setdefault((relation[0], relation[2]), relation)
+        return free._replace(relations=list(first.values())), free
 
-    def _known(self, graph: Ranked) -> Ranked:
+    def _known(self, graph: ParsedGraph) -> ParsedGraph:
         """Without objects and relations outside the vocabulary. An unknown object keeps its place, but has no name."""
         known = [label in self._objects for label in graph.labels]
         if not any(known):
-            return _selected(graph._replace(labels=[]), [])
-        ends = zip(graph.subjects.tolist(), graph.objects.tolist(), graph.predicates, strict=True)
-        kept = [i for i, (s, o, p) in enumerate(ends) if min(s, o) >= 0 and known[s] and known[o] and p in self._row]
-        return _selected(graph, kept)
+            return ParsedGraph([], [], [])
+        kept = [
+            (s, p, o) for s, p, o in graph.relations if min(s, o) >= 0 and known[s] and known[o] and p in self._row
+        ]
+        return graph._replace(relations=kept)
 
-    def _near(self, graph: Ranked, truth: Ranked) -> tuple[np.ndarray, dict[str, int]]:
-        """(N + 1, M), which predicted object may be which of the reference, none for -1; and numbers of predicates."""
-        labels = {label: i for i, label in enumerate(dict.fromkeys(truth.labels))}
-        ids = np.array([labels.get(label, -1) for label in graph.labels], dtype=np.int64)
-        true_ids = np.array([labels[label] for label in truth.labels], dtype=np.int64)
-        boxes, true_boxes = _finite(graph.boxes), _finite(truth.boxes)
-        if self.protocol == "published":
-            boxes, true_boxes = boxes + _PIXEL, true_boxes + _PIXEL
-        with np.errstate(all="ignore"):
-            overlap = iou(boxes, true_boxes)
-        near = np.zeros((len(ids) + 1, len(true_ids)), dtype=bool)
-        near[:-1] = (overlap >= self.iou_threshold) & (ids[:, None] == true_ids)
-        return near, {predicate: i for i, predicate in enumerate(dict.fromkeys(truth.predicates))}
+    def _first_ranks(self, graph: ParsedGraph, truth: ParsedGraph) -> list[int]:
+        """The rank of the first prediction that finds each reference relation, else NEVER."""
+        ranks = [NEVER] * len(truth.relations)
+        labels, boxes, _ = truth
+        same: dict[Triplet, list[tuple[int, int, int]]] = {}
+        for i, (subject, predicate, target) in enumerate(truth.relations):
+            same.setdefault((labels[subject], predicate, labels[target]), []).append((i, subject, target))
+        said = [*graph.labels, None]  # the last is who does not exist
+        pixel = float(self.protocol == "published")
+        near: dict[tuple[int, int], bool] = {}
 
-    def _rare(self, truth: Ranked) -> list[int]:
-        """Positions of the zero-shot relations of a reference."""
-        if self._listed is None:
-            return []
-        labels = truth.labels
-        ends = zip(truth.subjects.tolist(), truth.predicates, truth.objects.tolist(), strict=True)
-        triplet = ((labels[s], p, labels[o]) for s, p, o in ends)
-        return [i for i, t in enumerate(triplet) if (t in self._listed) == self._listed_are_zero_shot]
+        def is_near(mine: int, theirs: int) -> bool:
+            pair = mine, theirs
+            if pair not in near:
+                near[pair] = _iou(graph.boxes[mine], boxes[theirs], pixel) >= self.iou_threshold
+            return near[pair]
+
+        # few predictions have the classes of a reference relation, so that no array is worth its making
+        for rank, (subject, predicate, target) in enumerate(graph.relations):
+            for i, wanted_subject, wanted_target in same.get((said[subject], predicate, said[target]), ()):
+                if ranks[i] == NEVER and is_near(subject, wanted_subject) and is_near(target, wanted_target):
+                    ranks[i] = rank
+        return ranks
 
 
 def triplets(graph: SceneGraph | ParsedGraph) -> set[Triplet]:
     """The triplets of classes of a graph, in the spelling that zero-shot recall compares. Unite those of training."""
-    found = _spelt(ranked(graph))
-    ends = zip(found.subjects.tolist(), found.predicates, found.objects.tolist(), strict=True)
-    return {(found.labels[s], p, found.labels[o]) for s, p, o in ends if min(s, o) >= 0}
+    labels, _, relations = plain(graph)
+    return {(labels[s], p, labels[o]) for s, p, o in relations if min(s, o) >= 0}
 
 
-def _spelt(graph: Ranked) -> Ranked:
-    """With labels as text spells them, so that texts, graphs and vocabularies can be compared."""
-    return graph._replace(
-        labels=[_spelling(label) for label in graph.labels],
-        predicates=[_spelling(predicate) for predicate in graph.predicates],
-    )
+def _iou(a: Sequence[float], b: Sequence[float], pixel: float) -> float:
+    """As sgrl.boxes.iou, of boxes that are `pixel` larger on both sides."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + pixel
+    height = min(a[3], b[3]) - max(a[1], b[1]) + pixel
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    union = (a[2] - a[0] + pixel) * (a[3] - a[1] + pixel) + (b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) - shared
+    return shared / union if union > 0 else 0.0
 
 
-def _selected(graph: Ranked, kept: Sequence[int]) -> Ranked:
-    kept = np.asarray(kept, dtype=np.int64)
-    return graph._replace(
-        subjects=graph.subjects[kept],
-        predicates=[graph.predicates[i] for i in kept.tolist()],
-        objects=graph.objects[kept],
-        scores=graph.scores[kept],
-    )
-
-
-def _finite(boxes: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0.0)
-
-
-def _first_ranks(graph: Ranked, truth: Ranked, near: np.ndarray, ids: dict[str, int]) -> np.ndarray:
-    """(G,): the rank, from 0, of the first prediction that finds each reference relation, else NEVER."""
-    predicates = np.array([ids.get(predicate, -1) for predicate in graph.predicates], dtype=np.int64)
-    wanted = np.array([ids[predicate] for predicate in truth.predicates], dtype=np.int64)
-    # most predictions have a predicate that the image lacks
-    rows = np.flatnonzero(predicates >= 0)
-    if not len(rows):
-        return np.full(len(wanted), NEVER)
-    finds = predicates[rows, None] == wanted
-    finds &= near[graph.subjects[rows, None], truth.subjects]
-    finds &= near[graph.objects[rows, None], truth.objects]
-    return np.where(finds.any(axis=0), rows[finds.argmax(axis=0)], NEVER)
+def _means(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the rows of `values` (R, L) with equal keys (R,): means (U, L), the first row (U,), their number (U, 1)."""
+    if not len(keys):
+        return np.zeros((0, values.shape[1])), np.zeros(0, dtype=np.int64), np.zeros((0, 1))
+    order = np.argsort(keys, kind="stable")
+    _, start, count = np.unique(keys[order], return_index=True, return_counts=True)
+    return np.add.reduceat(values[order], start, axis=0) / count[:, None], order[start], count[:, None].astype(float)

@@ -36,10 +36,10 @@ class WrittenRecall:
             confidences = ()
         numbers = [x if type(x) in (int, float) and math.isfinite(x) else None for x in confidences]
         if all(x is None for x in numbers):
-            self._plain.add(graph, truth)
+            self._plain.count(self._plain.compare(graph, truth))
             return
-        self._written.add(graph, truth)
-        self._sure.add(graph, truth, confidences=numbers)
+        self._written.count(self._written.compare(graph, truth))
+        self._sure.count(self._sure.compare(graph, truth, confidences=numbers))
 
     def compute(self) -> dict:
         """images, images_without_relations (they are in no mean), images_with_confidences; then "writing",

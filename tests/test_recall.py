@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rewards.ranking import ranked
 from rewards.recall import PairScores, SceneGraphRecall, triplets
+from sgrl.boxes import iou
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import FormatError, ParsedGraph, get_codec
@@ -304,6 +305,18 @@ def test_many_predicates_fit_in_the_table():
     assert recall.compute()["predicates"] == 300 and recall.compute()["mean_recall@20"] == 0.5
 
 
+def test_overlap_is_that_of_the_boxes():
+    rng = np.random.default_rng(0)
+    boxes = [tuple(map(float, b)) for b in rng.integers(0, 9, (40, 4))] + [(0.0, 0.0, 1e-200, 1e-200)]
+    expected = iou(boxes, boxes)
+    for a, row in zip(boxes, expected, strict=True):
+        for b, value in zip(boxes, row, strict=True):
+            for threshold in (0.3, 0.5):
+                mine, theirs = REFERENCE._replace(boxes=[a, a]), REFERENCE._replace(boxes=[b, b])
+                found = SceneGraphRecall(iou_threshold=threshold).compare(mine, theirs)
+                assert (found.ranks == [0]) == (value >= threshold)
+
+
 def test_parts_add_up():
     graphs = [REFERENCE, REFERENCE._replace(relations=[(0, "loves", 1)]), REFERENCE._replace(relations=[])]
     options = {"vocabulary": SMALL, "training_triplets": triplets(REFERENCE)}
@@ -313,9 +326,20 @@ def test_parts_add_up():
         parts[i % 2].add(a, b)
     parts[0].merge(parts[1])
     assert parts[0].compute() == pytest.approx(whole.compute())
-    assert parts[0].per_predicate() == whole.per_predicate()
+    for predicate, figures in whole.per_predicate().items():
+        assert parts[0].per_predicate()[predicate] == pytest.approx(figures)
     with pytest.raises(SgrlError, match="different settings"):
         whole.merge(SceneGraphRecall(vocabulary=SMALL))
+
+
+def test_many_images_are_summed_in_pieces():
+    recall = SceneGraphRecall(ks=(1,))
+    for i in range(6000):
+        recall.add(REFERENCE if i % 3 else None, REFERENCE)
+        assert len(recall._pending) < 4096
+    found = recall.compute()
+    assert found["images"] == found["relations_reference"] == 6000
+    assert found["recall@1"] == found["pooled_recall@1"] == found["mean_recall@1"] == pytest.approx(2 / 3)
 
 
 def test_nothing_yet():
