@@ -142,6 +142,20 @@ def test_every_recipe_and_every_model_has_its_files():
         assert "--trainable lora" in (RECIPES / name).read_text(), name
 
 
+def test_rewards_of_a_file(tmp_path):
+    """As the docstring of recipes/grpo_psg.py writes them."""
+    config = tmp_path / "run.yaml"
+    lines = ["reward: [format, relation_recall, relation_f1]", "reward_weights: [0.5, 3.0, 2]", "dataset: data"]
+    assert all(line in (RECIPES / "grpo_psg.py").read_text() for line in (lines[0], "reward_weights: [0.5, 3.0, 2"))
+    config.write_text("\n".join([*lines, f"output_dir: {tmp_path}"]))
+    script, training, _ = read("grpo", ["--config", str(config)])
+    functions, weights = rewards_named(script.reward, script.similarity, training.reward_weights)
+    assert [function.__name__ for function in functions] == ["format", "relation_recall", "relation_f1"]
+    assert weights == [0.5, 3.0, 2.0]
+    script, training, _ = read("grpo", ["--config", str(config), "--reward_weights", "1", "1", "1"])
+    assert rewards_named(script.reward, None, training.reward_weights)[1] == [1.0, 1.0, 1.0]
+
+
 SCENEGRAPHVLM_SFT = {"learning_rate": 1e-5, "num_train_epochs": 5, "warmup_steps": 0.05, "max_tokens": 8192}
 SCENEGRAPHVLM_GRPO = {
     "num_generations": 12,
