@@ -191,9 +191,11 @@ def measure(make: Callable, frames: list[tuple], number: int) -> tuple[float, fl
     half = len(frames) // 2
     for prediction, reference in frames[:half]:
         counted.add(prediction, reference)
+    counted.compute()  # sums what is pending
     before = tracemalloc.get_traced_memory()[0]
     for prediction, reference in frames[half:]:
         counted.add(prediction, reference)
+    counted.compute()
     grown = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     return seconds, grown, figures
