@@ -33,7 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--iou-threshold", type=float, default=0.5, help="least IoU of two boxes (default: %(default)s)")
     add_engine_arguments(parser, max_new_tokens=16)
     args = parser.parse_args()
-    check_engine_arguments(args)
+    check_engine_arguments(args, images=False)
     return args
 
 

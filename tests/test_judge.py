@@ -232,6 +232,54 @@ def test_bad_input_is_named_before_a_model_loads(run, folder, tmp_path):
     assert not (folder / "judge.jsonl").exists()
 
 
+@pytest.fixture(scope="module")
+def language_model(tmp_path_factory):
+    """A tiny model that takes no images: no processor, and a chat template that takes texts alone."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    from sgrl.tiny.tokenizer import build_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "language"
+    tokenizer = build_tokenizer(["circle"], ["above"])
+    tokenizer.chat_template = "{% for m in messages %}<|im_start|>{{ m.content + '' }}<|im_end|>{% endfor %}"
+    torch.manual_seed(0)
+    Qwen3ForCausalLM(
+        Qwen3Config(
+            **{"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+            **{"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 2048},
+            **{"eos_token_id": tokenizer.eos_token_id, "tie_word_embeddings": True},
+        )
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_language_model_judges(run, folder, language_model):
+    status, printed, log = run(folder, "--model", language_model, "--engine", "transformers", "--constrain")
+    assert status == 0, log
+    found = json.loads((folder / "soft.json").read_text())
+    assert found["answers"]["neither"] == 0 and found["judge"]["asked"] == 3
+    with pytest.raises(SgrlError, match="has no processor"):
+        load_engine("transformers", language_model)
+
+
+@pytest.mark.slow
+def test_vllm_judges_as_transformers(language_model, tmp_path):
+    pytest.importorskip("vllm")
+    questions = ["Is a circle round? Answer yes or no.", "Is it square?", "Are circle and ring alike? " * 5]
+    answers = {}
+    for engine in ("transformers", "vllm"):
+        loaded = load_engine(engine, language_model, max_new_tokens=8, max_model_length=512, images=False)
+        for constrain in (False, True):
+            judge = EngineJudge(lambda loaded=loaded: loaded, f"{constrain}", tmp_path / f"{engine}.jsonl", constrain)
+            judge(questions)
+        loaded.close()
+        rows = [json.loads(line) for line in (tmp_path / f"{engine}.jsonl").read_text().splitlines()]
+        answers[engine] = [row["answer"] for row in rows]
+    assert answers["vllm"] == answers["transformers"] and set(answers["vllm"][3:]) <= {"yes", "no"}
+
+
 @pytest.mark.slow
 def test_a_real_server_judges(run, folder, vllm_server):
     """The tiny model of random weights babbles; with a grammar it says yes or no, and what it says is what counts."""

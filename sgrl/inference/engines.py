@@ -113,6 +113,7 @@ def load_engine(
     max_model_length: int = 8192,
     gpu_memory_utilization: float = 0.9,
     thinking: bool | None = None,
+    images: bool = True,
     **server: Any,
 ) -> Engine:
     """Load a model for inference.
@@ -129,6 +130,7 @@ def load_engine(
         gpu_memory_utilization: share of the GPU's memory that vLLM may take.
         thinking: whether the chat template opens a thinking block, where it has one. None: as the model was trained.
             A server's template is told through `extra_body`.
+        images: False if it will be asked about text alone: then a language model will do.
         server: for "openai" alone: base_url, api_key_variable, timeout, attempts, extra_body; see `OpenAIEngine`.
 
     Raises:
@@ -143,7 +145,7 @@ def load_engine(
         from sgrl.inference.openai_engine import OpenAIEngine
 
         return OpenAIEngine(model, max_new_tokens, batch_size, **server)
-    check_model_folder(model)
+    check_model_folder(model, images)
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     if name != "transformers":
@@ -156,7 +158,7 @@ def load_engine(
         if obstacle:
             logger.warning("Using transformers, because %s.", obstacle)
         name = "transformers" if obstacle else "vllm"
-    chat = ChatRenderer(model, thinking)
+    chat = ChatRenderer(model, thinking, images)
     if name == "vllm":
         from sgrl.inference.vllm_engine import VllmEngine
 
@@ -188,11 +190,16 @@ def vllm_obstacle() -> str | None:
 
 
 class ChatRenderer:
-    """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor."""
+    """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor.
 
-    def __init__(self, model: str, thinking: bool | None = None):
-        self.processor = load_processor(model)
-        self.tokenizer = self.processor.tokenizer
+    Attributes:
+        processor: a language model's is its tokenizer. sees: whether the model takes images.
+    """
+
+    def __init__(self, model: str, thinking: bool | None = None, images: bool = True):
+        self.processor = load_processor(model, images=images)
+        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
+        self.sees = self.processor is not self.tokenizer
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._template_arguments = template_arguments(self.processor, thinking)
@@ -202,7 +209,7 @@ class ChatRenderer:
         """The prompt of a chat: one image placeholder (none without `image`), ready for the answer."""
         messages = [dict(message) for message in messages]
         for message in messages:
-            if isinstance(message["content"], str):  # a template may take lists alone
+            if self.sees and isinstance(message["content"], str):  # a template may take lists alone
                 message["content"] = [{"type": "text", "text": message["content"]}]
         first = next((message for message in messages if message["role"] == "user"), None)
         if image and first and not any(part["type"] == "image" for part in first["content"]):

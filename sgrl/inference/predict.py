@@ -108,8 +108,12 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_engine_arguments(args)
 
 
-def check_engine_arguments(args: argparse.Namespace) -> None:
-    """Raise before a model loads; reads --extra-body, and decides whether the model thinks."""
+def check_engine_arguments(args: argparse.Namespace, images: bool = True) -> None:
+    """Raise before a model loads; reads --extra-body, and decides whether the model thinks.
+
+    images: False if the model is asked about text alone.
+    """
+    args.images = images
     _at_least_one(args, "max_new_tokens", "batch_size", "attempts")
     try:
         args.extra_body = json.loads(args.extra_body)
@@ -118,7 +122,7 @@ def check_engine_arguments(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise SgrlError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
     if args.engine != "openai":
-        check_model_folder(args.model)
+        check_model_folder(args.model, images)
         args.thinking = thinks(args.model) if args.thinking is None else args.thinking
     elif args.thinking is not None:
         args.extra_body.setdefault("chat_template_kwargs", {}).setdefault("enable_thinking", args.thinking)
@@ -229,6 +233,7 @@ def load(args: argparse.Namespace, name: str) -> Engine:
         max_model_length=args.max_model_length,
         gpu_memory_utilization=args.gpu_memory_utilization,
         thinking=args.thinking,
+        images=args.images,
         **server,
     )
 

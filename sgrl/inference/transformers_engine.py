@@ -20,7 +20,7 @@ class TransformersEngine:
 
     def __init__(self, model: str, chat: ChatRenderer, max_new_tokens: int, batch_size: int | None, dtype: str):
         import torch
-        from transformers import AutoModelForImageTextToText, GenerationConfig
+        from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
         if torch.cuda.is_available():
             self._device = "cuda"
@@ -29,7 +29,8 @@ class TransformersEngine:
         if dtype == "auto":
             dtype = "bfloat16" if self._device == "cuda" else "float32"
         try:
-            self._model = AutoModelForImageTextToText.from_pretrained(model, dtype=getattr(torch, dtype))
+            kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
+            self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise SgrlError(f"the model {model} does not load: {error}") from error
         self._model.to(self._device).eval()
@@ -74,7 +75,7 @@ class TransformersEngine:
         inputs = self.chat.processor(
             text=[self.chat.text(prompt, seen) for prompt in prompts],
             # one list per prompt, or images are dealt out wrongly
-            images=[[image.convert("RGB")] for image in images] if seen else None,
+            **({"images": [[image.convert("RGB")] for image in images]} if seen else {}),
             padding=True,
             add_special_tokens=False,
             return_tensors="pt",

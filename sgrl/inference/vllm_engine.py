@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch
-from sgrl.training.model import placeholder_ids, uses_linear_attention
+from sgrl.training.model import own_configs, placeholder_ids, uses_linear_attention
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,18 @@ class VllmEngine:
             dtype = "bfloat16" if not on_cpu or uses_linear_attention(config) else "float32"
         self.chat = chat
         self.batch_size = batch_size or (64 if on_cpu else 256)
-        self._llm = LLM(
-            model,
-            dtype=dtype,
-            max_model_len=min(max_model_length, positions),
-            max_num_seqs=self.batch_size,
-            limit_mm_per_prompt={"image": 1, "video": 0},  # vLLM reserves memory for the largest video otherwise
-            enforce_eager=on_cpu,
-            gpu_memory_utilization=gpu_memory_utilization,
-            seed=0,
-        )
+        with own_configs():
+            self._llm = LLM(
+                model,
+                dtype=dtype,
+                max_model_len=min(max_model_length, positions),
+                max_num_seqs=self.batch_size,
+                # vLLM reserves memory for the largest video otherwise
+                **({"limit_mm_per_prompt": {"image": 1, "video": 0}} if chat.sees else {}),
+                enforce_eager=on_cpu,
+                gpu_memory_utilization=gpu_memory_utilization,
+                seed=0,
+            )
         self._max_new_tokens = max_new_tokens
         self._bias = {token: -100.0 for token in placeholder_ids(config, chat.processor)} or None
         logger.info("vLLM runs %s in %s on %s.", model, dtype, "CPU" if on_cpu else "GPU")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +33,13 @@ _STORED = re.compile(
 )
 
 
-def check_model_folder(path: str | None) -> None:
+def check_model_folder(path: str | None, images: bool = True) -> None:
     """Refuse, before anything is loaded, a folder that holds no whole vision-language model.
 
     A name that is no folder here counts as a model on the Hugging Face Hub, unless it can only be a path.
+
+    Args:
+        path: folder or name. images: False lets a language model without a processor pass.
 
     Raises:
         SgrlError: says what is missing and where it comes from.
@@ -62,7 +67,7 @@ def check_model_folder(path: str | None) -> None:
             f"the model folder {path} has no weights (*.safetensors); expected those that its config names"
         )
     for what, files in (("processor", PROCESSOR_FILES), ("tokenizer", ("tokenizer.json", "tokenizer_config.json"))):
-        if names.isdisjoint(files):
+        if names.isdisjoint(files) and (images or what == "tokenizer"):
             raise SgrlError(
                 f"the model folder {path} has no {what} ({' or '.join(files)}); save the base model's there: "
                 f"AutoProcessor.from_pretrained(BASE).save_pretrained({path!r})"
@@ -70,11 +75,14 @@ def check_model_folder(path: str | None) -> None:
 
 
 def load_processor(
-    path: str, model_args: ModelConfig | None = None, trust_remote_code: bool = False
+    path: str, model_args: ModelConfig | None = None, trust_remote_code: bool = False, images: bool = True
 ) -> ProcessorMixin:
     """The processor of a model folder or Hub model, padding on the left as GRPO needs.
 
     GRPO tokenises twice, the second time with the tokenizer's own side (huggingface/trl#5785).
+
+    Args:
+        images: False lets a language model pass, whose "processor" is its tokenizer.
 
     Raises:
         SgrlError: if there is none, it has no image processor, or no chat template.
@@ -86,7 +94,7 @@ def load_processor(
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code, **revision)
     except (OSError, ValueError, ImportError) as error:
         raise SgrlError(f"the processor of {path} cannot be loaded: {error}") from error
-    if getattr(processor, "image_processor", None) is None:
+    if images and getattr(processor, "image_processor", None) is None:
         raise SgrlError(
             f"{path} is not a vision-language model: its processor ({type(processor).__name__}) takes no images"
         )
@@ -94,7 +102,7 @@ def load_processor(
         raise SgrlError(
             f"the processor of {path} has no chat template; expected chat_template.jinja in the model folder"
         )
-    processor.tokenizer.padding_side = "left"
+    getattr(processor, "tokenizer", processor).padding_side = "left"
     return processor
 
 
@@ -126,7 +134,7 @@ def store_thinking(processor: ProcessorMixin, template_kwargs: dict[str, Any]) -
         processor: its template, and its tokenizer's, are changed.
         template_kwargs: what `template_arguments` gave; without `enable_thinking` nothing changes.
     """
-    if "enable_thinking" in template_kwargs:
+    if "enable_thinking" in template_kwargs and isinstance(processor.chat_template, str):  # not several by name
         line = _THINKING.format(str(template_kwargs["enable_thinking"]).lower())
         processor.chat_template = line + _STORED.sub("", processor.chat_template, count=1)
         if getattr(processor, "tokenizer", None) is not None:
@@ -139,7 +147,23 @@ def thinks(path: str) -> bool:
     if Path(path).is_dir():  # read without transformers, whose import takes seconds
         stored = _STORED.match(template.read_text(encoding="utf-8")) if template.is_file() else None
         return bool(stored and stored[1] == "true")
-    return template_arguments(load_processor(path)).get("enable_thinking", False)
+    return template_arguments(load_processor(path, images=False)).get("enable_thinking", False)
+
+
+@contextmanager
+def own_configs() -> Iterator[None]:
+    """Build vLLM's engine inside this block: transformers' classes of configurations are then as they were.
+
+    vLLM puts its own in their place (Qwen3.5's for one), with which transformers loads no model any more: no merged
+    LoRA after GRPO, no second engine.
+    """
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    registered = dict(CONFIG_MAPPING._extra_content)
+    try:
+        yield
+    finally:
+        CONFIG_MAPPING._extra_content = registered
 
 
 def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list[int]:
