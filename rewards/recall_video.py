@@ -20,12 +20,16 @@ volume.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from rewards.scorer import read_reference, text_of
 from sgrl.errors import SgrlError, suggest
-from sgrl.tubes import VideoGraph
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import Codec, get_codec
+from sgrl.text.parsed import to_graph
+from sgrl.tubes import VideoGraph, linked
 from sgrl.vocabulary import canonical
 
 PROTOCOLS = ("default", "published")
@@ -230,6 +234,52 @@ class VideoRecall:
                 taken.pop(hits.get(rank), None)
                 hits[rank], best[rank], taken[wanted] = wanted, viou, rank
         return hits
+
+
+def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tuple[str, VideoGraph, VideoGraph]]:
+    """(video_id, prediction, reference) of videos whose graphs were written frame by frame, with tubes of boxes.
+
+    Both are linked alike (see `sgrl.tubes.linked`), because the reference of a frame does not say which object of the
+    frame before it has, either: the figures are of boxes and this linking, and not those of PVSG's masks.
+
+    Args:
+        rows: of predictions.jsonl, in any order: prediction, solution, width, height, frame, video_id, and perhaps
+            confidence. Those without a video_id are left out. A row that was never predicted (prediction None) or
+            cannot be read is a frame without a graph. The texts are held, so read them from a file as they are needed.
+
+    Raises:
+        FormatError: a reference is malformed.
+    """
+    codec = get_codec(codec)
+    videos: dict[str, dict[int, Mapping]] = {}
+    for row in rows:
+        if row.get("video_id") is not None:
+            videos.setdefault(row["video_id"], {})[row["frame"]] = row
+    for video_id, frames in videos.items():
+        ordered = [frames[number] for number in sorted(frames)]
+        yield (
+            video_id,
+            linked([_written(row, codec) for row in ordered]),
+            linked([_true(row, codec) for row in ordered]),
+        )
+
+
+def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
+    graph, _ = codec.recover_parsed(text_of(row["prediction"]), row["width"], row["height"])
+    confidences = row.get("confidence")
+    if not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
+        confidences = [None] * len(graph.relations)
+    relations = [
+        Relation(s, p, o, score=c if type(c) in (int, float) and math.isfinite(c) else None)
+        for (s, p, o), c in zip(graph.relations, confidences, strict=True)
+        if min(s, o) >= 0
+    ]
+    return SceneGraph(map(Object, graph.labels, graph.boxes), relations, row["width"], row["height"])
+
+
+def _true(row: Mapping, codec: Codec) -> SceneGraph:
+    graph = read_reference(row["solution"], codec, row["width"], row["height"])
+    return to_graph(graph, row["width"], row["height"])
 
 
 def _candidates(prediction: VideoGraph | None, reference: VideoGraph) -> Iterator[tuple[int, int, int]]:

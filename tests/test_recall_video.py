@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.recall_video import KINDS, VideoRecall
+from rewards.recall_video import KINDS, VideoRecall, videos_of_rows
 from sgrl.errors import SgrlError
+from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.text import FormatError, answer, get_codec
 from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 
 # the published weak recall counts several predictions for one relation
@@ -201,6 +203,49 @@ def test_predictions_of_other_lengths():
     short = [TubeObject(o.label, BoxTube(o.tube.boxes[:4])) for o in OBJECTS]
     assert VideoRecall().add(said(objects=short), said())["soft_found@20"] == pytest.approx(4 / 6)
     assert VideoRecall().add(said(), said(objects=short))["soft_found@20"] == 1
+
+
+def test_videos_of_rows():
+    """A ball rolls under a table and is lost for a frame; the model loses it once more, and sees a second one."""
+    codec = get_codec("toon")
+
+    def row(frame, solution, prediction, **more):
+        graphs = [
+            SceneGraph(
+                [Object("ball", (x, 50, x + 40, 90)), Object("table", (100, 0, 500, 400))],
+                [Relation(0, predicate, 1)],
+                640,
+                480,
+            )
+            for x, predicate in (solution, prediction)
+        ]
+        texts = [answer.wrap(codec.encode(graph)) for graph in graphs]
+        return {"video_id": "v", "frame": frame, "solution": texts[0], "prediction": texts[1]} | more
+
+    rows = [row(5 * t, (5 * t, "near"), (5 * t + 2, "near"), width=640, height=480) for t in range(4)]
+    rows += [row(20, (20, "under"), (24, "under"), width=640, height=480, confidence=[0.3])]
+    rows += [row(25, (25, "under"), (300, "under"), width=640, height=480, confidence=["high"])]
+    rows[2]["prediction"] = None
+    rows += [{"video_id": None, "frame": None}]
+    ((video_id, prediction, reference),) = videos_of_rows(reversed(rows), "toon")
+    assert video_id == "v" and [o.label for o in reference.objects] == ["ball", "table"]
+    assert [(r.predicate, r.spans, r.score) for r in reference.relations] == [
+        ("near", ((0, 3),), pytest.approx(4 / 6)),
+        ("under", ((4, 5),), pytest.approx(2 / 6)),
+    ]
+    assert [o.label for o in prediction.objects] == ["ball", "table", "ball"]
+    assert [(r.subject, r.predicate, r.spans, r.score) for r in prediction.relations] == [
+        (0, "near", ((0, 1), (3, 3)), 0.5),
+        (0, "under", ((4, 4),), pytest.approx(0.05)),
+        (2, "under", ((5, 5),), pytest.approx(1 / 6)),
+    ]
+    recall = VideoRecall()
+    recall.add(prediction, reference)
+    found = recall.compute()
+    assert found["recall@20"] == 1  # near in 3 of 4 frames, under in 1 of 2
+    assert found["soft_recall@20"] == pytest.approx((0.75 + 0.5) / 2)
+    with pytest.raises(FormatError, match="malformed reference"):
+        list(videos_of_rows([rows[0] | {"solution": "a ball"}], "toon"))
 
 
 def test_errors():
