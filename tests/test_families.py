@@ -380,5 +380,6 @@ def test_evaluation(family, grpo, toy, root, environment):
     found = engine.generate(rows["image"], rows["prompt"])
     assert [line["prompt_tokens"] for line in lines] == [generation.prompt_tokens for generation in found]
     assert lines[0]["prompt_tokens"] == len(grpo.trained_on[0])
+    assert all(line["prediction"].startswith(right.pieces[0]) for line, right in zip(lines, found, strict=True))
     if family != "qwen3_5":  # rounded to bfloat16, vLLM now and then prefers another of two tokens
         assert [line["prediction"] for line in lines] == [generation.text for generation in found]
