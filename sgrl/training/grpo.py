@@ -17,6 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
 from sgrl.training.model import check_same_processor, own_configs, placeholder_ids, uses_linear_attention
+from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
        (huggingface/trl#3847).
     2. Image placeholders reach the colocated vLLM unexpanded. vLLM expands them itself, so with TRL's expanded ones
        each image has twice its tokens, and rollouts come from prompts that nobody trains on (huggingface/trl#6294).
+       A server gets token ids and features apart, so there the numbers of visual tokens are compared.
     3. vLLM forgets its cached visual features at every weight sync (huggingface/trl#7198).
     4. On CPUs the weights go through vLLM's layer-wise reload, as its CPU kernels repack them and TRL's way fails with
        "'Parameter' object has no attribute 'weight_loader'"; and the output embeddings go along when they are tied.
@@ -75,6 +77,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
             super().__init__(model=model, reward_funcs=reward_funcs, args=args, processing_class=processor, **kwargs)
         if colocated and on_cpu():
             self.vllm_generation.sync_weights = functools.partial(sync_weights_on_cpu, self.vllm_generation)
+        if args.use_vllm and not colocated:
+            check_images_of_server(self.vllm_generation)
 
     def _tokenize_prompts(self, prompts: list):
         ids, images, fields = super()._tokenize_prompts(prompts)
@@ -100,10 +104,13 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                     callback.tb_writer.add_text("completions", table, self.state.global_step)
 
     def _generate_single_turn(self, prompt_ids, images, *args, **kwargs):
+        stale = self.use_vllm and self.state.global_step != self._last_loaded_step
         if self._unexpanded_ids is not None:
             prompt_ids = self._unexpanded_ids  # for vLLM; the expanded ones go on to the training step
-            if self.state.global_step != self._last_loaded_step:
+            if stale:
                 self.vllm_generation.llm.llm_engine.reset_encoder_cache()
+        elif stale and self.vllm_mode == "server" and images is not None and self.accelerator.is_main_process:
+            forget_images_of_server(self.vllm_generation)
         return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
 
 
