@@ -73,6 +73,28 @@ def write_run(folder, dataset, split, seed):
     return str(folder)
 
 
+def write_own(folder, like):
+    """What recipes/predict.py leaves of one's own video and image: no references, no scores."""
+    (folder / "clip").mkdir(parents=True)
+    text = "<answer>\nobj[2]{id,name,x1,y1,x2,y2}:\n  1,cross,5,5,40,40\n  2,circle,50,50,90,90\n"
+    text += "rel[1]{subj,pred,obj}:\n  1,above,2\n</answer>"
+    with open(folder / "predictions.jsonl", "w") as file:
+        for number in range(4):
+            Image.new("RGB", (96, 96), (200, 60 * number, 90)).save(folder / f"clip/{number}.png")
+            row = {"dataset": "files", "image_id": f"clip/{number}.png", "prediction": text, "solution": None}
+            row |= {"video_id": "clip", "frame": number} if number < 3 else {"prediction": ""}
+            file.write(json.dumps(row | {"width": 96, "height": 96}) + "\n")
+    info = {
+        "model": "m",
+        "dataset": str(like),
+        "codec": "toon",
+        "input": [str(folder / "clip")],
+        "context": "generated",
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+    return str(folder)
+
+
 @pytest.fixture(scope="module")
 def reports(toy, root, tmp_path_factory):
     """`images`: a folder about two runs. `single`: one file. `video`: a folder about frames."""
@@ -88,11 +110,13 @@ def reports(toy, root, tmp_path_factory):
         f"data_prep/to_toon.py --dataset pvsg --root {folder}/world --output {folder}/videos",
     ):
         subprocess.run([sys.executable, *shlex.split(command)], cwd=root, check=True, capture_output=True)
+    main([write_own(folder / "own", toy / "data"), "--output", str(folder / "mine")])
     main([write_run(folder / "frames", folder / "videos", "train", 2), "--output", str(folder / "video")])
     return {
         "images": folder / "images/index.html",
         "single": folder / "single.html",
         "video": folder / "video/index.html",
+        "own": folder / "mine/index.html",
     }
 
 
@@ -288,6 +312,20 @@ def test_a_video_is_stepped_scrubbed_and_played(open_page):
     assert page.locator(".scrub button").get_attribute("aria-label") == "play"
 
 
+def test_own_images_have_pictures_without_references(open_page):
+    page = open_page("own")
+    assert page.locator("#results").count() == 0 and page.locator(".panel").count() == 1
+    assert page.locator(".thumb").count() == 2 and page.locator(".thumb small").count() == 0
+    assert page.locator(".scrub rect").count() == 3 and page.locator(".box").count() == 2
+    page.keyboard.press("Shift+ArrowRight")
+    comes(page, 3)
+    assert (
+        not page.locator(".scrub").is_visible() and "no graph could be read" in page.locator(".panel").text_content()
+    )
+    page.select_option("[name=kind]", "failed")
+    assert page.locator(".tools output").text_content() == "1 of 4 images"
+
+
 def test_light_and_dark(open_page):
     def brightness(page):
         return pixels(page, "header").mean()
@@ -302,7 +340,7 @@ def test_light_and_dark(open_page):
     assert brightness(dark) > 200
 
 
-@pytest.mark.parametrize("name", ["images", "single", "video"])
+@pytest.mark.parametrize("name", ["images", "single", "video", "own"])
 def test_a_phone_shows_it_without_scrolling_sideways(open_page, name):
     page = open_page(name, width=360, height=740)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
