@@ -282,7 +282,7 @@ def linked(graphs: Sequence[SceneGraph | None], iou_threshold: float = 0.5, gap:
         taken: set[int] = set()
         for place in np.argsort(-overlap, axis=None, kind="stable").tolist():
             row, column = divmod(place, overlap.shape[1])
-            if overlap[row, column] < iou_threshold:
+            if overlap[row, column] < iou_threshold or len(taken) == min(overlap.shape):
                 break
             if column not in tube_of and row not in taken:
                 tube_of[column] = recent[row]
