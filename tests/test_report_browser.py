@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from rewards.evaluation import Evaluation
+from rewards.metrics import SceneGraphMetrics
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.rows import DatasetRows
 from sgrl.report.command import main
@@ -43,7 +44,7 @@ def perturbed(graph, rng, labels, predicates):
 def write_run(folder, dataset, split, seed):
     """What evaluating a model would leave; its first answer holds no graph, its second one markup."""
     rng, rows = random.Random(seed), DatasetRows(str(dataset), split)
-    evaluation = Evaluation(rows.codec)
+    evaluation, metrics = Evaluation(rows.codec), SceneGraphMetrics(rows.codec, 96, 96)
     words = [
         [rows.vocabulary.to_text(word) for word in kind]
         for kind in (rows.vocabulary.objects, rows.vocabulary.predicates)
@@ -65,7 +66,9 @@ def write_run(folder, dataset, split, seed):
             kept |= {"prediction": text, "tokens": 30, "seconds": 0.01, "finish_reason": "stop"}
             count = len(rows.codec.recover_parsed(text, row["width"], row["height"])[0].relations)
             kept["confidence"] = [rng.random() for _ in range(count)]
-            kept |= evaluation.add(kept)
+            sample = (text, row["solution"], row["width"], row["height"])
+            kept |= {"score": metrics.add(*sample), "matched": metrics.matches(*sample)}
+            evaluation.add(kept)
             file.write(json.dumps({key: value for key, value in kept.items() if value is not None}) + "\n")
     (folder / "metrics.json").write_text(json.dumps(evaluation.compute(resamples=50)))
     info = {"model": folder.name, "dataset": str(dataset), "split": split, "codec": rows.codec.name}

@@ -1,5 +1,5 @@
-"""What stands behind the means, as metrics.json has it: predicates one by one, why graphs fail, how far to trust
-confidences. A section is left out where no run has its figures.
+"""What stands behind the means, as metrics.json has it: recall at K, predicates one by one, why graphs fail, how
+far to trust confidences. A section is left out where no run has its figures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ def sections(runs: Sequence[Run]) -> tuple[str, dict[str, str]]:
     """The HTML of all that is there, and the ids and names of the sections for the page's navigation."""
     parts, names = [], {}
     for name, title, body in (
+        ("recall", "Recall@K", recall(runs)),
         ("predicates", "Predicates", predicates(runs)),
         ("failures", "Failures", failures(runs)),
         ("confidence", "Confidence", calibration(runs)),
@@ -36,6 +37,38 @@ def _table(head: str, body: str, label: str) -> str:
 
 def _heads(names: Sequence[str]) -> str:
     return "".join(f'<th scope="col">{name}</th>' for name in names)
+
+
+def recall(runs: Sequence[Run]) -> str:
+    """Recall and mean recall of relations at every K, ranked as written and by confidence, run by run."""
+    runs = [run for run in runs if run.metrics.get("recall")]
+    if not runs:
+        return ""
+    ks = [name.partition("@")[2] for name in runs[0].metrics["recall"]["writing"] if name.startswith("recall@")]
+    body = []
+    for run in runs:
+        found = run.metrics["recall"]
+        body.append(
+            f'<tbody><tr class="group"><th colspan="{len(ks) + 1}" scope="rowgroup">{short(run.name)}</th></tr>'
+        )
+        for name in ("recall", "mean_recall"):
+            title = name.replace("_", " ")
+            for key, ranking, sign in (
+                ("writing", "as written", ""),
+                ("confidence", "by confidence", ""),
+                ("difference", "what confidence adds", "+"),
+            ):
+                figures = found.get(key)
+                if figures:
+                    values = (figures.get(f"{name}@{k}") for k in ks)
+                    cells = "".join(f"<td>{'–' if v is None else format(v, f'{sign}.3f')}</td>" for v in values)
+                    body.append(f'<tr><th scope="row">{title}, {ranking}</th>{cells}</tr>')
+        body.append("</tbody>")
+    note = (
+        '<p class="note">Share of the reference relations among the first K, mean over images; mean recall is over '
+        "predicates. Graphs with fewer than K relations count with what they have.</p>"
+    )
+    return _table(f"<td></td>{_heads([f'@{short(k)}' for k in ks])}", "".join(body), "recall at K") + note
 
 
 def predicates(runs: Sequence[Run]) -> str:
