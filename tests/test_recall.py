@@ -422,6 +422,7 @@ def test_a_perfect_graph_has_recall_one(graph):
         assert found[f"{name}@20"] == pytest.approx(1)
 
 
+@settings(max_examples=50)
 @given(scores() | graphs(), graphs(least=1))
 def test_recall_grows_with_k(prediction, reference):
     recall = SceneGraphRecall(vocabulary=SMALL, training_triplets=[("cat", "on", "mat")], ks=few)
@@ -436,6 +437,7 @@ def test_recall_grows_with_k(prediction, reference):
         assert values == sorted(values) and 0 <= values[0] and values[-1] <= 1
 
 
+@settings(max_examples=50)
 @given(scores(), graphs(least=1))
 def test_the_constraint_finds_no_more_where_all_is_ranked(prediction, reference):
     """At a smaller K the constraint may find more, because no pair takes two places."""
@@ -443,6 +445,7 @@ def test_the_constraint_finds_no_more_where_all_is_ranked(prediction, reference)
     assert wide["found@100"] <= wide["ng_found@100"]
 
 
+@settings(max_examples=50)
 @given(scores() | graphs(), graphs(least=1), st.randoms())
 def test_the_order_of_the_reference_does_not_matter(prediction, reference, random):
     order = list(range(len(reference.labels)))
@@ -466,6 +469,7 @@ def test_a_wrong_relation_at_the_end_never_helps(prediction, reference):
     assert all(found_at(first, reference)[f"found@{k}"] <= before[f"found@{k}"] for k in few)
 
 
+@settings(max_examples=50)
 @given(scores(), graphs(least=1))
 def test_ranks_are_those_of_a_plain_sort(prediction, reference):
     """Against the definition, written out."""
