@@ -35,7 +35,7 @@ def main() -> None:
     folder = predict(args, rows)
     evaluation, keys = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset)), set(rows.keys)
     # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
-    folder.rewrite(row | evaluation.add(row, count=prediction_key(row) in keys) for row in folder)
+    folder.rewrite(evaluation.scored(folder, lambda row: prediction_key(row) in keys))
     found = evaluation.compute()
     found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     with atomic_path(args.output / "metrics.json") as path:

@@ -5,10 +5,11 @@ recipes/evaluate.py and `python -m rewards score` both count with `Evaluation` a
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -21,9 +22,13 @@ from rewards.analysis import (
     ratio,
     resampled_sums,
 )
-from rewards.metrics import COUNTS, KINDS, VALUES, SceneGraphMetrics
+from rewards.metrics import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
 from rewards.recall_written import WrittenRecall, recall_lines
 from sgrl.text import Codec
+
+Row = dict
+TOGETHER = 256
+"""Rows that are compared at once."""
 
 NO_PREDICTION = "no prediction"
 CUT_OFF = " (cut off at the limit of tokens)"
@@ -53,24 +58,44 @@ class Evaluation:
         self._images = array("f")
         self._spent = {"tokens": [0, 0.0], "seconds": [0, 0.0]}  # how many rows say it, and their sum
 
-    def add(self, row: Mapping, *, count: bool = True) -> dict:
-        """Score one row of predictions: prediction (None: there is none), solution, width, height, and perhaps
-        confidence, tokens, seconds, finish_reason.
-
-        count: whether it is one of the images that the figures are about.
-
-        Returns: "score" and "matched", as rows of predictions.jsonl hold them (see rewards.metrics.Comparison).
+    def add(self, row: Mapping) -> Comparison:
+        """Score and count one row of predictions: prediction (None: there is none), solution, width, height, and
+        perhaps confidence, tokens, seconds, finish_reason.
 
         Raises:
             FormatError: the reference is malformed.
         """
-        found = self.metrics.compare(row["prediction"], row["solution"], row["width"], row["height"])
-        score = {name: round(value, 6) for name, value in found.values.items()}
-        if count:
-            self._count(row, found)
-        return {"score": score, "matched": found.matched}
+        (found,) = self.compare([row])
+        self.count(row, found)
+        return found
 
-    def _count(self, row: Mapping, found) -> None:
+    def scored(self, rows: Iterable[Row], counts: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
+        """The rows with `score` and `matched`, as predictions.jsonl holds them (see rewards.metrics.Comparison).
+
+        counts: whether a row is one of the images that the figures are about.
+        """
+        rows = iter(rows)
+        while block := list(itertools.islice(rows, TOGETHER)):
+            for row, found in zip(block, self.compare(block), strict=True):
+                if counts(row):
+                    self.count(row, found)
+                score = {name: round(value, 6) for name, value in found.values.items()}
+                yield row | {"score": score, "matched": found.matched}
+
+    def add_all(self, rows: Iterable[Mapping]) -> None:
+        """`add` of each row, in less time."""
+        rows = iter(rows)
+        while block := list(itertools.islice(rows, TOGETHER)):
+            for row, found in zip(block, self.compare(block), strict=True):
+                self.count(row, found)
+
+    def compare(self, rows: Sequence[Mapping]) -> list[Comparison]:
+        """What `SceneGraphMetrics.compare_many` finds in some rows."""
+        names = ("prediction", "solution", "width", "height")
+        return self.metrics.compare_many([tuple(row[name] for name in names) for row in rows])
+
+    def count(self, row: Mapping, found: Comparison) -> None:
+        """Count what `compare` found in a row."""
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
         for name, spent in self._spent.items():

@@ -18,6 +18,7 @@ and matches objects by their boxes alone. With N reference objects and M predict
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -25,8 +26,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rewards.r1_sgg import normalised
-from rewards.scorer import read_reference, text_of
-from sgrl.boxes import iou
+from rewards.scorer import LARGEST_BROADCAST, read_reference, text_of
+from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 
@@ -45,6 +46,9 @@ COUNTS = tuple(f"{kind}s_{count}" for kind in KINDS for count in ("right", "pred
 
 TIE = 1e-6
 """What an equal label adds to the IoU of a pair, so that identical boxes are not paired arbitrarily."""
+
+LARGEST_SHARED = 400
+"""Pairs of boxes of an image that is compared together with others."""
 
 _OBJECT_HEADER = re.compile(r"obj\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE)
 _RELATION_HEADER = {
@@ -76,6 +80,18 @@ class Comparison(NamedTuple):
     graph: ParsedGraph | None
     truth: ParsedGraph
     error: FormatError | None
+
+
+class Aligned(NamedTuple):
+    """The pairs of boxes of a prediction and its reference that reach the threshold.
+
+    pairs: (position in the prediction, position in the reference); equal: whether their labels are; overlaps: their
+    IoU.
+    """
+
+    pairs: list[tuple[int, int]]
+    equal: list[bool]
+    overlaps: list[float]
 
 
 class SceneGraphMetrics:
@@ -150,12 +166,25 @@ class SceneGraphMetrics:
         >>> metrics.compare(f"<answer>\\n{graph}\\n</answer>", graph).matched
         {'objects': [(0, 0)], 'relations': []}
         """
-        graph, truth, error = self._read(prediction, reference, width, height)
-        if graph is None:
-            counts = (0, 0, len(truth.labels), 0, 0, len(truth.relations))
-            values = _ZEROS | dict(zip(COUNTS, counts, strict=True))
-            return Comparison(values, {"objects": [], "relations": []}, None, truth, error)
-        objects, relations, overlaps = self._match(graph, truth)
+        return self.compare_many([(prediction, reference, width, height)])[0]
+
+    def compare_many(self, samples: Sequence[tuple]) -> list[Comparison]:
+        """`compare` of each sample (its arguments), in less time: the boxes of all are compared at once."""
+        read = [self._read(*sample) for sample in samples]
+        graphs = [(graph, truth) for graph, truth, _ in read if graph is not None]
+        aligned = iter(self._align(graphs))
+        return [
+            self._failed(truth, error) if graph is None else self._compared(graph, truth, error, next(aligned))
+            for graph, truth, error in read
+        ]
+
+    def _failed(self, truth: ParsedGraph, error: FormatError | None) -> Comparison:
+        counts = (0, 0, len(truth.labels), 0, 0, len(truth.relations))
+        values = _ZEROS | dict(zip(COUNTS, counts, strict=True))
+        return Comparison(values, {"objects": [], "relations": []}, None, truth, error)
+
+    def _compared(self, graph: ParsedGraph, truth: ParsedGraph, error: FormatError | None, aligned) -> Comparison:
+        objects, relations, overlaps = self._match(graph, truth, aligned)
         counts = (
             *(len(objects), len(graph.labels), len(truth.labels)),
             *(len(relations), len(graph.relations), len(truth.relations)),
@@ -167,10 +196,6 @@ class SceneGraphMetrics:
         matched_iou = sum(overlaps) / len(overlaps) if overlaps else 0.0
         values = dict(zip(_NAMES, (*of_objects, *of_relations, sgg_score, 0.0, matched_iou, *counts), strict=True))
         return Comparison(values, {"objects": objects, "relations": relations}, graph, truth, error)
-
-    def matches(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict:
-        """`compare(...).matched`."""
-        return self.compare(prediction, reference, width, height).matched
 
     def compute(self) -> dict[str, float]:
         """Means over all samples so far, failures included, besides samples, failures and failure_rate.
@@ -189,7 +214,7 @@ class SceneGraphMetrics:
         return found
 
     def _read(
-        self, prediction, reference, width: int | None, height: int | None
+        self, prediction, reference, width: int | None = None, height: int | None = None
     ) -> tuple[ParsedGraph | None, ParsedGraph, FormatError | None]:
         """The predicted graph, None for a failure; the reference; and why the prediction is no valid answer, if so.
 
@@ -212,29 +237,60 @@ class SceneGraphMetrics:
         head = _OBJECT_HEADER.search(body)
         return bool(head and _RELATION_HEADER[self.codec.grouped].search(body, head.end()))
 
-    def _align(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list[tuple[int, int]], list[bool], list[float]]:
-        """The pairs of boxes that reach the threshold, as (position in `graph`, position in `truth`); whether their
-        labels are equal; and their IoU."""
-        order, boxes, said = _in_order(graph)
-        true_order, true_boxes, wanted = _in_order(truth)
-        number = {label: i for i, label in enumerate(wanted)}.get  # of equal labels they all get the last one's
-        said, wanted = [number(label, -1) for label in said], [number(label) for label in wanted]
-        overlap = iou(boxes, true_boxes)
-        gain = TIE * (np.array(said)[:, None] == np.array(wanted))
-        gain += overlap
-        rows, columns = linear_sum_assignment(gain, maximize=True)
-        pairs, equal, overlaps = [], [], []
-        for row, column, value in zip(rows.tolist(), columns.tolist(), overlap[rows, columns].tolist(), strict=True):
-            if value >= self.iou_threshold:
-                pairs.append((order[row], true_order[column]))
-                equal.append(said[row] == wanted[column])
-                overlaps.append(value)
-        return pairs, equal, overlaps
+    def _align(self, graphs: Sequence[tuple[ParsedGraph, ParsedGraph]]) -> Iterator[Aligned]:
+        """The pairs of boxes of each (prediction, reference)."""
+        start = size = 0
+        for i, (graph, truth) in enumerate(graphs):
+            pairs = len(graph.labels) * len(truth.labels)
+            # calls are what small graphs cost, and they share them; large ones are faster by themselves
+            if i > start and (pairs > LARGEST_SHARED or size + pairs > LARGEST_BROADCAST):
+                yield from self._align_block(graphs[start:i])
+                start, size = i, 0
+            size = size + pairs if pairs <= LARGEST_SHARED else LARGEST_BROADCAST
+        if graphs:
+            yield from self._align_block(graphs[start:])
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, list[float]]:
+    def _align_block(self, graphs: Sequence[tuple[ParsedGraph, ParsedGraph]]) -> Iterator[Aligned]:
+        said, wanted = _Stack(), _Stack()
+        for graph, truth in graphs:
+            said.add(graph)
+            wanted.add(truth)
+        number: dict[str, int] = {}
+        for label in wanted.labels:
+            number.setdefault(label, len(number))
+        get = number.get
+        said_ids = np.array([get(label, -1) for label in said.labels])
+        wanted_ids = np.array([number[label] for label in wanted.labels])
+        if len(graphs) == 1:
+            same = (said_ids[:, None] == wanted_ids).ravel()
+            overlap = iou(said.boxes, wanted.boxes).ravel()
+        else:  # all pairs of the first image, row by row, then all of the second one, and so on
+            columns = np.repeat(wanted.sizes, said.sizes)
+            row = np.repeat(np.arange(len(said.labels)), columns)
+            first = np.repeat(np.cumsum([0, *wanted.sizes[:-1]]), said.sizes)  # a prediction's first reference object
+            column = np.arange(len(row)) + np.repeat(first - (np.cumsum(columns) - columns), columns)
+            same = said_ids[row] == wanted_ids[column]
+            overlap = iou_of_pairs(said.boxes, wanted.boxes, row, column)
+        gain = TIE * same
+        gain += overlap
+        start = i0 = j0 = 0
+        for n, m in zip(said.sizes, wanted.sizes, strict=True):
+            pairs, equal, overlaps = [], [], []
+            rows, columns = linear_sum_assignment(gain[start : start + n * m].reshape(n, m), maximize=True)
+            places = start + rows * m + columns
+            chosen = (rows.tolist(), columns.tolist(), overlap[places].tolist(), same[places].tolist())
+            for i, j, value, right in zip(*chosen, strict=True):
+                if value >= self.iou_threshold:
+                    pairs.append((said.order[i0 + i], wanted.order[j0 + j]))
+                    equal.append(right)
+                    overlaps.append(value)
+            yield Aligned(pairs, equal, overlaps)
+            start, i0, j0 = start + n * m, i0 + n, j0 + m
+
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
         """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
         boxes that reach the threshold."""
-        pairs, equal, overlaps = self._align(graph, truth)
+        pairs, equal, overlaps = aligned
         objects = sorted([pair for pair, right in zip(pairs, equal, strict=True) if right])
         partner = dict(pairs)
         free: dict[tuple, list[int]] = {}
@@ -249,14 +305,23 @@ class SceneGraphMetrics:
         return objects, relations, overlaps
 
 
-def _in_order(graph: ParsedGraph) -> tuple[tuple[int, ...], tuple[tuple[float, ...], ...], list[str]]:
-    """Positions, boxes and labels to compare, sorted by box and label: see rewards.matching.in_order."""
-    if not graph.labels:
-        return (), (), []
-    boxes, labels, order = zip(
-        *sorted(zip(graph.boxes, graph.labels, range(len(graph.labels)), strict=True)), strict=True
-    )
-    return order, boxes, list(map(_normalised, labels))
+class _Stack:
+    """The objects of several graphs, each graph's sorted by box and label (see rewards.matching.in_order)."""
+
+    def __init__(self):
+        self.boxes: list[tuple[float, ...]] = []
+        self.labels: list[str] = []  # to compare
+        self.order: list[int] = []  # positions in their graph
+        self.sizes: list[int] = []
+
+    def add(self, graph: ParsedGraph) -> None:
+        self.sizes.append(len(graph.labels))
+        if graph.labels:
+            rows = sorted(zip(graph.boxes, graph.labels, range(len(graph.labels)), strict=True))
+            boxes, labels, order = zip(*rows, strict=True)
+            self.boxes += boxes
+            self.labels += map(_normalised, labels)
+            self.order += order
 
 
 def _precision_recall_f1(right: int, predicted: int, wanted: int, both_empty: float) -> tuple[float, float, float]:

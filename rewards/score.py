@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rewards.evaluation import Evaluation, differences, table
@@ -109,7 +109,11 @@ class _Ranked:
         self.recall, self.by_confidence = recall, by_confidence
         self.used = False
 
-    def add(self, row: Mapping) -> None:
+    def add_all(self, rows: Iterable[Mapping]) -> None:
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Mapping) -> None:
         sample = (row["prediction"], row["solution"], row["width"], row["height"])
         confidences = row.get("confidence") if self.by_confidence else None
         if isinstance(confidences, list) and row["prediction"] is not None:
@@ -154,9 +158,8 @@ def _count(predictions: Predictions, references: References, counters: list, str
             if problem.count:
                 what = PROBLEMS[name].partition(" (")[0]
                 raise SgrlError(f"{predictions.path}: {problem.count:,} x {what}: {problem}; --strict allows none")
-    for row in joined(predictions, references):
-        for counter in counters:
-            counter.add(row)
+    for counter in counters:
+        counter.add_all(joined(predictions, references))
     found = {name: {"count": problem.count, "examples": problem.examples} for name, problem in problems.items()}
     return {"input": {"predictions": str(predictions.path), "reference": str(references.path), **found}}
 

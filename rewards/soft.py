@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rewards.matching import assign
-from rewards.metrics import TIE, SceneGraphMetrics
+from rewards.metrics import TIE, Aligned, SceneGraphMetrics
 from rewards.r1_sgg import normalised
 from sgrl.text.parsed import ParsedGraph
 
@@ -93,15 +93,15 @@ class SoftMetrics(SceneGraphMetrics):
         graph, truth, _ = self._read(prediction, reference, width, height)
         if graph is None:
             return []
-        pairs, equal, _ = self._align(graph, truth)
+        ((pairs, equal, _),) = self._align([(graph, truth)])
         if kind == "object":
             found = [self._object(graph, truth, *pair) for pair, same in zip(pairs, equal, strict=True) if not same]
         else:
             found = list(self._predicates(graph, truth, pairs))
         return found
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph) -> tuple[list, list, list[float]]:
-        pairs, equal, overlaps = self._align(graph, truth)
+    def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
+        pairs, equal, overlaps = aligned
         objects = [
             pair
             for pair, same in zip(pairs, equal, strict=True)

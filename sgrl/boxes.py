@@ -38,19 +38,33 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def iou(a, b) -> np.ndarray:
     """Intersection over union. a (N, 4), b (M, 4) -> (N, M) in [0, 1]; 0 where the union has no area."""
-    # The same as _ratio(*_overlap(a, b)) in half as many calls, which are what the boxes of one image cost: with the
-    # far corners negated, one maximum gives both corners of the overlap, and half the sums are minus its sides.
-    n = len(a)
-    corners = _rows(a + b) if type(a) is type(b) is tuple else np.concatenate((_rows(a), _rows(b)))
-    corners = (corners * _FAR).T.copy()
-    sides = corners[:2] + corners[2:]
-    np.minimum(sides, 0.0, out=sides)
-    area = sides[0] * sides[1]
-    corners = np.maximum(corners[:, :n, None], corners[:, None, n:])
+    a, b = _far_negated(a), _far_negated(b)
+    return _iou(np.maximum(a[:, :, None], b[:, None, :]), _area(a)[:, None] + _area(b))
+
+
+def iou_of_pairs(a, b, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+    """IoU of chosen pairs, as `iou`. a (N, 4), b (M, 4), i and j (P,) positions in a and b -> (P,)."""
+    a, b = _far_negated(a), _far_negated(b)
+    return _iou(np.maximum(a.take(i, axis=1), b.take(j, axis=1)), _area(a).take(i) + _area(b).take(j))
+
+
+# With the far corners negated, one maximum gives both corners of an overlap, and half the sums minus its sides: half
+# of the calls, which is what the few boxes of an image cost.
+
+
+def _far_negated(boxes) -> np.ndarray:
+    return (_rows(boxes) * _FAR).T.copy()
+
+
+def _area(a: np.ndarray) -> np.ndarray:
+    sides = np.minimum(a[:2] + a[2:], 0.0)
+    return sides[0] * sides[1]
+
+
+def _iou(corners: np.ndarray, union: np.ndarray) -> np.ndarray:
     sides = corners[:2] + corners[2:]
     np.minimum(sides, 0.0, out=sides)
     inter = sides[0] * sides[1]
-    union = np.add.outer(area[:n], area[n:])
     union -= inter
     np.maximum(union, _SMALLEST, out=union)  # where the union has no area, the overlap has none either
     inter /= union

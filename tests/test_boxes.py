@@ -41,6 +41,14 @@ def test_boxes_without_area_overlap_nothing():
 
 
 @given(some_boxes, some_boxes)
+def test_iou_of_pairs_is_that_of_the_table(a, b):
+    table = boxes.iou(a, b)
+    i, j = (places.ravel() for places in np.indices(table.shape))
+    assert (boxes.iou_of_pairs(a, b, i, j).reshape(table.shape) == table).all()
+    assert boxes.iou_of_pairs(a, b, i[::-1], j[::-1]).tolist() == table.ravel()[::-1].tolist()
+
+
+@given(some_boxes, some_boxes)
 def test_ranges_and_symmetry(a, b):
     iou, giou = boxes.iou(a, b), boxes.giou(a, b)
     assert iou.shape == giou.shape == (len(a), len(b))

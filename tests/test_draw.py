@@ -73,7 +73,7 @@ def test_colours_say_what_is_right_near_and_hallucinated(toy, tmp_path):
     sample = (answer.wrap(text), row["solution"], 96, 96)
     metrics = SceneGraphMetrics("toon", 96, 96)
     kept = {key: row[key] for key in ("dataset", "image_id", "solution", "width", "height")}
-    kept |= {"prediction": sample[0], "score": metrics.add(*sample), "matched": metrics.matches(*sample)}
+    kept |= {"prediction": sample[0], "score": metrics.add(*sample), "matched": metrics.compare(*sample).matched}
     run = write_run(tmp_path / "run", [kept], dataset=str(toy / "data"), split="test")
     assert sgrl(["draw", run, "--output", str(tmp_path / "out")]) == 0
     (file,) = (tmp_path / "out").iterdir()

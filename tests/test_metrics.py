@@ -4,6 +4,8 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rewards.metrics import VALUES, SceneGraphMetrics
 from sgrl.errors import SgrlError
@@ -191,6 +193,24 @@ def test_matches_name_the_right_objects_and_relations():
     assert counted.samples == 0
     values = counted.add(text, REFERENCE)
     assert values["object_recall"] == 1 and values["relation_precision"] == 0.25
+
+
+@given(data=st.data())
+def test_many_at_once_are_compared_as_one_by_one(data):
+    corner = st.integers(0, 3)  # a small grid: boxes meet, coincide and are empty
+    label = st.sampled_from(["cat", "dog", "Cat"])
+    graphs = []
+    for _ in range(data.draw(st.integers(1, 6))):
+        rows = data.draw(st.lists(st.tuples(label, corner, corner, corner, corner), max_size=5))
+        graphs.append("obj[]{}:\n" + "".join(f"{i},{','.join(map(str, row))}\n" for i, row in enumerate(rows)))
+    counted = metrics(iou_threshold=data.draw(st.sampled_from([0, 0.5])))
+    samples = [(graph, REFERENCE.replace("0,0,100,100", "1,1,3,3")) for graph in graphs] + [(REFERENCE, REFERENCE)]
+    large = "obj[]{}:\n" + "".join(f"{i},cat,{i},0,{i + 9},9\n" for i in range(300))
+    samples.insert(data.draw(st.integers(0, len(samples))), (large, NO_RELATION))
+    together = [found._replace(error=str(found.error)) for found in counted.compare_many(samples)]
+    alone = [counted.compare(*sample) for sample in samples]
+    assert together == [found._replace(error=str(found.error)) for found in alone]
+    assert counted.samples == 0 and counted.compare_many([]) == []
 
 
 def test_images_of_other_sizes():

@@ -264,7 +264,7 @@ def test_verdicts_tell_right_near_and_hallucinated():
     text += "\n  4,cross,50,50,60,60"
     text += "\nrel[3]{subj,pred,obj}:\n  4,inside,2\n  1,above,3\n  4,left-of,1"
     graph = CODEC.parse(text, 96, 96, tags=False)
-    matched = SceneGraphMetrics("toon", 96, 96).matches(answer.wrap(text), GOLD[0])
+    matched = SceneGraphMetrics("toon", 96, 96).compare(answer.wrap(text), GOLD[0]).matched
     objects, relations = verdicts(graph, truth, matched)
     assert [(one.state, one.match) for one in objects] == [("ok", 0), ("near", None), ("bad", None), ("ok", 2)]
     assert "IoU 0.00" in objects[1].reason

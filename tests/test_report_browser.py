@@ -67,7 +67,7 @@ def write_run(folder, dataset, split, seed):
             count = len(rows.codec.recover_parsed(text, row["width"], row["height"])[0].relations)
             kept["confidence"] = [rng.random() for _ in range(count)]
             sample = (text, row["solution"], row["width"], row["height"])
-            kept |= {"score": metrics.add(*sample), "matched": metrics.matches(*sample)}
+            kept |= {"score": metrics.add(*sample), "matched": metrics.compare(*sample).matched}
             evaluation.add(kept)
             file.write(json.dumps({key: value for key, value in kept.items() if value is not None}) + "\n")
     (folder / "metrics.json").write_text(json.dumps(evaluation.compute(resamples=50)))
