@@ -175,7 +175,7 @@ def test_one_file_is_whole_and_loads_nothing(tmp_path, runs, capsys):
     assert "All 3 images." in printed and "All 3 images." in text
 
 
-def test_a_folder_holds_page_images_and_data(tmp_path, runs):
+def test_a_folder_holds_page_images_and_data(tmp_path, runs, monkeypatch):
     output = tmp_path / "report"
     for _ in range(2):  # a report replaces a report
         main([*map(str, runs), "--output", str(output)])
@@ -191,6 +191,9 @@ def test_a_folder_holds_page_images_and_data(tmp_path, runs):
     (tmp_path / "other/thesis.tex").write_text("years of work")
     with pytest.raises(SgrlError, match="exists and is not a report"):
         main([str(runs[0]), "--output", str(tmp_path / "other")])
+    monkeypatch.chdir(tmp_path / "other")
+    with pytest.raises(SgrlError, match="exists and is not a report"):
+        main([str(runs[0]), "--output", "."])
     assert (tmp_path / "other/thesis.tex").exists()
 
 

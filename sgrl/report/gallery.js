@@ -89,7 +89,7 @@ const filter = () => {
   shown.sort((a, b) => order(a, b) || a.order - b.order);
   const count = hits.size;
   gallery.querySelector(".tools output").value =
-    count === items.length ? `${items.length} images` : `${count} of ${items.length} images`;
+    `${count === items.length ? "" : `${count} of `}${items.length} image${items.length > 1 ? "s" : ""}`;
   thumbnails();
   stage.classList.toggle("none", shown.length === 0);
   if (shown.length) show(shown[0].frames.find((position) => hits.has(position)));

@@ -122,7 +122,7 @@ class Folder:
     """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path = path = path.resolve()
         self.part = path.with_name(f".{path.name}.part")
         index = path / "index.html"
         if path.exists() and not (index.is_file() and GENERATOR in index.read_text("utf-8", "replace")[:2000]):
