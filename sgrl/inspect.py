@@ -42,12 +42,14 @@ def draw(image, graph: SceneGraph):
 
 def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
     """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
+    from sgrl.training.rows import visual_tokens
+
     content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
     rendered = processor.apply_chat_template(
         [*prompt[:-1], {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **kwargs
     )
     text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
-    visual = processor._get_num_multimodal_tokens(image_sizes=[(size[1], size[0])])["num_image_tokens"][0]
+    (visual,) = visual_tokens(processor, [(size[1], size[0])])
     reply = len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
     return rendered, {"prompt": text, "image": visual, "answer": reply}
 

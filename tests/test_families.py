@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
@@ -253,7 +254,10 @@ class Grpo:
 
 @pytest.fixture(scope="module")
 def grpo(family, sft, toy, environment) -> Grpo:
-    """GRPO of that model, rollouts from vLLM in this process: 3 steps of 4 images x 4 graphs of at most 24 tokens."""
+    """GRPO of that model with rollouts from vLLM in this process.
+
+    3 steps of 4 graphs, of at most 24 tokens, for each of 4 images, which have several sizes and numbers of tiles.
+    """
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
@@ -262,7 +266,8 @@ def grpo(family, sft, toy, environment) -> Grpo:
     processor = m.load_processor(sft)
     args = GRPOConfig(
         output_dir=sft.removesuffix("sft") + "grpo",
-        per_device_train_batch_size=16,
+        per_device_train_batch_size=8,
+        gradient_accumulation_steps=2,  # rollouts are taken apart into two batches
         num_generations=4,
         max_completion_length=24,
         max_steps=3,
@@ -279,7 +284,11 @@ def grpo(family, sft, toy, environment) -> Grpo:
         save_strategy="no",
         report_to="none",
     )
-    rows = load(toy / "data", "train").select_columns(["image", "prompt", "solution"])
+    rows = load(toy / "data", "train").select_columns(["image", "prompt", "solution"]).take(16)
+    sizes = [(96, 96), (96, 48), (60, 90), (200, 120)]
+    rows = Dataset.from_list(
+        [row | {"image": row["image"].resize(size)} for row, size in zip(rows, sizes * 4, strict=True)]
+    )
     trainer = SceneGraphGRPOTrainer(m.load_model(sft, "all"), [longer_is_better], args, processor, train_dataset=rows)
     try:
         trainer.train()
@@ -357,6 +366,7 @@ def test_images_are_expanded_once(family, grpo, processor, toy):
     assert grpo.expanded == grpo.trained_on
     row = load(toy / "data", "train")[0]
     assert prompt_ids(processor, row, m.template_arguments(processor))[0].tolist() == grpo.trained_on[0]
+    assert len({len(ids) for ids in grpo.trained_on}) > 1
 
 
 @pytest.mark.slow

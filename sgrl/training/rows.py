@@ -232,12 +232,26 @@ def count_tokens(
     for start in range(0, len(rows), 1000):
         batch = encoded[start : start + 1000]
         tokens = [prompt_tokens(prompt[0]["content"]) for prompt in batch["prompt"].to_pylist()]
-        visual = processor._get_num_multimodal_tokens(image_sizes=_sizes(batch["image"]))["num_image_tokens"]
+        visual = visual_tokens(processor, _sizes(batch["image"]))
         if answers:
             texts = [completion[0]["content"] for completion in batch["completion"].to_pylist()]
             replies = tokenizer(texts)["input_ids"]
             tokens = [n + len(ids) + 2 for n, ids in zip(tokens, replies, strict=True)]  # 2: the end of the turn
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
+
+
+def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
+    """How many tokens the processor makes of an image of each (height, width), those around it included."""
+    if hasattr(processor, "_get_num_multimodal_tokens"):
+        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+
+    @functools.cache
+    def of_tiles(rows: int, columns: int) -> int:
+        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
+        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # SmolVLM's processor does not say, but its parts do.
+    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]
 
 
 def _sizes(images) -> list[tuple[int, int]]:
