@@ -9,7 +9,7 @@ import itertools
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from rewards.metrics import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
 from rewards.recall_written import WrittenRecall, recall_lines
 from sgrl.text import Codec
 
-Row = dict
 TOGETHER = 256
 """Rows that are compared at once."""
 
@@ -58,44 +57,41 @@ class Evaluation:
         self._images = array("f")
         self._spent = {"tokens": [0, 0.0], "seconds": [0, 0.0]}  # how many rows say it, and their sum
 
-    def add(self, row: Mapping) -> Comparison:
-        """Score and count one row of predictions: prediction (None: there is none), solution, width, height, and
-        perhaps confidence, tokens, seconds, finish_reason.
+    def add(self, row: Mapping) -> None:
+        """Score and count a row of predictions: prediction (None: there is none), solution, width, height, and perhaps
+        confidence, tokens, seconds, finish_reason.
 
         Raises:
             FormatError: the reference is malformed.
         """
-        (found,) = self.compare([row])
-        self.count(row, found)
-        return found
-
-    def scored(self, rows: Iterable[Row], counts: Callable[[Row], bool] = lambda row: True) -> Iterator[Row]:
-        """The rows with `score` and `matched`, as predictions.jsonl holds them (see rewards.metrics.Comparison).
-
-        counts: whether a row is one of the images that the figures are about.
-        """
-        rows = iter(rows)
-        while block := list(itertools.islice(rows, TOGETHER)):
-            for row, found in zip(block, self.compare(block), strict=True):
-                if counts(row):
-                    self.count(row, found)
-                score = {name: round(value, 6) for name, value in found.values.items()}
-                yield row | {"score": score, "matched": found.matched}
+        self.add_all([row])
 
     def add_all(self, rows: Iterable[Mapping]) -> None:
         """`add` of each row, in less time."""
-        rows = iter(rows)
-        while block := list(itertools.islice(rows, TOGETHER)):
-            for row, found in zip(block, self.compare(block), strict=True):
-                self.count(row, found)
+        for row, found in self._compared(rows):
+            self.count(row, found)
 
-    def compare(self, rows: Sequence[Mapping]) -> list[Comparison]:
-        """What `SceneGraphMetrics.compare_many` finds in some rows."""
+    def scored(self, rows: Iterable[dict], counts: Callable[[dict], bool]) -> Iterator[dict]:
+        """The same, giving the rows back with `score` and `matched`, as predictions.jsonl holds them (see
+        rewards.metrics.Comparison).
+
+        counts: whether a row is one of the images that the figures are about.
+        """
+        for row, found in self._compared(rows):
+            if counts(row):
+                self.count(row, found)
+            score = {name: round(value, 6) for name, value in found.values.items()}
+            yield row | {"score": score, "matched": found.matched}
+
+    def _compared(self, rows: Iterable) -> Iterator[tuple]:
+        rows = iter(rows)
         names = ("prediction", "solution", "width", "height")
-        return self.metrics.compare_many([tuple(row[name] for name in names) for row in rows])
+        while block := list(itertools.islice(rows, TOGETHER)):
+            found = self.metrics.compare_many([tuple(row[name] for name in names) for row in block])
+            yield from zip(block, found, strict=True)
 
     def count(self, row: Mapping, found: Comparison) -> None:
-        """Count what `compare` found in a row."""
+        """Count what the metrics found in a row."""
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
         for name, spent in self._spent.items():

@@ -242,6 +242,29 @@ def test_recall_by_confidence_and_by_writing(score):
     assert score(rows, "--metric", "recall", "--against", "x")[0] == 1
 
 
+def test_recall_of_action_genome(score, tmp_path):
+    """Two relations of one group between the same objects: the graph constraint takes the one of higher confidence."""
+    head = "obj[2]{id,name,x1,y1,x2,y2}:\n  1,person,10,10,99,99\n  2,cup/glass/bottle,50,50,80,80\n"
+    head += "rel_pairs[1]{subj,attention,spatial,contacting,obj}:\n"
+    reference = head + '  1,looking_at,"",holding,2'
+    rows = [{"image_id": f"i{n}", "solution": reference, "width": W, "height": H} for n in range(3)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "ag.parquet")
+    said = answer.wrap(head + '  1,looking_at,"",touching|holding,2')
+    rows = [{"image_id": f"i{n}", "prediction": said, "confidence": [0.5, 0.2, 0.9]} for n in range(3)]
+    arguments = ("--metric", "ag-recall", "--constraint")
+    _, found, printed = score(rows, *arguments, "with", reference=tmp_path / "ag.parquet")
+    assert found["by_writing"]["recall@10"] == 0.5 and found["by_confidence"]["recall@10"] == 1
+    assert "what ranking by confidence adds" in printed and "+0.5000" in printed
+    _, found, _ = score(rows, *arguments, "no", reference=tmp_path / "ag.parquet")
+    assert found["by_writing"]["recall@10"] == found["by_confidence"]["recall@10"] == 1
+    rows[0]["confidence"] = [0.1]  # not one for each relation: this image is ranked as written
+    _, found, _ = score(rows, *arguments, "with", reference=tmp_path / "ag.parquet")
+    assert found["by_confidence"]["recall@10"] == pytest.approx(5 / 6)
+    status, _, printed = score(rows, *arguments, "semi", "--protocol", "oed", reference=tmp_path / "ag.parquet")
+    assert status == 1 and "has no semi constraint" in printed
+    assert score(rows, reference=tmp_path / "ag.parquet")[1]["relation_recall"] == 1
+
+
 def test_scores_without_torch(score, references, tmp_path):
     """As after a bare installation with pyarrow."""
     score(good())
