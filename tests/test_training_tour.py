@@ -32,7 +32,7 @@ def test_the_tour(root, tmp_path, cpu_environment):
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         printed += done.stdout
     assert "ready" in printed and "-- gold scores 9.50" in printed
-    assert (tmp_path / "rows/train-1.png").is_file() and (tmp_path / "report.html").is_file()
+    assert (tmp_path / "rows/train-1.png").is_file() and (tmp_path / "report/index.html").is_file()
     assert "`balanced`" in (tmp_path / "grpo/README.md").read_text()
 
 
