@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from rewards.__main__ import main as rewards_command
 from rewards.metrics import SceneGraphMetrics
 from sgrl.text import answer
 
@@ -69,7 +70,7 @@ def test_predicts_scores_and_resumes(evaluate, toy, tmp_path):
     assert json.loads((folder / "metrics.json").read_text())["samples"] == len(first)
 
 
-def test_figures_are_those_of_the_metrics(evaluate, tmp_path):
+def test_figures_are_those_of_the_metrics(evaluate, toy, tmp_path):
     """Gold answers score 1; with one failure and one empty graph the means are what the metrics say."""
     folder = tmp_path / "run"
     evaluate("--limit", 4)
@@ -100,6 +101,15 @@ def test_figures_are_those_of_the_metrics(evaluate, tmp_path):
     }
     for name, (low, high) in metrics["intervals"].items():
         assert low <= metrics[name] <= high, name
+
+    # The same figures come from the file of predictions alone.
+    output = tmp_path / "scored.json"
+    words = ["score", folder, "--reference", toy / "data", "--limit", 4, "--output", output]
+    assert rewards_command(list(map(str, words))) == 0
+    scored = json.loads(output.read_text())
+    assert {key: scored[key] for key in metrics if key != "finished"} == {
+        key: value for key, value in metrics.items() if key != "finished"
+    }
 
     evaluate("--limit", 2)  # fewer images than there are predictions
     assert json.loads((folder / "metrics.json").read_text())["samples"] == 2

@@ -208,11 +208,12 @@ def test_hostile_columns_change_nothing(score):
     ]
     _, found, _ = score(rows)
     assert found["sgg_score"] == 1 and found["mean_tokens"] is None and found["calibration"] is None
-    for metric in ("recall",):
-        _, found, _ = score(rows, "--metric", metric)
-        assert found["by_writing"]["recall@20"] == 1 and "by_confidence" not in found
+    _, found, _ = score(rows, "--metric", "recall")
+    assert found["by_writing"]["recall@20"] == 1 and "by_confidence" not in found
     _, found, _ = score([row | {"prediction": odd[n]} for n, row in enumerate(rows)])
     assert found["failures"] == 10 and found["missing"] == 1
+    _, found, _ = score([row | {"prediction": odd[n]} for n, row in enumerate(rows)], "--metric", "recall")
+    assert found["by_writing"]["failures"] == 10 and found["by_writing"]["recall@20"] == 0
 
 
 def test_differences_are_paired(score, tmp_path):
