@@ -18,7 +18,7 @@ from trl.generation import vllm_generation
 
 from sgrl.training.model import check_same_processor, own_configs, placeholder_ids, uses_linear_attention
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
-from sgrl.training.watch import completions_table
+from sgrl.training.watch import completions_table, plain_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -40,7 +40,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     3. vLLM forgets its cached visual features at every weight sync (huggingface/trl#7198).
     4. On CPUs the weights go through vLLM's layer-wise reload, as its CPU kernels repack them and TRL's way fails with
        "'Parameter' object has no attribute 'weight_loader'"; and the output embeddings go along when they are tied.
-    5. TensorBoard gets the table of completions that TRL gives to wandb and trackio alone.
+    5. TensorBoard gets the table of completions that TRL gives to wandb and trackio alone; prompts in it are texts, as
+       wandb ends the run at parts of different kinds ("Data row contained incompatible types").
     6. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
        precision.
 
@@ -96,6 +97,9 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         return ids, images, fields
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        prompts = [plain_chat(chat) for chat in self._logs["prompt"]]
+        self._logs["prompt"].clear()
+        self._logs["prompt"].extend(prompts)
         super().log(logs, start_time)
         if self.log_completions and self.accelerator.is_main_process:  # wandb and trackio get their table from TRL
             for callback in self.callback_handler.callbacks:

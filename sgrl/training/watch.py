@@ -139,6 +139,21 @@ class TrainingWatch(TrainerCallback):
         )
 
 
+def plain_chat(messages: list[dict]) -> list[dict]:
+    """Messages whose content is a string each.
+
+    >>> plain_chat([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What?"}]}])
+    [{'role': 'user', 'content': '<image>What?'}]
+    """
+
+    def text(content) -> str:
+        if isinstance(content, str):
+            return content
+        return "".join(part["text"] if part["type"] == "text" else f"<{part['type']}>" for part in content or ())
+
+    return [{**message, "content": text(message["content"])} for message in messages]
+
+
 def completions_table(logs: dict, rows: int = 8) -> str:
     """The last `rows` completions with rewards and every term's score, as a Markdown table for TensorBoard.
 
