@@ -6,7 +6,8 @@
     score = scorer(completion, solution)
     SCENEGRAPHVLM.total(score)  # 9.5 for a perfect graph
 
-For TRL see `rewards.trl`, for ms-swift and verl `rewards.adapters`, for evaluation `rewards.metrics`.
+For TRL see `rewards.trl`, for ms-swift and verl `rewards.adapters`, for evaluation `rewards.metrics` and
+`rewards.evaluation`, for other harnesses `rewards.compute`; `python -m rewards` scores files.
 """
 
 from rewards.presets import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, Preset, get_preset
