@@ -353,7 +353,10 @@ def look(trainer, family: str) -> Grpo:
 
 @pytest.mark.slow
 def test_vllm_and_the_trainer_agree(family, grpo):
-    """At each step of the run, and after every part of the model has changed by much."""
+    """At each step of the run, and after every part of the model has changed by much.
+
+    In float32 the difference is what the ban of placeholders takes away: one or two of some 400 tokens.
+    """
     limit = 0.03 if family == "qwen3_5" else 0.015  # vLLM's linear attention runs in bfloat16 on a CPU
     assert len(grpo.logged) == 3 and max(grpo.logged) < limit
     for part, (before, after) in grpo.changed.items():
