@@ -10,13 +10,6 @@ samples; peak memory of a process that scores a stream. Prints a Markdown table.
 
 from __future__ import annotations
 
-import sys
-
-from graphs import HEIGHT, WIDTH, disturb, draw_graph
-
-# a script's own folder comes first, and there `rewards` would be another file
-sys.path.pop(0)
-
 import argparse
 import datetime
 import itertools
@@ -26,12 +19,14 @@ import platform
 import random
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
+from graphs import HEIGHT, WIDTH, disturb, draw_graph
 
 from rewards.evaluation import Evaluation
 from rewards.metrics import SceneGraphMetrics

@@ -15,11 +15,6 @@ metric.
 
 from __future__ import annotations
 
-import sys
-
-# a script's own folder comes first, and there `rewards` would be another file
-sys.path.pop(0)
-
 import argparse
 import datetime
 import itertools

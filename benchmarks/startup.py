@@ -11,8 +11,6 @@ import runpy
 import sys
 import time
 
-sys.path.pop(0)  # this folder, where `rewards` would be rewards.py
-
 
 class ModelWouldLoad(BaseException):
     """Ends the recipe."""

@@ -179,16 +179,12 @@ def run(settings: Settings) -> dict[str, Any]:
 
 def build_trainer(settings: Settings):
     """The trainer of the recipes with the full reward; and for each image id an endless iterator of completions."""
-    from graphs import HEIGHT, WIDTH, workload
-
-    sys.path[:] = [
-        path for path in sys.path if Path(path).resolve() != Path(__file__).parent
-    ]  # `rewards` is there too
     import itertools
 
     import numpy as np
     import torch
     from datasets import Dataset, Features, Image, Value
+    from graphs import HEIGHT, WIDTH, workload
     from PIL import Image as Pictures
 
     from rewards.trl import rewards_named

@@ -15,12 +15,6 @@ them.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# a script's own folder comes first, and there `rewards` would be another benchmark
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import argparse
 import datetime
 import importlib.metadata
@@ -32,7 +26,9 @@ import shlex
 import socket
 import statistics
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 

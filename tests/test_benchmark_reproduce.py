@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def bench(root):
-    sys.path.append(str(root / "benchmarks"))  # last: there are modules there that are called as packages are
+    sys.path.append(str(root / "benchmarks"))
     try:
         spec = importlib.util.spec_from_file_location("reproduce", root / "benchmarks/reproduce.py")
         module = sys.modules["reproduce"] = importlib.util.module_from_spec(spec)

@@ -1,6 +1,6 @@
 """How long do rewards and metrics take? One thread, nothing cached, as in a GRPO step.
 
-    python benchmarks/rewards.py
+    python benchmarks/scoring.py
 
 1,000 completions for 84 references, 12 for each but the last, about 94 % of them valid, at 10 objects with 8 relations
 and at 40 objects with 60 relations. What is timed is CPU time of the process, best and median of several runs; what is
@@ -9,13 +9,6 @@ printed is a Markdown table. The published figures were measured on the same kin
 """
 
 from __future__ import annotations
-
-import sys
-
-from graphs import HEIGHT, WIDTH, workload
-
-# a script's own folder comes first, and there `rewards` would be this file
-sys.path.pop(0)
 
 import argparse
 import datetime
@@ -28,6 +21,7 @@ from collections.abc import Callable
 
 import numpy
 import scipy
+from graphs import HEIGHT, WIDTH, workload
 
 from rewards import R1_SGG, SCENEGRAPHVLM, GraphScorer
 from rewards.metrics import SceneGraphMetrics
@@ -128,7 +122,7 @@ def main() -> None:
         total = statistics.mean(map(SCENEGRAPHVLM.total, scores))
         print(f"* {size[0]} objects: {valid:.1%} valid, mean total {total:.6f} of {SCENEGRAPHVLM.maximum()}")
     print(
-        f"* `python benchmarks/rewards.py`, {datetime.date.today()}, {processor()}, {os.cpu_count()} cores, ", end=""
+        f"* `python benchmarks/scoring.py`, {datetime.date.today()}, {processor()}, {os.cpu_count()} cores, ", end=""
     )
     print(f"Python {platform.python_version()}, numpy {numpy.__version__}, scipy {scipy.__version__}")
 
