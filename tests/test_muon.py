@@ -91,3 +91,13 @@ def test_frozen_parameters_stay_and_shards_are_refused():
 
     with pytest.raises(SgrlError, match="set `muon: false`"):
         muon(modules, Arguments())
+
+
+@pytest.mark.parametrize("name", ["DEEPSPEED", "FSDP"])
+def test_shards_of_accelerates_launcher_are_refused(name, monkeypatch):
+    class Arguments:
+        deepspeed = fsdp = None
+
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(SgrlError, match="set `muon: false`"):
+        muon(model(), Arguments())
