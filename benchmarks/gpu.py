@@ -134,7 +134,7 @@ def learning(args: argparse.Namespace, size: Size) -> str:
     command += ["--per_device_train_batch_size", size.batch, "--warmup_steps", steps // 20, "--learning_rate", 1e-3]
     step(models, "train-sft", [*launch, *command, "--attn_implementation", "sdpa"])
     checkpoints = [("random weights", models / "random")]
-    checkpoints += [(f"SFT, {at:,} steps", sft / f"checkpoint-{at}") for at in range(every, steps + 1, every)]
+    checkpoints += [(f"SFT, step {at:,}", sft / f"checkpoint-{at}") for at in range(every, steps + 1, every)]
 
     steps, every = size.grpo
     for reward in ("full", "recall-only"):
@@ -147,7 +147,7 @@ def learning(args: argparse.Namespace, size: Size) -> str:
         command += ["--temperature", 1.0, "--use_vllm", "vllm" in args.engines]
         step(models, f"train-{reward}", [*launch, *command])
         saved = [(at, output / f"checkpoint-{at}") for at in range(every, steps + 1, every)]
-        checkpoints += [(f"+ GRPO, {reward}, {at:,} steps", path) for at, path in saved]
+        checkpoints += [(f"+ GRPO, {reward}, step {at:,}", path) for at, path in saved]
 
     titles = dict(FIGURES)
     lines = [f"| | {' | '.join(titles[name] for name in SHOWN)} |", "| --- |" + " --: |" * len(SHOWN)]
