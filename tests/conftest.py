@@ -22,6 +22,8 @@ import pytest
 # Nothing may reach for the network, and vLLM must find the settings of a machine without a GPU before it is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Tests run side by side, one process for each core: with more threads they wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The machine may be busy: no example fails because it took long.
 hypothesis.settings.register_profile("sgrl", deadline=None)
@@ -70,7 +72,6 @@ def cpu_environment() -> dict[str, str]:
     """For commands that are run as a user runs them: the interpreter of the tests first, one thread, a free port."""
     return os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",  # tests run side by side
         "MASTER_PORT": str(free_port()),
     }
 

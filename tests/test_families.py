@@ -177,13 +177,13 @@ DIFFERENCE = "sampling/sampling_logp_difference/mean"
 @pytest.fixture(scope="module")
 def environment():
     """The settings of the machine that the recipes make, and nothing left of them afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
+    # its own patch: pytest's would leave the configuration without the setting
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(disable=False):
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             patch.setenv(name, "")
             del os.environ[name]  # TRL sets it
-        patch.setattr(torch._dynamo.config, "disable", False)
         yield
 
 

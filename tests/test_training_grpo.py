@@ -31,13 +31,13 @@ def trainer(toy, tmp_path_factory):
     """A trainer of the tiny model before its first step; 4 images x 4 graphs of at most 24 tokens."""
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
-    with pytest.MonkeyPatch.context() as patch:
+    # its own patch: pytest's would leave the configuration without the setting
+    with pytest.MonkeyPatch.context() as patch, torch._dynamo.config.patch(disable=False):
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
             patch.setenv(name, "")
             del os.environ[name]  # TRL sets it; the next test of this process finds it as it was
-        patch.setattr(torch._dynamo.config, "disable", False)
         args = grpo.GRPOConfig(
             output_dir=str(tmp_path_factory.mktemp("grpo")),
             per_device_train_batch_size=16,

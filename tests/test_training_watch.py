@@ -207,7 +207,7 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
     settings += ["--num_generations", 4, "--max_completion_length", 16, "--output_dir", tmp_path / "grpo"]
     settings += ["--context", "corrupted", "--context_noise", '{"drop": 0.3}', "--reward", "balanced"]
     settings += ["--report_to", "tensorboard", "--log_completions", "true"]
-    printed = run("recipes/grpo_psg.py", "--config", "recipes/configs/toy/grpo.yaml", *settings)
+    printed = run("recipes/grpo_pvsg.py", "--config", "recipes/configs/toy/grpo.yaml", *settings)
     assert "error" not in printed.lower()
     table = pandas.read_parquet(next((tmp_path / "grpo" / "completions").glob("*.parquet")))
     assert {"sg/relation_f1", "sg/reason", "format", "relation_precision", "advantage"} <= {*table}

@@ -20,7 +20,7 @@ MAX_RECOVERED = 2000
 
 # What was found, at the end of a reason; what stands in quotes or brackets; rows; numbers, but not those in names.
 _SPECIFIC = re.compile(
-    r"[,;:] found\b.*+| ?'(?>(?:[^'\\]|\\.)*+)(?:'|\Z)| ?\"(?>(?:[^\"\\]|\\.)*+)(?:\"|\Z)| \[[^\]]*+\]"
+    r"[,;:] found\b.*+| ?'(?>(?:[^'\\]|\\.)*)(?:'|\Z)| ?\"(?>(?:[^\"\\]|\\.)*)(?:\"|\Z)| \[[^\]]*+\]"
     r"|-?\b[0-9]++(?>(?:,[^,]*+,[0-9]++)?)[0-9.]*+",
     re.DOTALL,
 )
