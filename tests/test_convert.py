@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data_prep import card, to_toon, toyworld
-from data_prep.images import Job, encode_all, scaled
+from data_prep.images import Job, encode_all, encoded, scaled
 from data_prep.report import Report
 from sgrl import data
 from sgrl.errors import SgrlError
@@ -354,3 +354,15 @@ def test_scaling_is_pillows_to_within_a_level(size):
     expected = np.asarray(image.resize(size, Image.Resampling.BILINEAR)).astype(int)
     found = scaled(image, size)[..., ::-1].astype(int)
     assert found.shape == expected.shape and abs(found - expected).max() <= 1
+
+
+def test_a_jpeg_file_is_scaled_as_its_pixels_are(tmp_path):
+    path = tmp_path / "image.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 97, 3), np.uint8)).save(path, subsampling=2)
+    with Image.open(path) as image:
+        of_file, of_pixels = scaled(image, (150, 140), path.read_bytes()), scaled(image, (150, 140))
+    assert np.array_equal(of_file, of_pixels)
+    path.write_bytes(path.read_bytes()[:-200])
+    for size in (None, (150, 140), (50, 40)):
+        with pytest.raises(SgrlError, match="image.jpg does not open: OSError: image file is truncated"):
+            encoded(path, (97, 128), size)

@@ -1,4 +1,4 @@
-"""Every data set from its own layout to a step of GRPO: toy world, converter, tiny model, recipe.
+"""Every data set from its own layout to a report: toy world, converter, tiny model, SFT, a step of GRPO, evaluation.
 
 The model first learns the rows by heart for a few seconds, so that its graphs are good and bad ones and the step has
 something to tell apart.
@@ -12,6 +12,7 @@ import pytest
 
 from data_prep import to_toon, toyworld
 from rewards.__main__ import main as rewards_command
+from sgrl.__main__ import main as sgrl_command
 from sgrl.data import load, read_metadata, vocabulary_of
 
 pytestmark = pytest.mark.slow
@@ -31,14 +32,13 @@ MORE = {  # layout -> more settings of SFT, and of GRPO
 
 
 def recipe(name, root, monkeypatch, **settings):
-    """Run a recipe with the toy configuration and `settings` on top, in this process."""
+    """Run a recipe with `settings`, in this process."""
     spec = importlib.util.spec_from_file_location(name, root / "recipes" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = f"recipes/configs/toy/{name.partition('_')[0]}.yaml"
     options = [word for key, value in settings.items() for word in (f"--{key}", str(value))]
     monkeypatch.chdir(root)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--config", config, *options])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *options])
     module.main()
 
 
@@ -48,7 +48,7 @@ def logged(folder):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_from_official_layout_to_a_step_of_grpo(layout, root, tmp_path, monkeypatch):
+def test_from_official_layout_to_a_report(layout, root, tmp_path, monkeypatch):
     from sgrl.tiny import build_tiny_vlm
     from sgrl.training.model import load_processor
 
@@ -74,12 +74,30 @@ def test_from_official_layout_to_a_step_of_grpo(layout, root, tmp_path, monkeypa
     longest = max(map(len, ids))
 
     common = {"dataset": rows, "report_to": "none", "use_cpu": "true", "logging_steps": 1}
-    sft = common | {"model_name_or_path": tmp_path / "model", "output_dir": tmp_path / "sft", "max_steps": 60}
+    sft = common | {
+        "config": "recipes/configs/toy/sft.yaml",
+        "model_name_or_path": tmp_path / "model",
+        "output_dir": tmp_path / "sft",
+        "max_steps": 60,
+    }
     sft |= {"save_steps": 60, "warmup_steps": 5, "per_device_train_batch_size": 8, "dataloader_num_workers": 0}
     recipe(f"sft_{name}", root, monkeypatch, **(sft | of_sft))
-    grpo = common | {"model_name_or_path": tmp_path / "sft", "output_dir": tmp_path / "grpo", "max_steps": 1}
+    grpo = common | {
+        "config": "recipes/configs/toy/grpo.yaml",
+        "model_name_or_path": tmp_path / "sft",
+        "output_dir": tmp_path / "grpo",
+        "max_steps": 1,
+    }
     grpo |= {"save_steps": 1, "warmup_steps": 0, "per_device_train_batch_size": 32, "gradient_accumulation_steps": 1}
     grpo |= {"use_vllm": "false", "num_generations": 8, "temperature": 1.3, "max_completion_length": longest + 8}
     recipe(f"grpo_{name}", root, monkeypatch, **(grpo | of_grpo))
     step = logged(tmp_path / "grpo")[0]
     assert step["reward_std"] > 0 and step["grad_norm"] > 0
+
+    limits = {"split": "train", "limit": 4, "max-new-tokens": longest + 8, "engine": "transformers"}
+    evaluated = tmp_path / "eval"
+    recipe("evaluate", root, monkeypatch, model=tmp_path / "grpo", dataset=rows, output=evaluated, **limits)
+    found = json.loads((evaluated / "metrics.json").read_text())
+    assert found["samples"] == 4 and found["object_f1"] > 0 and found["failure_rate"] < 1
+    assert sgrl_command(["report", str(evaluated), "--output", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report/index.html").is_file()
