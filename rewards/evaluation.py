@@ -151,7 +151,7 @@ class Evaluation:
             "failure_reasons": dict(self.failure_reasons.most_common()),
             "format_errors": dict(self.format_errors.most_common()),
             "calibration": self.calibration.compute(),
-            "recall": self.recall.compute(),
+            "recall": self.recall.compute(resamples),
         }
 
     def columns(self) -> np.ndarray:

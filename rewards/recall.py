@@ -74,6 +74,7 @@ class SceneGraphRecall:
             zero-shot. Or give zero_shot_triplets, the published list. Without either there is no zero-shot recall.
         ks: the K.
         iou_threshold: least IoU of both boxes, in [0, 1].
+        keep_images: also keep the recall of each image, for `of_images`; four bytes for every K.
         protocol: "default", or "published" to reproduce R1-SGG's numbers: boxes are a pixel larger on both sides,
             relations with a class outside the vocabulary take no rank, an image with objects of the vocabulary but no
             relation is left out of the means, and PairScores are ranked as they come where the graph constraint holds.
@@ -100,6 +101,7 @@ class SceneGraphRecall:
         zero_shot_triplets: Collection[Triplet] | None = None,
         ks: Sequence[int] = KS,
         iou_threshold: float = 0.5,
+        keep_images: bool = False,
         protocol: str = "default",
     ):
         if protocol not in PROTOCOLS:
@@ -117,6 +119,7 @@ class SceneGraphRecall:
         self.vocabulary = vocabulary
         self.ks = tuple(sorted(set(ks)))
         self.iou_threshold = iou_threshold
+        self.keep_images = keep_images
         self.protocol = protocol
         listed = training_triplets if zero_shot_triplets is None else zero_shot_triplets
         self._listed = None if listed is None else {tuple(map(spelling, triplet)) for triplet in listed}
@@ -129,6 +132,7 @@ class SceneGraphRecall:
         self._limits = np.array([*self.ks, NEVER, *self.ks])
         self._pending: list[tuple[int, int, int, int, bool]] = []  # image, row of the predicate, ranks, zero-shot
         self.keys = tuple(f"@{k}" for k in (*self.ks, ALL))
+        self._kept: list[np.ndarray] = []
         self.images = self.failures = self.images_without_relations = self.images_left_out = self.images_zero_shot = 0
         self._images = np.zeros(len(self._limits))
         self._zero_shot = np.zeros(len(self._limits))
@@ -213,12 +217,12 @@ class SceneGraphRecall:
         Raises:
             SgrlError: the settings differ.
         """
-        names = ("ks", "iou_threshold", "protocol", "vocabulary", "_listed", "_listed_are_zero_shot")
+        names = ("ks", "iou_threshold", "protocol", "vocabulary", "keep_images", "_listed", "_listed_are_zero_shot")
         if any(getattr(self, name) != getattr(other, name) for name in names):
             raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
         self._sum()
         other._sum()
-        for name in _COUNTS:
+        for name in (*_COUNTS, "_kept"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         rows = [self._row_of(predicate) for predicate in other._row]
         self._table[rows] += other._table[: len(rows)]
@@ -266,6 +270,17 @@ class SceneGraphRecall:
             found |= {f"ng_{name}@{k}": x for k, x in zip(self.ks, numbers[split:].tolist(), strict=True)}
         return found
 
+    def of_images(self) -> np.ndarray:
+        """recall@K of each image in a mean, in the order of `add`: (images, len(keys)) float32.
+
+        Raises:
+            SgrlError: it was not kept.
+        """
+        if not self.keep_images:
+            raise SgrlError("the recall of single images was not kept; give keep_images=True to SceneGraphRecall")
+        self._sum()
+        return np.concatenate([np.zeros((0, len(self.keys)), np.float32), *self._kept])
+
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """For each predicate: images and relations that have it, and its recall@K and pooled_recall@K, ng_ too."""
         self._sum()
@@ -296,7 +311,10 @@ class SceneGraphRecall:
         found = np.empty((len(image), len(self._limits)))
         np.less(rank[:, None], self._limits[:split], out=found[:, :split])
         np.less(free[:, None], self._limits[split:], out=found[:, split:])
-        self._images += _means(found, image)[0].sum(axis=0)
+        of_images = _means(found, image)[0]
+        self._images += of_images.sum(axis=0)
+        if self.keep_images:
+            self._kept.append(of_images[:, :split].astype(np.float32))
         rare = rare > 0
         self._zero_shot += _means(found[rare], image[rare])[0].sum(axis=0)
         means, first, total = _means(found, image * len(self._row) + row)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
+from rewards.analysis import RESAMPLES, interval, resampled_sums
 from rewards.recall import ALL, SceneGraphRecall
 from sgrl.text import ParsedGraph
 
@@ -12,6 +15,7 @@ KS = (5, 10, 20, 50, 100)
 """Models write few relations: where 20 hold them all, only a smaller K tells one ranking from the other."""
 
 _NAMES = ("recall", "mean_recall", "f1", "pooled_recall", "pooled_mean_recall")
+_KEYS = tuple(f"recall@{k}" for k in (*KS, ALL))
 _FIGURES = tuple(f"{name}@{k}" for name in _NAMES for k in (*KS, ALL))
 
 
@@ -27,7 +31,7 @@ class WrittenRecall:
 
     def __init__(self):
         # what has no confidences is ranked once
-        self._plain, self._written, self._sure = (SceneGraphRecall(ks=KS) for _ in range(3))
+        self._plain, self._written, self._sure = (SceneGraphRecall(ks=KS, keep_images=True) for _ in range(3))
 
     def add(self, graph: ParsedGraph | None, truth: ParsedGraph, confidences: Sequence | None = None) -> None:
         """Count one image. confidences: of the graph's relations; None, or not as many, is none. What is no finite
@@ -41,24 +45,39 @@ class WrittenRecall:
         self._written.count(self._written.compare(graph, truth))
         self._sure.count(self._sure.compare(graph, truth, confidences=numbers))
 
-    def compute(self) -> dict:
+    def compute(self, resamples: int = RESAMPLES) -> dict:
         """images, images_without_relations (they are in no mean), images_with_confidences; then "writing",
         "confidence" and their "difference" (confidence less writing), each with recall@K, mean_recall@K, f1@K,
-        pooled_recall@K and pooled_mean_recall@K for K of 5 to 100 and "all". Without confidences those two are None.
+        pooled_recall@K and pooled_mean_recall@K for K of 5 to 100 and "all"; then "intervals" of the recall@K of each
+        of the three, 95 %, paired where it is the difference. Without confidences two of the three are None.
         """
-        figures = []
+        figures, images = [], []
         for ranked in (self._written, self._sure):
-            whole = SceneGraphRecall(ks=KS)
+            whole = SceneGraphRecall(ks=KS, keep_images=True)
             whole.merge(self._plain)
             whole.merge(ranked)
             figures.append(whole.compute())
-        writing, confidence = ({name: found[name] for name in _FIGURES} for found in figures)
-        difference = {name: confidence[name] - writing[name] for name in _FIGURES}
+            images.append(whole.of_images())
         counts = {name: figures[0][name] for name in ("images", "images_without_relations")}
         counts["images_with_confidences"] = self._sure.images
+        writing, confidence = ({name: found[name] for name in _FIGURES} for found in figures)
+        rankings = {"writing": writing, "confidence": confidence}
+        rankings["difference"] = {name: confidence[name] - writing[name] for name in _FIGURES}
         if not self._sure.images:
-            return counts | {"writing": writing, "confidence": None, "difference": None}
-        return counts | {"writing": writing, "confidence": confidence, "difference": difference}
+            rankings |= {"confidence": None, "difference": None}
+        return counts | rankings | {"intervals": _intervals(*images, resamples)}
+
+
+def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> dict[str, dict[str, tuple]]:
+    """Of the recalls of images (N, K) in both rankings, the same images in the same order."""
+    if not len(writing):
+        return {}
+    means = resampled_sums(np.concatenate([writing, confidence], axis=1), resamples) / len(writing)
+    first, second = np.split(means, 2, axis=1)
+    return {
+        name: {key: interval(column) for key, column in zip(_KEYS, drawn.T, strict=True)}
+        for name, drawn in (("writing", first), ("confidence", second), ("difference", second - first))
+    }
 
 
 def recall_lines(found: Mapping) -> list[str]:
@@ -66,12 +85,17 @@ def recall_lines(found: Mapping) -> list[str]:
     ks = (*KS, ALL)
     head = "recall of relations"
     rows = [f"{head:<21}" + "".join(f"{f'@{k}':>8}" for k in ks)]
-    names = [("as written", "writing", "recall", "")]
-    if found["confidence"]:
-        names += [("by confidence", "confidence", "recall", ""), ("difference", "difference", "recall", "+")]
-    names += [("mean recall, written", "writing", "mean_recall", "")]
-    for title, ranking, name, sign in names:
-        rows.append(f"{title:<21}" + "".join(f"{found[ranking][f'{name}@{k}']:>{sign}8.3f}" for k in ks))
+    for title, ranking, sign in (
+        ("as written", "writing", ""),
+        ("by confidence", "confidence", ""),
+        ("difference", "difference", "+"),
+    ):
+        if found[ranking]:
+            rows.append(f"{title:<21}" + "".join(f"{found[ranking][f'recall@{k}']:>{sign}8.3f}" for k in ks))
+            ends = found["intervals"].get(ranking)
+            for i, end in enumerate(("from", "to")) if ends else ():
+                rows.append(f"{f'  95 % {end}':<21}" + "".join(f"{ends[f'recall@{k}'][i]:>{sign}8.3f}" for k in ks))
+    rows.append(f"{'mean recall, written':<21}" + "".join(f"{found['writing'][f'mean_recall@{k}']:>8.3f}" for k in ks))
     if found["images_without_relations"]:
         rows.append(f"{found['images_without_relations']:,} images without relations are in no recall.")
     return rows

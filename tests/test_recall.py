@@ -514,3 +514,20 @@ def test_hostile_numbers_never_raise(data, reference):
 def test_hostile_texts_never_raise(text):
     for codec in ("toon", "json", "toon-pairs", "toon-lean"):
         assert SceneGraphRecall(codec, 640, 480).add(text, REFERENCE)["found@20"] == 0
+
+
+def test_recall_of_single_images_is_kept_on_request():
+    truth = ParsedGraph(["cat", "mat"], [(0, 0, 9, 9), (0, 5, 9, 9)], [(0, "on", 1), (1, "under", 0)])
+    images = [truth, truth._replace(relations=truth.relations[:1]), ParsedGraph([], [], [])]
+    first, second = (SceneGraphRecall(ks=(1, 5), keep_images=True) for _ in range(2))
+    for graph in images[:2]:
+        first.add(graph, truth)
+    first.add(truth, truth._replace(relations=[]))  # in no mean
+    second.add(images[2], truth)
+    first.merge(second)
+    assert first.of_images().tolist() == [[0.5, 1, 1], [0.5, 0.5, 0.5], [0, 0, 0]]
+    assert first.of_images().mean(axis=0) == pytest.approx([first.compute()[f"recall{key}"] for key in first.keys])
+    with pytest.raises(SgrlError, match="keep_images=True"):
+        SceneGraphRecall().of_images()
+    with pytest.raises(SgrlError, match="different settings"):
+        first.merge(SceneGraphRecall(ks=(1, 5)))

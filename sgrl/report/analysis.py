@@ -60,8 +60,9 @@ def recall(runs: Sequence[Run]) -> str:
             ):
                 figures = found.get(key)
                 if figures:
-                    values = (figures.get(f"{name}@{k}") for k in ks)
-                    cells = "".join(f"<td>{'–' if v is None else format(v, f'{sign}.3f')}</td>" for v in values)
+                    ends = (found.get("intervals") or {}).get(key) or {}
+                    names = [f"{name}@{k}" for k in ks]
+                    cells = "".join(_cell(figures.get(name), ends.get(name), sign) for name in names)
                     body.append(f'<tr><th scope="row">{title}, {ranking}</th>{cells}</tr>')
         body.append("</tbody>")
     note = (
@@ -69,6 +70,13 @@ def recall(runs: Sequence[Run]) -> str:
         "predicates. Graphs with fewer than K relations count with what they have.</p>"
     )
     return _table(f"<td></td>{_heads([f'@{short(k)}' for k in ks])}", "".join(body), "recall at K") + note
+
+
+def _cell(value: float | None, ends: Sequence[float] | None, sign: str) -> str:
+    if value is None:
+        return "<td>–</td>"
+    spread = f"<small>[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]</small>" if ends else ""
+    return f"<td>{value:{sign}.3f}{spread}</td>"
 
 
 def predicates(runs: Sequence[Run]) -> str:

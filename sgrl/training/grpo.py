@@ -73,7 +73,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
             check_same_processor(model.name_or_path, processor, args.trust_remote_code)
         engine = engine_arguments(model, args) | (vllm_engine_kwargs or {})
         if colocated:
-            # TRL decodes the tokens itself; vLLM's texts, of each token's log-probability too, take a fifth of its time.
+            # TRL decodes the tokens itself; vLLM would too, and those of each log-probability: a fifth of its time.
             args.generation_kwargs = {"detokenize": "stop" in args.generation_kwargs} | args.generation_kwargs
         if colocated and on_cpu() and engine["enforce_eager"] and not args.torch_compile:
             # vLLM compiles small functions of its sampler even then.
