@@ -76,7 +76,7 @@ def _cell(value: float | None, ends: Sequence[float] | None, sign: str) -> str:
     if value is None:
         return "<td>–</td>"
     spread = f"<small>[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]</small>" if ends else ""
-    return f"<td>{value:{sign}.3f}{spread}</td>"
+    return f"<td><span>{value:{sign}.3f}</span>{spread}</td>"
 
 
 def predicates(runs: Sequence[Run]) -> str:
