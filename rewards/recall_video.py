@@ -28,7 +28,7 @@ from rewards.scorer import read_reference, text_of
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import Codec, get_codec
-from sgrl.text.parsed import to_graph
+from sgrl.text.parsed import ParsedGraph, to_graph
 from sgrl.tubes import VideoGraph, linked
 from sgrl.vocabulary import canonical
 
@@ -243,9 +243,10 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
     frame before it has, either: the figures are of boxes and this linking, and not those of PVSG's masks.
 
     Args:
-        rows: of predictions.jsonl, in any order: prediction, solution, width, height, frame, video_id, and perhaps
-            confidence. Those without a video_id are left out. A row that was never predicted (prediction None) or
-            cannot be read is a frame without a graph. The texts are held, so read them from a file as they are needed.
+        rows: of predictions.jsonl, in any order: prediction, solution (or its ParsedGraph), width, height, frame,
+            video_id, and perhaps confidence. Those without a video_id are left out. A row that was never predicted
+            (prediction None) or cannot be read is a frame without a graph. The texts are held, so read them from a
+            file as they are needed.
 
     Raises:
         FormatError: a reference is malformed.
@@ -278,8 +279,8 @@ def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
 
 
 def _true(row: Mapping, codec: Codec) -> SceneGraph:
-    graph = read_reference(row["solution"], codec, row["width"], row["height"])
-    return to_graph(graph, row["width"], row["height"])
+    graph, size = row["solution"], (row["width"], row["height"])
+    return to_graph(graph if isinstance(graph, ParsedGraph) else read_reference(graph, codec, *size), *size)
 
 
 def _candidates(prediction: VideoGraph | None, reference: VideoGraph) -> Iterator[tuple[int, int, int]]:

@@ -113,21 +113,20 @@ class References:
                 return
             yield row
 
-    def __iter__(self) -> Iterator[tuple[Key, ParsedGraph, int, int]]:
-        """Key, graph and frame of each image.
+    def __iter__(self) -> Iterator[tuple[Key, dict]]:
+        """Key of each image, and its solution (a ParsedGraph), width, height, and of a frame video_id and frame.
 
         Raises:
             SgrlError: a reference is malformed.
         """
-        rows = self._rows(("image_id", "solution", "width", "height"))
+        rows = self._rows(("image_id", "solution", "width", "height"), ("video_id", "frame"))
         for key, row in zip(self.keys, rows, strict=True):
-            width, height = row["width"], row["height"]
+            place = row.pop("row")
             try:
-                yield key, self.codec.parse(row["solution"], width, height, tags=None), width, height
+                graph = self.codec.parse(row["solution"], row["width"], row["height"], tags=None)
             except FormatError as error:
-                raise SgrlError(
-                    f"{row['row']}: malformed reference: {error}; see python -m rewards validate"
-                ) from None
+                raise SgrlError(f"{place}: malformed reference: {error}; see python -m rewards validate") from None
+            yield key, row | {"solution": graph}
 
 
 def training_graphs(path: str | Path) -> Iterator[ParsedGraph]:
@@ -283,7 +282,6 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
 
 def joined(predictions: Predictions, references: References) -> Iterator[dict]:
     """A row to score for each reference, in their order: what was predicted (None where nothing was), with the
-    reference's graph and frame."""
-    for key, graph, width, height in references:
-        row = predictions.get(key) or {"prediction": None}
-        yield {**row, "solution": graph, "width": width, "height": height}
+    reference's graph, frame and place in a video."""
+    for key, reference in references:
+        yield {**(predictions.get(key) or {"prediction": None}), **reference}

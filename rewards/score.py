@@ -19,12 +19,14 @@ from rewards.metrics import PROTOCOLS
 from rewards.recall import SceneGraphRecall, triplets
 from rewards.recall_action_genome import CONSTRAINTS, TASKS, ActionGenomeRecall
 from rewards.recall_action_genome import PROTOCOLS as AG_PROTOCOLS
+from rewards.recall_video import PROTOCOLS as VIDEO_PROTOCOLS
+from rewards.recall_video import VideoRecall, videos_of_rows
 from rewards.rows import Predictions, References, joined, predicate_frequency, training_graphs
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
-from sgrl.text import CODECS, get_codec
+from sgrl.text import CODECS, Codec, get_codec
 
-METRICS = {"strict": PROTOCOLS, "recall": PROTOCOLS, "ag-recall": AG_PROTOCOLS}
+METRICS = {"strict": PROTOCOLS, "recall": PROTOCOLS, "ag-recall": AG_PROTOCOLS, "video-recall": VIDEO_PROTOCOLS}
 """--metric -> its --protocol."""
 
 PROBLEMS = {
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> str:
     with Predictions(options.predictions, references) as predictions:
         if options.metric == "strict":
             found, text = _strict(options, predictions, references, codec)
+        elif options.metric == "video-recall":
+            found, text = _videos(options, predictions, references, codec)
         else:
             found, text = _ranked(options, predictions, references, codec)
     found = {"metric": options.metric, "protocol": options.protocol} | found
@@ -149,6 +153,36 @@ def _ranked(options, predictions: Predictions, references: References, codec) ->
     return found, "\n".join([*_notices(images), recall_table(found)])
 
 
+class _Videos:
+    """The recall of videos whose graphs were written frame by frame."""
+
+    def __init__(self, codec: Codec, protocol: str):
+        self.codec, self.recall = codec, VideoRecall(protocol=protocol)
+
+    def add_all(self, rows: Iterable[Mapping]) -> None:
+        for _, prediction, reference in videos_of_rows(rows, self.codec):
+            self.recall.add(prediction, reference)
+
+
+def _videos(options, predictions: Predictions, references: References, codec) -> tuple[dict, str]:
+    counted = _Videos(codec, options.protocol)
+    images = _count(predictions, references, [counted], options.strict)
+    found = counted.recall.compute()
+    if not found["videos"]:
+        raise SgrlError(
+            f"{references.path} has no videos (columns video_id and frame), which --metric video-recall is for: use "
+            "--metric recall"
+        )
+    lines = [
+        *_at_ks("boxes linked to tubes", found),
+        "",
+        f"mean average precision by volume {found['volume_map']:.4f}",
+        f"{found['videos']:,} videos with {found['relations_reference']:,} relations of {found['predicates']} "
+        f"predicates; {found['videos_without_relations']:,} references without relations are in no recall",
+    ]
+    return images | found | {"per_predicate": counted.recall.per_predicate()}, "\n".join([*_notices(images), *lines])
+
+
 def _count(predictions: Predictions, references: References, counters: list, strict: bool) -> dict:
     """Feed the counters; returns what was found of the input: file, and of each of PROBLEMS the count and examples."""
     missing = predictions.missing(references)
@@ -174,29 +208,33 @@ def _notices(found: Mapping) -> list[str]:
     return [f"{found['input']['predictions']}:", *lines, ""] if lines else []
 
 
-def recall_table(found: Mapping) -> str:
-    """Figures at every K, ranked by confidence and by writing, and the difference."""
-    rankings = [name for name in ("by_confidence", "by_writing") if name in found]
-    first = found[rankings[0]]
-    keys = [key for key in first if "@" in key]
+def _at_ks(title: str, found: Mapping, less: Mapping | None = None) -> list[str]:
+    """A table of the figures that are named "<name>@<K>", or, with `less`, by how much they exceed those there."""
+    keys = [key for key in found if "@" in key]
     names = list(dict.fromkeys(key.partition("@")[0] for key in keys))
     ks = list(dict.fromkeys(key.partition("@")[2] for key in keys))
-    width = max(map(len, names)) + 2
+    width = max(map(len, [title, *names])) + 2
+    lines = [f"{title:<{width}}" + "".join(f"{'@' + k:>9}" for k in ks)]
+    for name in names:
+        cells = []
+        for key in (f"{name}@{k}" for k in ks):
+            if key not in found:
+                cells.append(f"{'':>9}")
+            else:
+                cells.append(f"{found[key]:>9.4f}" if less is None else f"{found[key] - less[key]:>+9.4f}")
+        lines.append(f"{name:<{width}}" + "".join(cells))
+    return lines
+
+
+def recall_table(found: Mapping) -> str:
+    """Figures at every K, ranked by confidence and by writing, and the difference."""
+    first = found["by_writing"]
     lines = []
-    for ranking in rankings:
-        lines.append(f"{ranking.replace('_', ' '):<{width}}" + "".join(f"{'@' + k:>9}" for k in ks))
-        for name in names:
-            values = [found[ranking].get(f"{name}@{k}") for k in ks]
-            lines.append(f"{name:<{width}}" + "".join(f"{'':>9}" if v is None else f"{v:>9.4f}" for v in values))
-        lines.append("")
-    if len(rankings) == 2:
-        lines.append("what ranking by confidence adds")
-        for name in names:
-            pairs = [(found["by_confidence"].get(f"{name}@{k}"), found["by_writing"].get(f"{name}@{k}")) for k in ks]
-            cells = (f"{'':>9}" if ours is None else f"{ours - theirs:>+9.4f}" for ours, theirs in pairs)
-            lines.append(f"{name:<{width}}" + "".join(cells))
-        lines.append("")
+    if sure := found.get("by_confidence"):
+        lines += [*_at_ks("by confidence", sure), "", *_at_ks("by writing", first), ""]
+        lines += [*_at_ks("what confidence adds", sure, first), ""]
     else:
+        lines += [*_at_ks("by writing", first), ""]
         lines += ["Ranked in the order of writing: the predictions have no confidences.", ""]
     lines.append(
         f"{first['images']:,} images, {first['failures']:,} without a graph; {first['images_without_relations']:,} "

@@ -1,6 +1,7 @@
 """python -m rewards score: the figures of any file of predictions, and what it does with bad ones."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -233,7 +234,7 @@ def test_recall_by_confidence_and_by_writing(score):
     _, found, printed = score(rows, "--metric", "recall")
     assert found["by_confidence"]["recall@20"] == found["by_writing"]["recall@20"] == 1
     assert found["by_writing"]["zero_shot_recall@20"] == 1 and found["by_writing"]["images_zero_shot"] == 2
-    assert "what ranking by confidence adds" in printed and found["predicates"]["on"]["relations"] == 6
+    assert "what confidence adds" in printed and found["predicates"]["on"]["relations"] == 6
     _, found, printed = score(
         [{k: v for k, v in row.items() if k != "confidence"} for row in rows], "--metric", "recall"
     )
@@ -255,7 +256,7 @@ def test_recall_of_action_genome(score, tmp_path):
     arguments = ("--metric", "ag-recall", "--constraint")
     _, found, printed = score(rows, *arguments, "with", reference=tmp_path / "ag.parquet")
     assert found["by_writing"]["recall@10"] == 0.5 and found["by_confidence"]["recall@10"] == 1
-    assert "what ranking by confidence adds" in printed and "+0.5000" in printed
+    assert "what confidence adds" in printed and "+0.5000" in printed
     _, found, _ = score(rows, *arguments, "no", reference=tmp_path / "ag.parquet")
     assert found["by_writing"]["recall@10"] == found["by_confidence"]["recall@10"] == 1
     rows[0]["confidence"] = [0.1]  # not one for each relation: this image is ranked as written
@@ -276,3 +277,25 @@ def test_scores_without_torch(score, references, tmp_path):
     code = f"{blocked}\nfrom rewards.__main__ import main\nsys.exit(main({words!r}))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0 and "SGG score 1.000" in run.stdout, run.stderr
+
+
+def test_recall_of_videos(score, references, tmp_path):
+    """Two videos of four frames, one relation each: the first is written in three of them, the other not at all."""
+    encode = get_codec("toon").encode
+    rows = [
+        {"image_id": f"{video}/{t}", "video_id": video, "frame": 10 * t, "solution": encode(graph(t, "on"))}
+        | {"width": W, "height": H, "dataset": "toy"}
+        for video in "ab"
+        for t in range(4)
+    ]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "videos.parquet")
+    said = [{"image_id": f"a/{t}", "prediction": text(t, predicate="on")} for t in (3, 0, 1)]
+    status, found, printed = score(said, "--metric", "video-recall", reference=tmp_path / "videos.parquet")
+    assert status == 0 and (found["videos"], found["relations_reference"]) == (2, 2)
+    assert found["recall@20"] == 0.5 and found["soft_recall@20"] == 0.75 / 2
+    assert found["per_predicate"]["on"]["recall@100"] == 0.5 and found["input"]["missing"]["count"] == 5
+    assert re.search(r"\nrecall +0.5000   0.5000   0.5000\n", printed) and "2 videos with 2 relations" in printed
+    assert "Note: 5 no prediction" in printed
+    status, _, printed = score(good(), "--metric", "video-recall")
+    assert status == 1 and "has no videos (columns video_id and frame)" in printed
+    assert "published" in score(said, "--metric", "video-recall", "--protocol", "publishe")[2]
