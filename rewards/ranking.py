@@ -17,6 +17,12 @@ from sgrl.vocabulary import canonical
 spelling = lru_cache(maxsize=1 << 14)(canonical)
 """The text form of a label."""
 
+NEVER = np.iinfo(np.int64).max
+"""The rank of what no prediction finds."""
+
+Triplet = tuple[str, str, str]
+"""Classes of subject and object with the predicate between them."""
+
 
 class Ranked(NamedTuple):
     """The objects of a graph and its R relations, best first.
@@ -181,3 +187,39 @@ def _largest(values: np.ndarray, k: int) -> np.ndarray:
     else:
         kept = np.arange(len(values))
     return kept[np.argsort(-values[kept], kind="stable")][:k]
+
+
+def first_ranks(graph: ParsedGraph, truth: ParsedGraph, iou_threshold: float, pixel: float = 0.0) -> list[int]:
+    """For each reference relation the rank of the first predicted one that finds it: with its classes and predicate,
+    and boxes, `pixel` larger on both sides, that both reach `iou_threshold`. NEVER for those that none finds."""
+    ranks = [NEVER] * len(truth.relations)
+    labels, boxes, _ = truth
+    same: dict[Triplet, list[tuple[int, int, int]]] = {}
+    for i, (subject, predicate, target) in enumerate(truth.relations):
+        same.setdefault((labels[subject], predicate, labels[target]), []).append((i, subject, target))
+    said = [*graph.labels, None]  # the last is who does not exist
+    near: dict[tuple[int, int], bool] = {}
+
+    def is_near(mine: int, theirs: int) -> bool:
+        pair = mine, theirs
+        if pair not in near:
+            near[pair] = _iou(graph.boxes[mine], boxes[theirs], pixel) >= iou_threshold
+        return near[pair]
+
+    # few predictions have the classes of a reference relation, so that no array is worth its making
+    for rank, (subject, predicate, target) in enumerate(graph.relations):
+        for i, wanted_subject, wanted_target in same.get((said[subject], predicate, said[target]), ()):
+            if ranks[i] == NEVER and is_near(subject, wanted_subject) and is_near(target, wanted_target):
+                ranks[i] = rank
+    return ranks
+
+
+def _iou(a: Sequence[float], b: Sequence[float], pixel: float) -> float:
+    """As sgrl.boxes.iou, of boxes that are `pixel` larger on both sides."""
+    width = min(a[2], b[2]) - max(a[0], b[0]) + pixel
+    height = min(a[3], b[3]) - max(a[1], b[1]) + pixel
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    union = (a[2] - a[0] + pixel) * (a[3] - a[1] + pixel) + (b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) - shared
+    return shared / union if union > 0 else 0.0

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rewards.ranking import PairScores, Ranked, plain, ranked_pairs, spelling
+from rewards.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
 from rewards.scorer import read_reference, text_of
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -33,10 +33,6 @@ from sgrl.vocabulary import Vocabulary
 PROTOCOLS = ("default", "published")
 KS = (20, 50, 100)
 ALL = "all"
-NEVER = np.iinfo(np.int64).max
-"""The rank of what no prediction finds."""
-
-Triplet = tuple[str, str, str]
 
 _COUNTS = (
     *("images", "failures", "images_without_relations", "images_left_out", "images_zero_shot"),
@@ -180,8 +176,9 @@ class SceneGraphRecall:
         """Where the reference relations of one image rank. Arguments and errors as in `add`; nothing is counted."""
         truth = self._reference(reference, width, height)
         best, free = self._ranked(prediction, confidences, width, height)
-        ranks = self._first_ranks(best, truth)
-        free_ranks = ranks if free is best else self._first_ranks(free, truth)
+        pixel = float(self.protocol == "published")
+        ranks = first_ranks(best, truth, self.iou_threshold, pixel)
+        free_ranks = ranks if free is best else first_ranks(free, truth, self.iou_threshold, pixel)
         predicates = [predicate for _, predicate, _ in truth.relations]
         rare = []
         if self._listed is not None:
@@ -380,46 +377,11 @@ class SceneGraphRecall:
         ]
         return graph._replace(relations=kept)
 
-    def _first_ranks(self, graph: ParsedGraph, truth: ParsedGraph) -> list[int]:
-        """The rank of the first prediction that finds each reference relation, else NEVER."""
-        ranks = [NEVER] * len(truth.relations)
-        labels, boxes, _ = truth
-        same: dict[Triplet, list[tuple[int, int, int]]] = {}
-        for i, (subject, predicate, target) in enumerate(truth.relations):
-            same.setdefault((labels[subject], predicate, labels[target]), []).append((i, subject, target))
-        said = [*graph.labels, None]  # the last is who does not exist
-        pixel = float(self.protocol == "published")
-        near: dict[tuple[int, int], bool] = {}
-
-        def is_near(mine: int, theirs: int) -> bool:
-            pair = mine, theirs
-            if pair not in near:
-                near[pair] = _iou(graph.boxes[mine], boxes[theirs], pixel) >= self.iou_threshold
-            return near[pair]
-
-        # few predictions have the classes of a reference relation, so that no array is worth its making
-        for rank, (subject, predicate, target) in enumerate(graph.relations):
-            for i, wanted_subject, wanted_target in same.get((said[subject], predicate, said[target]), ()):
-                if ranks[i] == NEVER and is_near(subject, wanted_subject) and is_near(target, wanted_target):
-                    ranks[i] = rank
-        return ranks
-
 
 def triplets(graph: SceneGraph | ParsedGraph) -> set[Triplet]:
     """The triplets of classes of a graph, in the spelling that zero-shot recall compares. Unite those of training."""
     labels, _, relations = plain(graph)
     return {(labels[s], p, labels[o]) for s, p, o in relations if min(s, o) >= 0}
-
-
-def _iou(a: Sequence[float], b: Sequence[float], pixel: float) -> float:
-    """As sgrl.boxes.iou, of boxes that are `pixel` larger on both sides."""
-    width = min(a[2], b[2]) - max(a[0], b[0]) + pixel
-    height = min(a[3], b[3]) - max(a[1], b[1]) + pixel
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    union = (a[2] - a[0] + pixel) * (a[3] - a[1] + pixel) + (b[2] - b[0] + pixel) * (b[3] - b[1] + pixel) - shared
-    return shared / union if union > 0 else 0.0
 
 
 def _means(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
