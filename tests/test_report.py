@@ -333,9 +333,9 @@ def test_what_stands_behind_the_means_is_shown_where_it_is_there(tmp_path, datas
     # all relations are found: the image without a graph has none in its reference
     rows = re.findall(r'<th scope="row">recall, (.*?)</th>(.*?)</tr>', text)
     assert [name for name, _ in rows] == ["as written", "by confidence", "what confidence adds"] * 2
-    sure = "<span>1.000</span><small>[1.000, 1.000]</small>"
-    none = "<span>+0.000</span><small>[+0.000, +0.000]</small>"
-    assert [set(re.findall("<td>(.*?)</td>", cells)) for _, cells in rows] == [{sure}, {sure}, {none}] * 2
+    sure = "1.000<small>[1.000, 1.000]</small>"
+    none = "+0.000<small>[+0.000, +0.000]</small>"
+    assert [set(re.findall("<td.*?>(.*?)</td>", cells)) for _, cells in rows] == [{sure}, {sure}, {none}] * 2
     assert re.search(r"&lt;script&gt;alert\(1\)&lt;/script&gt;</th><td>0</td><td>7</td><td>7</td>", text)
     assert re.search(r"must begin with &lt;answer&gt;</th><td>0</td><td>1</td><td>0</td>", text)
     # "above" is in one of three references and both runs find it

@@ -76,7 +76,7 @@ def _cell(value: float | None, ends: Sequence[float] | None, sign: str) -> str:
     if value is None:
         return "<td>–</td>"
     spread = f"<small>[{ends[0]:{sign}.3f}, {ends[1]:{sign}.3f}]</small>" if ends else ""
-    return f"<td><span>{value:{sign}.3f}</span>{spread}</td>"
+    return f'<td class="below">{value:{sign}.3f}{spread}</td>'
 
 
 def predicates(runs: Sequence[Run]) -> str:
@@ -114,7 +114,7 @@ def predicates(runs: Sequence[Run]) -> str:
         if (count := (run.metrics.get("unknown_predicates") or {}).get("relations", 0))
     )
     note = f'<p class="note">Pooled over images, by frequency in the references{rest}.'
-    note += f" {'Point at a figure for precision and recall. ' * many}{unknown}</p>"
+    note += f" {'Point at a figure for precision and recall. ' * many}{unknown}{'.' * bool(unknown)}</p>"
     heads = f'<th scope="col">predicate</th>{_heads(["in references", "group", *columns])}'
     return _table(heads, "".join(body), "predicates") + note
 
