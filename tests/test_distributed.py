@@ -109,6 +109,7 @@ def test_deepspeed(stage, toy, tmp_path, cpu_environment):
     (tmp_path / "without_compiler.py").write_text(WITHOUT_COMPILER)
     output = tmp_path / "run"
     paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
+    paths += ["--vllm_engine_kwargs", '{"enforce_eager": true}']  # the other tests compile it, where they can
     launcher = ["accelerate", "launch", "--config_file", f"recipes/accelerate/{stage}.yaml", "--num_processes", "1"]
     launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
     run([*launcher, tmp_path / "without_compiler.py", *GRPO, *paths], cpu_environment | {"DS_ACCELERATOR": "cpu"})

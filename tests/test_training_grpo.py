@@ -6,6 +6,7 @@ repair.
 
 import functools
 import os
+import sys
 
 import pytest
 import torch
@@ -197,3 +198,19 @@ def test_engine_arguments_follow_the_trainer():
     assert grpo.engine_arguments(model, grpo.GRPOConfig(output_dir="unused", bf16=False)) == {}
     model.config = Qwen3_5Config()  # its linear attention has no float32 in vLLM on CPUs
     assert grpo.engine_arguments(model, args(bf16=False))["dtype"] == "bfloat16"
+
+
+@pytest.mark.parametrize("missing", ["compiler", "headers"])
+def test_vllm_is_compiled_on_cpus_where_that_can_be_done(missing, tmp_path, monkeypatch):
+    model = torch.nn.Linear(1, 1)
+    model.dtype, model.config = torch.float32, Qwen3VLConfig()
+    args = grpo.GRPOConfig(output_dir="unused", use_cpu=True, use_vllm=True, bf16=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("c++", "include/Python.h"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(tmp_path / "c++"))
+    monkeypatch.setattr(grpo.sysconfig, "get_path", lambda name: str(tmp_path / name))
+    assert grpo.engine_arguments(model, args)["enforce_eager"] is False
+    (tmp_path / ("c++" if missing == "compiler" else "include/Python.h")).unlink()
+    assert grpo.engine_arguments(model, args)["enforce_eager"] is True

@@ -9,8 +9,11 @@ import functools
 import logging
 import os
 import shutil
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,7 +157,7 @@ def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]
     if on_cpu():
         arguments |= {
             # Compiled, a toy model writes up to half as many tokens more. It takes ten seconds, once for each model.
-            "enforce_eager": cpp_compiler() is None,
+            "enforce_eager": not can_compile(),
             "max_num_batched_tokens": max(2048, args.vllm_max_model_length or 0),
         }
         if uses_linear_attention(model.config) and arguments["dtype"] != "bfloat16":
@@ -163,9 +166,11 @@ def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]
     return arguments
 
 
-def cpp_compiler() -> str | None:
-    """Path of the compiler that torch would compile with on CPUs, if there is one."""
-    return shutil.which(os.environ.get("CXX", "g++"))
+def can_compile() -> bool:
+    """Whether torch can compile for the CPU: it needs a C++ compiler and Python's headers. Only tried on Linux."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    return sys.platform == "linux" and compiler is not None and headers.is_file()
 
 
 @contextmanager
