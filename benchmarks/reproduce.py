@@ -128,10 +128,15 @@ CLAIMS = {
         {"all frames": image("sft-all", "video"), "thinned": image("sft-thinned", "video")},
         (("thinned", "all frames", "relation_f1"),),
     ),
-    "layout": Claim(
-        "TOON is learnt at least as well as JSON, and the lean layout as well as TOON",
-        {"toon": image("sft"), "json": image("sft-json", "json"), "lean": image("sft-lean", "lean")},
-        (("toon", "json", "sgg_score"), ("lean", "toon", "sgg_score")),
+    "lean": Claim(
+        "The lean layout is learnt as well as TOON",
+        {"toon": image("sft"), "lean": image("sft-lean", "lean")},
+        (("lean", "toon", "sgg_score"),),
+    ),
+    "json": Claim(
+        "TOON is learnt at least as well as JSON",
+        {"toon": image("sft"), "json": image("sft-json", "json")},
+        (("toon", "json", "sgg_score"),),
     ),
 }
 
