@@ -31,14 +31,15 @@ PLOTTED = ("relation_precision", "relation_recall", "relation_f1", "object_f1", 
 
 @dataclass(frozen=True)
 class Data:
-    """A data set: layout of the toy world, options of data_prep/to_toon.py, the room that its texts take, and the
-    split that its layout holds out."""
+    """A data set: layout of the toy world, options of data_prep/to_toon.py, the room that its texts take, the split
+    that its layout holds out, and the text layout that the model's tokenizer knows."""
 
     layout: str
     options: tuple[str, ...] = ()
     answer: int = 80
     total: int = 256
     held_out: str = "test"
+    codec: str = "toon"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Claim:
 VIDEO = ("--previous", "gt")
 DATA = {
     "toon": Data("psg"),
-    "json": Data("psg", ("--format", "json"), 320, 512),
-    "lean": Data("psg", ("--format", "toon-lean")),
+    "json": Data("psg", ("--format", "json"), 120, codec="json"),
+    "lean": Data("psg", ("--format", "toon-lean"), codec="toon-lean"),
     "video": Data("pvsg", VIDEO, 80, 384, "val"),
     "thinned": Data("pvsg", (*VIDEO, "--thin", "base-annot"), 80, 384, "val"),
 }
@@ -185,9 +186,11 @@ def train(args: argparse.Namespace, seed: int, name: str, launch: list[object]) 
     folder, model = args.work_dir / f"seed{seed}", MODELS[name]
     data = prepare(args, model.data)
     spec = DATA[model.data]
-    start = folder / "models" / (model.start or "random")
+    random = "random" if spec.codec == "toon" else f"random-{spec.codec}"
+    start = folder / "models" / (model.start or random)
     if model.start is None:
-        step(folder, "random", [sys.executable, "-m", "sgrl.tiny", "--output", start, "--seed", seed])
+        build = [sys.executable, "-m", "sgrl.tiny", "--output", start, "--seed", seed]
+        step(folder, random, build + ["--format", spec.codec] * (spec.codec != "toon"))
     recipe = "grpo" if model.start else "sft"
     command = [f"recipes/{recipe}_{spec.layout}.py", "--config", f"recipes/configs/toy/{recipe}.yaml"]
     command += ["--dataset", data, "--seed", seed, "--model_name_or_path", start]

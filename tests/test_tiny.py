@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from sgrl.text import answer, get_codec
 from sgrl.tiny import build_tiny_vlm
 from sgrl.tiny.model import TOY_OBJECTS, TOY_PREDICATES
 from sgrl.tiny.tokenizer import build_tokenizer
@@ -49,6 +50,18 @@ def test_each_cell_of_a_graph_is_one_token():
     assert pieces[-7:] == ["\n  1", ",inside", ",2", "\n  3", ",left-of", ",1", "\n</answer>"]
     assert "".join(pieces) == TEXT
     assert len(pieces) == 2 + 1 + 3 * 6 + 1 + 2 * 3
+
+
+@pytest.mark.parametrize("codec, tokens", [("toon", 28), ("toon-lean", 25), ("json", 43)])
+def test_each_layout_can_have_its_tokens(codec, tokens):
+    """The ratios are about those of general tokenizers; nothing of a graph is spelt in letters."""
+    tokenizer = build_tokenizer(TOY_OBJECTS, TOY_PREDICATES, codec=codec)
+    graph = get_codec("toon").decode(TEXT, 96, 96)
+    text = answer.wrap(get_codec(codec).encode(graph))
+    pieces = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
+    assert "".join(pieces) == text and len(pieces) == tokens
+    assert all(len(piece) > 1 or piece.isdigit() for piece in pieces)
+    assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT  # another layout is spelt out
 
 
 @given(st.text())

@@ -29,6 +29,7 @@ def build_tiny_vlm(
     predicates: Sequence[str] = TOY_PREDICATES,
     texts: Iterable[str] = (SHORT,),
     family: str = "qwen3_vl",
+    codec: str = "toon",
 ) -> None:
     """Save a tiny vision-language model with random weights as an ordinary model folder.
 
@@ -41,12 +42,13 @@ def build_tiny_vlm(
         texts: prompts whose words are single tokens.
         family: the architecture, one of `FAMILIES`. The default learns the toy world; the others are for trying out
             what depends on a family.
+        codec: the layout that the tokenizer has tokens for, one of `sgrl.tiny.tokenizer.PIECES`.
     """
     folder = Path(folder)
     if family not in FAMILIES:
         raise SgrlError(f"unknown family {family!r}{suggest(family, FAMILIES)}")
     parts = FAMILIES[family]
-    tokenizer = build_tokenizer(objects, predicates, IMAGE_SIZE, texts, parts.chat)
+    tokenizer = build_tokenizer(objects, predicates, IMAGE_SIZE, texts, parts.chat, codec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(parts.config(tokenizer, IMAGE_SIZE))
