@@ -5,7 +5,7 @@
 
 Each claim of CLAIMS compares models that differ in one thing and are evaluated on the same held-out images. What
 several claims need is trained once. Finished steps are skipped when it is started again; what each printed is in
-WORK_DIR/**/*.log. All of it with three seeds takes a CPU core some days, so choose claims, or lower the steps.
+WORK_DIR/**/*.log. All of it with three seeds takes a CPU core about five hours.
 
 Prints Markdown and writes it to WORK_DIR/reproduce.md, with a plot per claim in WORK_DIR/plots (SVG). A claim "holds
 here" when the difference has the right sign with every seed and its 95 % interval (paired bootstrap over images)
@@ -103,7 +103,7 @@ CLAIMS = {
         (("balanced", "base", "relation_precision"), ("full", "base", "relation_precision")),
     ),
     "r1": Claim(
-        "Each of R1-SGG's recalls raises recall over SFT (in TOON: its JSON takes the tiny model four times as long)",
+        "Each of R1-SGG's recalls raises recall over SFT (in TOON)",
         {
             "SFT": image("sft"),
             "hard": image("hard"),
