@@ -38,7 +38,7 @@ _COLUMNS = (*VALUES, "failure", *COUNTS)
 
 
 class Evaluation:
-    """Counts predictions one by one; keeps 60 bytes of each, for the intervals, and 9 of each confidence.
+    """Counts predictions one by one; keeps about 100 bytes of each, for the intervals, and 9 of each confidence.
 
     Args:
         codec: layout of predictions and references.
