@@ -283,5 +283,6 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
 def joined(predictions: Predictions, references: References) -> Iterator[dict]:
     """A row to score for each reference, in their order: what was predicted (None where nothing was), with the
     reference's graph, frame and place in a video."""
+    nowhere = {"video_id": None, "frame": None}  # what predictions say of it does not count
     for key, reference in references:
-        yield {**(predictions.get(key) or {"prediction": None}), **reference}
+        yield {**(predictions.get(key) or {"prediction": None}), **nowhere, **reference}

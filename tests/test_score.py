@@ -296,6 +296,6 @@ def test_recall_of_videos(score, references, tmp_path):
     assert found["per_predicate"]["on"]["recall@100"] == 0.5 and found["input"]["missing"]["count"] == 5
     assert re.search(r"\nrecall +0.5000   0.5000   0.5000\n", printed) and "2 videos with 2 relations" in printed
     assert "Note: 5 no prediction" in printed
-    status, _, printed = score(good(), "--metric", "video-recall")
+    status, _, printed = score(good(video_id=["a"]), "--metric", "video-recall")  # references say what is a video
     assert status == 1 and "has no videos (columns video_id and frame)" in printed
     assert "published" in score(said, "--metric", "video-recall", "--protocol", "publishe")[2]
