@@ -8,12 +8,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from sgrl import data
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import LOCK, atomic_path, folder_lock
 
 # What is held in memory, and what a reader has to load to reach one row.
 _GROUP_ROWS = 1000
@@ -69,16 +69,22 @@ class DatasetWriter:
         self._open: dict[str, _Shard] = {}
         self._states: dict[str, Callable[[], dict]] = {}
         self._finished: dict[str, int] = {}  # shards per split
-        self._made: list[Path] = []
-        self._lock = None
+        self._locks = ExitStack()
 
     def __enter__(self) -> DatasetWriter:
-        self._made = [folder for folder in (self.output, *self.output.parents) if not folder.exists()]
-        finish(self.output)
-        self.partial.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(self.folder.with_suffix(".lock"))
+        self._locks.enter_context(folder_lock(self.output, shared=self.jobs > 1))
+        try:
+            self._locks.enter_context(folder_lock(self.folder, beside=True))
+            finish(self.output)
+            self._begin()
+        except BaseException:
+            self._locks.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._prepare()
-        self.folder.mkdir(exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         for rest in self.folder.glob("*.part"):
             rest.unlink()
         with suppress(FileNotFoundError):
@@ -89,7 +95,6 @@ class DatasetWriter:
                 number = self._finished.get(split, 0)
                 self.states[split] = json.loads((self.folder / f"{split}-{number:05d}.json").read_text())
                 self._finished[split] = number + 1
-        return self
 
     def _prepare(self) -> None:
         """Remove what an earlier process left, unless it was at the same work."""
@@ -109,7 +114,7 @@ class DatasetWriter:
             for rest in self.partial.iterdir():
                 if rest.is_dir():
                     shutil.rmtree(rest)
-                elif rest.suffix != ".lock":
+                elif rest.suffix != LOCK:
                     rest.unlink()
         with atomic_path(about) as temporary:
             temporary.write_text(json.dumps(wanted))
@@ -173,8 +178,7 @@ class DatasetWriter:
         finally:
             if not complete:
                 self._discard()
-            if self._lock is not None:
-                self._lock.close()
+            self._locks.close()
 
     def _publish(self) -> bool:
         """Move the shards of all jobs into place if all are done; False if some are not."""
@@ -208,13 +212,9 @@ class DatasetWriter:
         if self._keeps():
             return
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.with_suffix(".lock").unlink(missing_ok=True)
-        if not any(path.is_dir() for path in self.partial.glob("*")):
+        own = f".{self.folder.name}{LOCK}"
+        if not any(path.is_dir() or (path.suffix == LOCK and path.name != own) for path in self.partial.glob("*")):
             shutil.rmtree(self.partial, ignore_errors=True)
-        for folder in self._made:
-            if not folder.is_dir() or any(folder.iterdir()):
-                break
-            folder.rmdir()
 
 
 def finish(output: Path) -> None:
@@ -248,21 +248,6 @@ def _job_name(index: int, jobs: int) -> str:
 
 def _shard_name(split: str, number: int) -> str:
     return f"{split}-{number:05d}.parquet"
-
-
-def _lock(path: Path):
-    """An open file that no other process holds; released when it is closed or the process dies."""
-    file = path.open("w")
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise SgrlError(f"another process is writing to {path.parent}; wait for it or end it") from None
-    except (ImportError, OSError):  # Windows, and file systems without locks
-        pass
-    return file
 
 
 class _Shard:

@@ -249,7 +249,7 @@ def test_killed_while_the_files_move_into_place(worlds, tmp_path, monkeypatch, c
 def test_two_processes_do_not_write_to_one_place(worlds, tmp_path, capsys):
     from data_prep.writer import DatasetWriter
 
-    with pytest.raises(SgrlError, match="another process is writing"):
+    with pytest.raises(SgrlError, match=f"is being written by process {os.getpid()} "):
         with DatasetWriter(tmp_path / "out", {}), DatasetWriter(tmp_path / "out", {}):
             pass
 

@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-GROUND = ("sgrl.errors", "sgrl.files", "sgrl.graph", "sgrl.boxes", "sgrl.tubes", "sgrl.vocabulary", "sgrl.text")
+GROUND = (
+    "sgrl.errors",
+    "sgrl.terminal",
+    "sgrl.files",
+    "sgrl.graph",
+    "sgrl.boxes",
+    "sgrl.tubes",
+    "sgrl.vocabulary",
+    "sgrl.text",
+)
 ROWS = ("sgrl.prompts", "sgrl.data")
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
 COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # like recipes, but found by `python -m sgrl`
