@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError, suggest
+from sgrl.files import natural
 from sgrl.text import FormatError, answer, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -145,7 +146,7 @@ def _split_files(path: Path, split: str) -> list[Path]:
             f"{path} holds {len(found)} files of the split {split}, but their names say {max(announced)}: the "
             "conversion or a copy was interrupted; run it again"
         )
-    return sorted(found)
+    return sorted(found, key=natural)  # rows of a video follow each other over files, too
 
 
 def read_metadata(path: str | Path) -> dict:

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
@@ -207,3 +208,21 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
+
+
+_NUMBER = re.compile(r"([0-9]+)")
+
+
+def natural(name: str | Path) -> tuple:
+    """A key that sorts names by the numbers in them, folder by folder: frame_2.png before frame_10.png.
+
+    >>> sorted(["f10.png", "f9.png", "f10/1.png", "f010.png"], key=natural)
+    ['f9.png', 'f10/1.png', 'f010.png', 'f10.png']
+    """
+    parts = []
+    for part in Path(name).parts:
+        pieces = _NUMBER.split(part)  # text and numbers in turn, text first
+        numbers = (piece.lstrip("0") for piece in pieces[1::2])
+        # By length and text: as the numbers, without the limit that Python sets to the digits of one.
+        parts.append(tuple(zip(pieces[::2], [*((len(n), n) for n in numbers), (0, "")], strict=True)))
+    return tuple(parts), str(name)

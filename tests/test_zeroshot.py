@@ -1,5 +1,7 @@
 """Each family is asked in its coordinates, and what it answers comes back in the data set's."""
 
+import json
+
 import pytest
 
 from sgrl.errors import SgrlError
@@ -12,21 +14,98 @@ PSG = get_vocabulary("psg")
 W, H = 640, 480
 
 
+THOUSANDTHS = """Qwen/Qwen2-VL-7B-Instruct qwen2vl-2b Qwen2_VL_2B Qwen/QVQ-72B-Preview Qwen/Qwen-VL-Chat
+Qwen/Qwen3-VL-2B-Instruct qwen3-vl-plus Qwen/Qwen3.5-0.8B qwen/qwen3-vl-235b-a22b-instruct OpenGVLab/InternVL3-2B-hf
+OpenGVLab/InternVL3_5-GPT-OSS-20B-A4B-Preview zai-org/GLM-4.5V z-ai/glm-4.5v openbmb/MiniCPM-Llama3-V-2_5
+llava-hf/llava-1.5-7b-hf models/qwen2.5-vl-runs/Qwen3-VL-8B data/gpt/internvl"""
+PIXELS_28 = """Qwen/Qwen2.5-VL-3B-Instruct qwen2_5_vl qwen2p5-vl-7b qwen/qwen-2.5-vl-7b-instruct qwen25vl
+qwen2.5vl:7b Qwen/Qwen2.5-VL-72B-Instruct-AWQ runs/qwen3/Qwen2.5-VL-7B"""
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        ("Qwen/Qwen2.5-VL-3B-Instruct", "pixel28"),
-        ("Qwen/Qwen3-VL-2B-Instruct", "norm1000"),
-        ("Qwen/Qwen3.5-0.8B", "norm1000"),
-        ("OpenGVLab/InternVL3-2B-hf", "norm1000"),
+        *((model, "norm1000") for model in THOUSANDTHS.split()),
+        *((model, "pixel28") for model in PIXELS_28.split()),
         ("google/paligemma2-3b-mix-448", "norm1024-yx"),
         ("gemini-2.5-flash", "norm1000-yx"),
         ("google/gemma-3-4b-it", "norm1000-yx"),
         ("gpt-4o", "pixel"),
+        ("anthropic/claude-sonnet-4.5", "pixel"),
     ],
 )
 def test_families(model, expected):
     assert convention_of("auto", model) is CONVENTIONS[expected]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "expected"),
+    [
+        ("qwen2_vl", "norm1000"),
+        ("qwen2_5_vl", "pixel28"),
+        ("qwen3_vl", "norm1000"),
+        ("qwen3_vl_moe", "norm1000"),
+        ("qwen3_5", "norm1000"),
+        ("internvl", "norm1000"),
+        ("internvl_chat", "norm1000"),
+        ("glm4v", "norm1000"),
+        ("paligemma", "norm1024-yx"),
+        ("gemma3", "norm1000-yx"),
+        ("smolvlm", None),
+        ("idefics3", None),
+    ],
+)
+def test_a_model_folder_says_its_family_itself(tmp_path, model_type, expected):
+    """Whatever it is called: a Qwen2-VL may lie in a folder of Qwen2.5-VL's name."""
+    folder = tmp_path / "Qwen2.5-VL-copy"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": model_type}))
+    if expected is None:  # no family that has learnt coordinates
+        with pytest.raises(SgrlError, match=rf"\(model_type '{model_type}'\) writes boxes is not known"):
+            convention_of("auto", str(folder))
+    else:
+        assert convention_of("auto", str(folder)) is CONVENTIONS[expected]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 5}', "\udcff", "[" * 100_000])
+def test_a_folder_without_a_readable_type_goes_by_its_name(tmp_path, content):
+    folder = tmp_path / "qwen2-vl"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert convention_of("auto", str(folder)) is CONVENTIONS["norm1000"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("preprocessor_config.json", {"min_pixels": 3136, "max_pixels": 200704}),
+        ("preprocessor_config.json", {"size": {"shortest_edge": 3136, "longest_edge": 200704}}),
+        ("processor_config.json", {"image_processor": {"size": {"shortest_edge": 3136, "longest_edge": 200704}}}),
+    ],
+)
+def test_pixels_are_those_that_the_processor_leaves(tmp_path, file, content):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')
+    (tmp_path / file).write_text(json.dumps(content))
+    assert convention_of("auto", str(tmp_path)).frame(640, 480) == (504, 364)
+
+
+def test_frames_are_as_the_processor_makes_them():
+    from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+    convention = CONVENTIONS["pixel28"]
+    for width, height in ((640, 480), (28, 28), (20, 30), (5000, 4000), (9000, 100), (14, 2000), (1000, 1001)):
+        expected = smart_resize(height, width, 28, *convention.pixels)
+        assert convention.frame(width, height) == expected[::-1], (width, height)
+
+
+@pytest.mark.parametrize("name", ["norm1000", "pixel28", "norm1000-yx"])
+def test_fractions_are_read_as_such(name):
+    """Some families write them whatever they are asked for; in thousandths they would all be in one corner."""
+    columns, box = ("y1,x1,y2,x2", "0.1,0.2,0.5,1") if "yx" in name else ("x1,y1,x2,y2", "0.2,0.1,1,0.5")
+    text = f"obj[1]{{id,name,{columns}}}:\n  1,person,{box}\nrel[0]{{subj,pred,obj}}:"
+    codec = get_codec("toon")
+    back = codec.decode(in_frame_of(text, codec, (W, H), (W, H), CONVENTIONS[name]), W, H)
+    assert back.objects[0].box == (128, 48, 640, 240)
 
 
 def test_unknown_ones_are_named():

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from data_prep.readers.record import EmbeddedImage, OnDamage, Record, RecordError
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
+from sgrl.files import natural
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 
@@ -54,7 +55,8 @@ class HubReader:
         if split is not None and split not in SPLITS:
             raise SgrlError(f"unknown split {split!r}{suggest(split, SPLITS)}")
         self._split = split
-        self._files = sorted(self.root.rglob("*.parquet")) or sorted(self.root.rglob("*.jsonl"))
+        found = list(self.root.rglob("*.parquet")) or self.root.rglob("*.jsonl")
+        self._files = sorted(found, key=natural)
         if not self._files:
             inside = ", ".join(sorted(path.name for path in self.root.iterdir())[:10]) or "nothing"
             raise SgrlError(f"{self.root} holds no .parquet (or .jsonl) files, only {inside}")

@@ -142,7 +142,15 @@ def _at_least_one(args: argparse.Namespace, *names: str) -> None:
 
 def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
     if args.input:
-        return FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit)
+        rows = FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit)
+        if args.context != "none" and not any(rows.videos):
+            raise SgrlError(
+                f"--context {args.context} is for videos; {rows.name} holds single images alone: name the folder of a "
+                "video's frames, or leave --context out"
+            )
+        if args.every > 1 and not rows.has_video_files:
+            raise SgrlError(f"--every {args.every} is for video files; {rows.name} holds none")
+        return rows
     rows = DatasetRows(args.dataset, args.split, args.limit)
     if args.context != "none" and not any(rows.videos):
         raise SgrlError(f"--context {args.context} is for videos; the images of {args.dataset} belong to none")

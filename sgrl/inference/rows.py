@@ -7,17 +7,22 @@ solution (None without a reference), video_id and frame (None for single images)
 from __future__ import annotations
 
 import collections
+import itertools
+import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.images import SUFFIXES, open_image
+from sgrl.inference.folders import VIDEOS, Folder, Found, frame_numbers, is_video, name_of
 from sgrl.inference.predictions import Key, fingerprint, prediction_key
 from sgrl.prompts import scene_graph_prompt
+from sgrl.terminal import printable
 from sgrl.text import get_codec
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+logger = logging.getLogger(__name__)
 
 
 class DatasetRows:
@@ -65,13 +70,18 @@ class DatasetRows:
         return self._solutions[index]["solution"]
 
 
+class _UnreadableVideo(SgrlError):
+    pass
+
+
 class FileRows:
     """Image files, folders of them, and videos, prompted as the rows of a data set are.
 
     Args:
-        paths: of files and folders; the files of a folder are taken in the order of their names.
+        paths: of files and folders; see `Folder` for what is taken of a folder, and in which order.
         like: the data set whose prompt, layout, vocabulary and image size the model was trained with.
-        as_video: whether a folder is one video rather than a set of images.
+        as_video: whether the images that lie in one folder are the frames of one video: each folder below a path is a
+            video of its own. Otherwise they are single images.
         every: take each so-manieth frame of a video file.
         limit: take the first so many images.
     """
@@ -83,41 +93,60 @@ class FileRows:
         self._every = every
         # (file, number of the frame in a video file or None), row by row
         self._places: list[tuple[Path, int | None]] = []
+        self._frames: list[int | None] = []
         self.keys: list[Key] = []
         self.videos: list[str | None] = []
+        names = [name_of(Path(path)) for path in paths]
+        if len(set(names)) < len(names):  # the frames of two folders would become one video
+            twice = next(name for name in names if names.count(name) > 1)
+            raise SgrlError(f"two inputs are called {twice!r}; give the folder that holds them both")
         files = [self._add(Path(path), as_video) for path in paths]
-        self.fingerprint = fingerprint(file for found in files for file in found)
+        self.fingerprint = fingerprint(file for found in files for file in found if os.access(file, os.R_OK))
         if limit is not None:
-            for column in (self._places, self.keys, self.videos):
+            for column in (self._places, self._frames, self.keys, self.videos):
                 del column[limit:]
         if not self.keys:
-            raise SgrlError(f"{self.name}: no images; expected files that end in {', '.join(IMAGES + VIDEOS)}")
-        twice = next((key for key, count in collections.Counter(self.keys).items() if count > 1), None)
-        if twice:
-            raise SgrlError(f"two inputs are called {twice[1]!r}; give the folder that holds them both")
+            raise SgrlError(f"{self.name}: no images; expected files that end in {', '.join(SUFFIXES + VIDEOS)}")
         self._open: dict[Path, tuple] = {}  # video file -> (capture, number of the next frame)
 
     def _add(self, path: Path, as_video: bool) -> list[Path]:
         """Take the images of a path; returns the files they are in."""
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGES)
-            for file in files:
-                name = str(Path(path.name) / file.relative_to(path))
-                self._append(file, None, name, path.name if as_video else None)
-            videos = sorted(p for p in path.iterdir() if p.suffix.lower() in VIDEOS)
-            return files + [file for video in videos for file in self._add(video, True)]
+            folder = Folder(path)
+            if folder.left_out:
+                logger.warning("%s: files and folders left out: %s", printable(str(path)), printable(str(folder)))
+            for name, together in itertools.groupby(folder.files, lambda found: found.folder):
+                self._add_together(list(together), name if as_video else None)
+            return [found.path for found in folder.files]
         if not path.is_file():
             raise SgrlError(f"{path} does not exist; expected an image, a video or a folder of them")
-        if path.suffix.lower() in VIDEOS:
-            capture = _capture(path)
-            for frame in range(0, _count_frames(capture, path), self._every):
-                self._append(path, frame, f"{path.name}/{frame:06d}", path.name)
+        if is_video(path.name):
+            self._add_video(path, path.name)
         else:
-            self._append(path, None, path.name, None)
+            self._append(path, None, path.name, None, None)
         return [path]
 
-    def _append(self, file: Path, frame: int | None, name: str, video: str | None) -> None:
-        self._places.append((file, frame))
+    def _add_together(self, files: Sequence[Found], video: str | None) -> None:
+        """Take the files of one folder; its images are frames of `video`, single ones without a name for it."""
+        images = [found for found in files if not is_video(found.name)]
+        frames = frame_numbers([found.name for found in images]) if video else [None] * len(images)
+        for found, frame in zip(images, frames, strict=True):
+            self._append(found.path, None, found.name, video, frame)
+        for found in files:
+            if is_video(found.name):
+                try:
+                    self._add_video(found.path, found.name)
+                except _UnreadableVideo:  # named when its turn comes, as an image is
+                    self._append(found.path, 0, f"{found.name}/{0:06d}", found.name, 0)
+
+    def _add_video(self, path: Path, name: str) -> None:
+        capture = _capture(path)
+        for frame in range(0, _count_frames(capture, path), self._every):
+            self._append(path, frame, f"{name}/{frame:06d}", name, frame)
+
+    def _append(self, file: Path, place: int | None, name: str, video: str | None, frame: int | None) -> None:
+        self._places.append((file, place))
+        self._frames.append(frame)
         self.keys.append(("files", name))
         self.videos.append(video)
 
@@ -125,17 +154,10 @@ class FileRows:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> dict:
-        from PIL import Image, ImageOps
+        from PIL import Image
 
-        file, frame = self._places[index]
-        try:
-            if frame is None:
-                with Image.open(file) as opened:
-                    image = ImageOps.exif_transpose(opened).convert("RGB")
-            else:
-                image = self._frame(file, frame)
-        except OSError as error:
-            raise SgrlError(f"{file}{'' if frame is None else f', frame {frame}'} does not open: {error}") from None
+        file, place = self._places[index]
+        image = open_image(file) if place is None else self._frame(file, place)
         if self.metadata.get("size"):
             image = image.resize(tuple(self.metadata["size"]), Image.Resampling.BILINEAR)
         coords = self.metadata.get("coords", "pixel")
@@ -143,7 +165,7 @@ class FileRows:
         prompt = scene_graph_prompt(self.vocabulary, self.codec, width, height, self.metadata["prompt"], coords)
         dataset, name = self.keys[index]
         return {
-            **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": frame},
+            **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self._frames[index]},
             **{"image": image, "prompt": [{"role": "user", "content": prompt}]},
             **{"width": width, "height": height, "solution": None},
         }
@@ -161,12 +183,18 @@ class FileRows:
             read = capture.grab()
             at += 1
             if not read:
-                raise OSError("the video ends before it, or is damaged there")
+                raise SgrlError(
+                    f"{file}, frame {frame}, cannot be read: the video ends before it, or is damaged there"
+                )
         _, pixels = capture.retrieve()
         self._open[file] = capture, at
         while len(self._open) > 64:
             self._open.pop(next(iter(self._open)))
         return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+
+    @property
+    def has_video_files(self) -> bool:
+        return any(place is not None for _, place in self._places)
 
     def solution(self, index: int) -> None:
         return None
@@ -179,7 +207,7 @@ def _capture(path: Path):
         raise SgrlError(f"{path}: reading videos needs OpenCV: pip install '.[thin]'") from None
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise SgrlError(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg")
+        raise _UnreadableVideo(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg")
     return capture
 
 
@@ -189,5 +217,5 @@ def _count_frames(capture, path: Path) -> int:
     while capture.grab():
         count += 1
     if not count:
-        raise SgrlError(f"{path} has no frame that can be read")
+        raise _UnreadableVideo(f"{path} has no frame that can be read")
     return count

@@ -21,8 +21,8 @@ from sgrl import data
 from sgrl.boxes import scale as scale_boxes
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.images import SUFFIXES
 from sgrl.inference.predictions import Key
-from sgrl.inference.rows import IMAGES
 from sgrl.report.gallery import MAX_OBJECTS, common_units, cut, thousandths
 from sgrl.report.pictures import Pictures
 from sgrl.report.runs import Run, keep, read_run
@@ -158,7 +158,7 @@ def printable(text: str, limit: int) -> str:
 
 def file_name(text: str) -> str:
     """An id as the name of a file without a suffix; ids may hold slashes and anything else."""
-    if Path(text).suffix.lower() in IMAGES:
+    if Path(text).suffix.lower() in SUFFIXES:
         text = text[: -len(Path(text).suffix)]
     return re.sub(r"[^\w.-]+", "_", text).strip("._")[:120] or "image"
 
