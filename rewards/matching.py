@@ -150,7 +150,9 @@ def geometry(predicted: np.ndarray, reference: np.ndarray, width: float, height:
 def label_similarity(predicted: Sequence[str], reference: Reference, similarity: Similarity) -> np.ndarray:
     """(P, N) similarities of labels."""
     columns = {label: [similarity(label, other) for other in reference.labels] for label in set(predicted)}
-    return np.array([columns[label] for label in predicted], dtype=np.float64).reshape(-1, len(reference.labels))
+    return np.array([columns[label] for label in predicted], dtype=np.float64).reshape(
+        len(predicted), len(reference.labels)
+    )
 
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,8 @@ and matches objects by their boxes alone. With N reference objects and M predict
   an equal predicate, each reference relation counting once. Object labels play no part in it.
 * Labels are compared in lower case with `_` and `-` as blanks.
 * F1 is 0 where precision and recall are, sgg_score = (object F1 + relation F1) / 2, and what is reported is the mean
-  over samples. A prediction without a single object is a failure and counts as zero everywhere.
+  over samples. A prediction without a single object is a failure and counts as zero everywhere, unless it is a valid
+  answer (JSON may say so) to a reference without objects.
 * Beside the means stand the figures of all samples pooled: right / predicted and right / reference with each of the
   three summed. The mean scores an image without a predicted relation as precision 0, so a model that leaves out a
   doubtful relation can lose precision there; pooled precision is the chance that a relation it says is right.
@@ -225,7 +226,8 @@ class SceneGraphMetrics:
         text = text_of(prediction)
         try:
             graph, error = self.codec.parse(text, *size), None
-            failed = not graph.labels
+            # a valid graph without objects is right where there are none
+            failed = not graph.labels and (bool(truth.labels) or self.protocol == "published")
         except FormatError as found:
             graph, error = self.codec.recover_parsed(text, *size)[0], found
             failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))

@@ -135,6 +135,8 @@ def score(reading: Reading, truth: Reference, settings: Settings) -> tuple[dict[
     terms = dict.fromkeys(TERMS, 0.0)
     terms["format"] = reading.format
     matched = grounded = hits = 0
+    if not (n or m or settings.task == "cls"):  # nothing is missing, nothing made up
+        terms["object_class"] = terms["object_box"] = 1.0
     if settings.task == "cls" and g:
         terms["soft_recall"] = _triplet_recall(reading.triplets, truth, similarity)
     if n and m:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,10 +87,12 @@ class GraphScorer:
                 raise SgrlError(f"{name} must lie in [0, 1], found {value!r}")
         if not (width > 0 and height > 0):
             raise SgrlError(f"width and height must be positive, found {width!r} x {height!r}")
-        if len(matching_weights) != 3 or not all(weight >= 0 for weight in matching_weights):
-            raise SgrlError(f"matching_weights are three numbers >= 0 (label, GIoU, L1), found {matching_weights!r}")
-        if not hallucination_power > 0:
-            raise SgrlError(f"hallucination_power must be positive, found {hallucination_power!r}")
+        if len(matching_weights) != 3 or not all(0 <= weight < math.inf for weight in matching_weights):
+            raise SgrlError(
+                f"matching_weights are three numbers >= 0 and finite (label, GIoU, L1), found {matching_weights!r}"
+            )
+        if not 0 < hallucination_power < math.inf:
+            raise SgrlError(f"hallucination_power must be positive and finite, found {hallucination_power!r}")
         if task not in r1_sgg.TASKS:
             raise SgrlError(f"unknown task {task!r}{suggest(task, r1_sgg.TASKS)}")
         self.codec = get_codec(codec)

@@ -60,6 +60,8 @@ def _from_path(path: str):
     try:
         table = json.loads(Path(path).read_text(encoding="utf-8"))
         return TableSimilarity({(a, b): value for a, row in table.items() for b, value in row.items()})
+    except SgrlError:
+        raise
     except (ValueError, AttributeError, TypeError) as error:
         raise SgrlError(
             f'similarity: {path} cannot be read ({error}); expected JSON like {{"man": {{"person": 0.8}}}}'
@@ -71,6 +73,9 @@ class TableSimilarity:
 
     def __init__(self, table: Table):
         self.table = {pair: float(value) for pair, value in table.items()}
+        bad = next((pair for pair, value in self.table.items() if not math.isfinite(value)), None)
+        if bad is not None:
+            raise SgrlError(f"similarity: {bad} is {self.table[bad]}; expected a finite number")
 
     def __call__(self, a: str, b: str) -> float:
         value = self.table.get((a, b), self.table.get((b, a)))

@@ -9,7 +9,8 @@ Hungarian assignment:
     object_hallucination    -(M - h) / M, h pairs of equal label and IoU >= threshold
     relation_hallucination  -((p - t) / p)^2
 
-A text that is not valid scores 0 in every term.
+Where neither side has an object, nothing is missing and nothing made up: the object terms are 1. A text that is not
+valid scores 0 in every term.
 """
 
 from __future__ import annotations
@@ -117,12 +118,12 @@ def score_group(
         m, p = sizes[i], len(graph.relations)
         t = count_matches(reference.candidates(graph, offsets[ends[i] - m : ends[i]], near)) if near and p else 0
         larger = max(n, m)
-        ungrounded = (m - grounded[i]) / m
+        ungrounded = (m - grounded[i]) / m if m else 0.0
         wrong = (p - t) / p if p else 0.0
         terms = {
             "format": 1.0,
-            "object_class": similar_sums[i] / larger,
-            "object_box": box_sums[i] / larger,
+            "object_class": similar_sums[i] / larger if larger else 1.0,
+            "object_box": box_sums[i] / larger if larger else 1.0,
             "relation_recall": t / g if g else 0.0,
             "relation_precision": t / p if p else 0.0,
             "relation_f1": 2.0 * t / (p + g) if t else 0.0,

@@ -1,10 +1,12 @@
 """GraphScorer, presets and similarities: what the public names promise, and what they say when misused."""
 
+import math
 import pickle
 
 import pytest
 
 from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer, Preset, get_preset
+from rewards.metrics import SceneGraphMetrics
 from rewards.presets import PRESETS
 from rewards.scorer import text_of
 from sgrl.errors import SgrlError
@@ -172,11 +174,14 @@ def test_many_wants_one_reference_each(scorer):
         ({"relation_iou_threshold": -1}, "relation_iou_threshold must lie in"),
         ({"matching_weights": (1, 2)}, "three numbers"),
         ({"matching_weights": (1, 2, float("nan"))}, "three numbers"),
+        ({"matching_weights": (1, 2, float("inf"))}, "three numbers"),
         ({"hallucination_power": 0}, "hallucination_power must be positive"),
+        ({"hallucination_power": float("inf")}, "hallucination_power must be positive"),
         ({"width": 0}, "must be positive"),
         ({"task": "ssg"}, "did you mean 'sgg'"),
         ({"similarity": 3}, "similarity: expected"),
         ({"similarity": (["a", "b"], [[1.0]])}, "2 words must be square"),
+        ({"similarity": {("a", "b"): float("nan")}}, "expected a finite number"),
     ],
 )
 def test_arguments_that_make_no_sense(options, message):
@@ -256,3 +261,39 @@ def test_r1_sgg_text_inside_think_never_scores():
     scorer = GraphScorer("json", 640, 480, preset=R1_SGG)
     score = scorer(f"<think><answer>{gold}</answer></think><answer>{poor}</answer>", GRAPH)
     assert score.terms == dict.fromkeys(score.terms, 0.0) | {"format": 1.0}
+
+
+EMPTY_JSON = '{"objects": [], "relationships": []}'
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("similarity", [None, {("cat", "dog"): 0.5}])
+def test_an_empty_graph_is_an_answer_like_any_other(preset, similarity):
+    scorer = GraphScorer("json", 640, 480, preset=preset, similarity=similarity)
+    full = get_codec("json").encode(GRAPH)
+
+    def total(text, reference):
+        score = scorer(f"<think></think>\n<answer>{text}</answer>", reference)
+        assert score.valid and math.isfinite(scorer.preset.total(score)), score
+        return scorer.preset.total(score)
+
+    assert total(EMPTY_JSON, full) == scorer.preset.weights["format"]
+    assert total(EMPTY_JSON, EMPTY_JSON) == scorer.preset.maximum(relations=False)
+    format_only = scorer.preset.weights["format"]
+    made_up = sum(weight for term, weight in scorer.preset.weights.items() if term.endswith("_hallucination"))
+    assert total(full, EMPTY_JSON) == format_only - made_up
+    # in one group with others, and in any order
+    texts = [f"<answer>{text}</answer>" for text in (EMPTY_JSON, full, EMPTY_JSON)]
+    assert scorer.many(texts, [full] * 3) == [scorer(text, full) for text in texts]
+
+
+def test_an_empty_graph_in_the_metrics():
+    full = get_codec("json").encode(GRAPH)
+    wrapped = f"<answer>{EMPTY_JSON}</answer>"
+    metrics = SceneGraphMetrics("json", 640, 480)
+    right = metrics.add(wrapped, EMPTY_JSON)
+    assert right["sgg_score"] == 1 and right["failure"] == 0
+    assert metrics.add(wrapped, full)["failure"] == metrics.add("no graph", EMPTY_JSON)["failure"] == 1
+    both = [(wrapped, EMPTY_JSON), (f"<answer>{full}</answer>", full), (f"<answer>{full}</answer>", EMPTY_JSON)]
+    assert [found.values["sgg_score"] for found in metrics.compare_many(both)] == [1, 1, 0]
+    assert SceneGraphMetrics("json", 640, 480, protocol="published").add(wrapped, EMPTY_JSON)["failure"] == 1
