@@ -102,7 +102,8 @@ class SceneGraphMetrics:
         codec, width, height: as in GraphScorer; `add` takes other sizes too.
         iou_threshold: least IoU of a pair, in [0, 1].
         protocol: "default", or "published" to reproduce the numbers of the published evaluator: relations absent from
-            both graphs count as 0 instead of 1, and objects whose relation header is missing or misplaced are lost.
+            both graphs count as 0 instead of 1, objects whose relation header is missing or misplaced are lost, and an
+            answer that stands in a thought counts where none stands behind it.
 
     >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
     >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
@@ -229,6 +230,8 @@ class SceneGraphMetrics:
             # a valid graph without objects is right where there are none
             failed = not graph.labels and (bool(truth.labels) or self.protocol == "published")
         except FormatError as found:
+            if self.protocol == "published" and self.codec.name != "json":
+                text = answer.published(text, "obj[")
             graph, error = self.codec.recover_parsed(text, *size)[0], found
             failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))
         return None if failed else graph, truth, error

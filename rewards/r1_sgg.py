@@ -38,7 +38,9 @@ TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "
 TASKS = ("sgg", "det", "cls")
 """Scene graphs, objects only (the recalls are 0), relations between classes (the object terms are 0)."""
 
-_THINK_THEN_ANSWER = re.compile(rf"</think>\s*{answer.OPEN}")
+_THOUGHT_THEN_ANSWER = re.compile(
+    rf"(?:{'|'.join(re.escape(closing) for _, closing in answer.THOUGHTS)})\s*{answer.OPEN}"
+)
 
 
 class Reading(NamedTuple):
@@ -88,7 +90,7 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
         triplets = [(graph.labels[s], predicate, graph.labels[o]) for s, predicate, o in graph.relations]
         return Reading(graph, list(range(len(graph.labels))), triplets, 1.0, None)
     text = text.strip()
-    tagged = text.startswith("<think>") and text.endswith(answer.CLOSE) and bool(_THINK_THEN_ANSWER.search(text))
+    tagged = text.endswith(answer.CLOSE) and answer.thought_end(text) > 0 and bool(_THOUGHT_THEN_ANSWER.search(text))
     issues: list[str] = []
     document = layout.load(layout.find_answer(text, published=True), issues)
     objects = layout.items_of(document, "objects", issues)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rewards import GraphScorer
 from rewards.metrics import VALUES, SceneGraphMetrics
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
@@ -58,6 +59,8 @@ def deviation(case):
         return 4
     if case["kind"] == "ag_format_in_psg_metric":
         return 6
+    if case["kind"] == "think_after_answer":
+        return 7
     return None
 
 
@@ -70,7 +73,7 @@ def test_metrics_agree_but_for_the_deviations(golden):
     differing = {case["id"] for case in golden if differences(case, "default")}
     deviating = {case["id"] for case in golden if deviation(case)}
     assert differing == deviating
-    assert len(differing) == 6
+    assert len(differing) == 7
 
 
 def test_the_published_protocol_agrees_with_all_readable_references(golden):
@@ -87,6 +90,15 @@ def test_deviation_3_a_malformed_reference_raises(golden):
             with pytest.raises(FormatError, match="malformed reference"):
                 counted.add("", texts(case)[0])
             assert counted.samples == 0
+
+
+def test_deviation_7_an_answer_inside_a_thought_is_none(golden):
+    """Published: with nothing behind the thought, the thought is read; a reward of 0 would be an SGG score of 1."""
+    (case,) = [case for case in golden if deviation(case) == 7]
+    reference, prediction = texts(case)
+    assert prediction.endswith("</think>") and not GraphScorer("toon", 640, 480)(prediction, reference).valid
+    assert metrics().add(prediction, reference)["failure"] == 1
+    assert metrics(protocol="published").add(prediction, reference)["object_f1"] == 1
 
 
 def test_deviation_4_nothing_to_find_and_nothing_found_counts_as_one(golden):

@@ -297,3 +297,28 @@ def test_an_empty_graph_in_the_metrics():
     both = [(wrapped, EMPTY_JSON), (f"<answer>{full}</answer>", full), (f"<answer>{full}</answer>", EMPTY_JSON)]
     assert [found.values["sgg_score"] for found in metrics.compare_many(both)] == [1, 1, 0]
     assert SceneGraphMetrics("json", 640, 480, protocol="published").add(wrapped, EMPTY_JSON)["failure"] == 1
+
+
+THOUGHT = "Somebody sits on an animal."
+
+
+@pytest.mark.parametrize("opening, closing", answer.THOUGHTS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_chat_template_may_have_written_the_opening_tag(preset, opening, closing):
+    """Completions of thinking models begin inside the thought: rewards and metrics read them as if they did not."""
+    codec = "json" if get_preset(preset).family == "r1-sgg" else "toon"
+    scorer = GraphScorer(codec, 640, 480, preset=preset)
+    gold = get_codec(codec).encode(GRAPH)
+    draft = answer.wrap(gold)
+    poor = answer.wrap(get_codec(codec).encode(SceneGraph(GRAPH.objects[:1], [], 640, 480)))
+    metrics = SceneGraphMetrics(codec, 640, 480)
+    for tail, best in ((draft, True), (poor, False), ("I do not know.", False), ("", False)):
+        for thought in (THOUGHT, "", draft, f"{draft}\n{THOUGHT}"):
+            inside = f"{thought}\n{closing}\n\n{tail}"
+            ours, whole = scorer(inside, gold), scorer(f"{opening}\n{inside}", gold)
+            assert ours == whole
+            total = scorer.preset.total(ours)
+            assert (total == scorer.preset.maximum()) is best, inside
+            assert metrics.add(inside, gold) == metrics.add(f"{opening}\n{inside}", gold)
+            if tail in ("I do not know.", ""):
+                assert total == 0 and metrics.add(inside, gold)["failure"] == 1

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sgrl.text import FormatError, get_codec
+from sgrl.text import FormatError, answer, get_codec
 from sgrl.text.toon_pairs import ToonPairs
 
 DIAGNOSTICS = {
@@ -99,7 +99,7 @@ def test_lenient_reading_counts_what_the_published_metrics_count(shared):
     for case in cases(shared, "metrics_strict.json"):
         if not isinstance(case.get("predict"), str) or not case.get("detail"):
             continue
-        predicted, _ = codec.recover_parsed(case["predict"], 640, 480)
+        predicted, _ = codec.recover_parsed(answer.published(case["predict"], "obj["), 640, 480)
         reference, _ = codec.recover_parsed(case["content"], 640, 480)
         found = [len(predicted.labels), len(reference.labels), len(predicted.relations), len(reference.relations)]
         assert found == [case["detail"][k] for k in ("n_pred_obj", "n_gt_obj", "n_pred_rel", "n_gt_rel")], case["kind"]

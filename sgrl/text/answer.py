@@ -7,6 +7,14 @@ import re
 from sgrl.text.parsed import FormatError
 
 OPEN, CLOSE = "<answer>", "</answer>"
+THOUGHTS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("[THINK]", "[/THINK]"),  # Magistral
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+)
+"""The tags around thoughts. Chat templates of thinking models write the first one into the prompt, so that completions
+begin inside the thought and hold its closing tag alone."""
 SPECIAL_TOKENS = ("<|im_end|>", "<|endoftext|>", "<|end|>")
 """End markers that some engines leave at the end of a completion."""
 
@@ -24,33 +32,53 @@ def strict(text: str, newline: bool = True) -> str:
     """The text between the tags of a well-formed completion.
 
     The rules of SceneGraphVLM's format reward: after white space, a run of end markers (which may be quoted) and one
-    leading `<think>...</think>` are taken away, exactly `<answer>`, newline, body, newline, `</answer>` must be left;
-    with `newline=False` the newlines may be missing.
+    leading thought are taken away, exactly `<answer>`, newline, body, newline, `</answer>` must be left; with
+    `newline=False` the newlines may be missing. A thought whose opening tag stands in the prompt is one too.
 
     Raises:
         FormatError: anything else.
     """
-    if not (text.startswith(f"{OPEN}\n") and text.endswith(f"\n{CLOSE}")):
-        text = _without_end_markers(text.strip())
-        if text.startswith("<think>"):
-            end = text.find("</think>")
-            if end < 0:
-                raise FormatError("<think> is not closed; expected <think>...</think> before <answer>")
-            text = text[end + len("</think>") :].strip()
-        if not text.startswith(OPEN):
-            raise FormatError(f"the completion must begin with {OPEN}, found {text[:40]!r}")
-        if newline and not text.startswith(f"{OPEN}\n"):
-            raise FormatError(f"{OPEN} must be followed by a newline")
-        if not text.endswith(CLOSE):
-            raise FormatError(f"the completion must end with {CLOSE}, found {text[-40:]!r}")
-        if newline and not text.endswith(f"\n{CLOSE}"):
-            raise FormatError(f"{CLOSE} must stand at the beginning of a line")
+    if text.startswith(f"{OPEN}\n") and text.endswith(f"\n{CLOSE}"):
+        body = text[len(OPEN) : -len(CLOSE)]
+        if not ("<" in body or "[/" in body or "◁" in body):  # no tag
+            return body[1:-1] if newline else body
+    text = _without_end_markers(text.strip())
+    end = thought_end(text)
+    if end < 0:
+        opening = next(opening for opening, _ in THOUGHTS if text.startswith(opening))
+        raise FormatError(f"{opening} is not closed; expected the end of the thought before {OPEN}")
+    text = text[end:].strip()
+    if not text.startswith(OPEN):
+        raise FormatError(f"the completion must begin with {OPEN}, found {text[:40]!r}")
+    if newline and not text.startswith(f"{OPEN}\n"):
+        raise FormatError(f"{OPEN} must be followed by a newline")
+    if not text.endswith(CLOSE):
+        raise FormatError(f"the completion must end with {CLOSE}, found {text[-40:]!r}")
+    if newline and not text.endswith(f"\n{CLOSE}"):
+        raise FormatError(f"{CLOSE} must stand at the beginning of a line")
     body = text[len(OPEN) : -len(CLOSE)]
     if newline:
         body = body[1:-1]
     if "<" in body and (OPEN in body or CLOSE in body):
         raise FormatError("more than one answer; expected one <answer>...</answer>")
     return body
+
+
+def thought_end(text: str) -> int:
+    """Where the thought ends with which a text begins; 0 if it begins with none, -1 if that is not closed.
+
+    >>> thought_end("<think>hm</think><answer>"), thought_end("hm</think><answer>"), thought_end("<answer>")
+    (17, 10, 0)
+    """
+    for opening, closing in THOUGHTS:
+        if text.startswith(opening):
+            end = text.find(closing)
+            return end if end < 0 else end + len(closing)
+    ends = [(end, closing) for _, closing in THOUGHTS if (end := text.find(closing)) >= 0]
+    if not ends:
+        return 0
+    end, closing = min(ends)
+    return 0 if any(text.find(opening, 0, end) >= 0 for opening, _ in THOUGHTS) else end + len(closing)
 
 
 def body(text: str, tags: bool | None, newline: bool = True) -> str:
@@ -88,20 +116,19 @@ def _skip_back(text: str, end: int, characters: str) -> int:
 
 _OPEN_ANY_CASE = re.compile(re.escape(OPEN), re.IGNORECASE)
 _CLOSE_ANY_CASE = re.compile(re.escape(CLOSE), re.IGNORECASE)
-_THINK_END = "</think>"
+_THOUGHT_TAGS = re.compile("|".join(re.escape(tag) for pair in THOUGHTS for tag in pair))
+_OPENINGS = {opening for opening, _ in THOUGHTS}
 
 
 def lenient(text: str, mark: str) -> str:
     """The part of any text in which the graph most likely stands.
 
-    `mark` is what a graph must contain ("obj[" for TOON). Reasoning up to the last `</think>` is dropped if a graph
-    follows it; of the `<answer>` blocks, closed or not, the last one with a graph counts; without any, the whole text.
+    `mark` is what a graph must contain ("obj[" for TOON). Thoughts are no answer (see `without_thoughts`); of the
+    `<answer>` blocks, closed or not, the last one with a graph counts; without any, the whole text.
     Never raises; linear in the length of the text.
     """
     mark = mark.lower()
-    head, found, tail = text.rpartition(_THINK_END)
-    if found and mark in tail.lower():
-        text = tail
+    text = without_thoughts(text)
     for block in reversed(_OPEN_ANY_CASE.split(text)[1:]):
         block = _CLOSE_ANY_CASE.split(block, maxsplit=1)[0]
         if mark in block.lower():
@@ -112,11 +139,36 @@ def lenient(text: str, mark: str) -> str:
     return text
 
 
-def after_thinking(text: str) -> str:
-    """The text behind a leading, closed `<think>` block."""
-    if text.lstrip().startswith("<think>"):
-        return text.partition(_THINK_END)[2] or text
-    return text
+def without_thoughts(text: str) -> str:
+    """Any text without its thoughts: from an opening tag, or from the beginning if that tag is in the prompt, to the
+    closing one. A thought that is not closed was cut off, unless an answer begins in it.
+
+    >>> without_thoughts("<think>a</think>b"), without_thoughts("a</think>b"), without_thoughts("b<think>a")
+    ('b', 'b', 'b')
+    """
+    kept: list[str] = []
+    place, opened = 0, None
+    for match in _THOUGHT_TAGS.finditer(text):
+        if match[0] in _OPENINGS:
+            opened = match.start() if opened is None else opened
+            continue
+        if opened is None:
+            kept.clear()
+        else:
+            kept.append(text[place:opened])
+        place, opened = match.end(), None
+    if opened is not None and not _OPEN_ANY_CASE.search(text, opened):
+        return "".join(kept) + text[place:opened]
+    return "".join(kept) + text[place:]
+
+
+def published(text: str, mark: str) -> str:
+    """What SceneGraphVLM's evaluator reads where `lenient` leaves thoughts out: it drops what stands before the last
+    `</think>` if a graph follows it, and otherwise reads the thought."""
+    _, found, tail = text.rpartition("</think>")
+    if found and mark in tail.lower():
+        return tail
+    return text.replace("<think>", "").replace("</think>", "")
 
 
 def first_closed(text: str) -> tuple[str, bool]:

@@ -109,7 +109,7 @@ class Json(Codec):
             "num_objects": float(len(parsed.labels)),
             "num_relations": float(valid),
             "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
-            "has_answer_tags": float(answer.first_closed(answer.after_thinking(text))[1]),
+            "has_answer_tags": float(answer.first_closed(answer.without_thoughts(text))[1]),
         }
 
 
@@ -197,7 +197,7 @@ def find_answer(text: str, published: bool = False) -> str:
     """What R1-SGG takes for the answer: the first closed answer (after any reasoning), or what follows the first
     `<answer>`, or everything; without code fences and, around the braces, the word "json". `published` takes that word
     out of labels too."""
-    text = answer.after_thinking(text)
+    text = answer.without_thoughts(text)
     body, closed = answer.first_closed(text)
     if not closed:
         body = text.partition(answer.OPEN)[2] or text

@@ -156,7 +156,7 @@ Checker = Callable[[str, dict[int, str]], tuple[int, int, int] | None]
 def diagnose(text: str, relation_table: str, check_row: Checker, ids: bool = True) -> dict[str, float]:
     """See `Codec.diagnose`. Reads the first closed answer after any reasoning, or the whole text, as the diagnostics
     of SceneGraphVLM's reward do."""
-    body, closed = answer.first_closed(answer.after_thinking(text))
+    body, closed = answer.first_closed(answer.without_thoughts(text))
     header = re.compile(relation_table + r"\[[0-9]*+\]\{[^{}]*+\}:", re.IGNORECASE).search(body)
     objects = _OBJECTS.search(body)
     labels: dict[int, str] = {}
