@@ -99,8 +99,10 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
         return
     from transformers import AutoConfig
 
+    config = AutoConfig.from_pretrained(path)
+    yield from check_kernels(config)
     try:
-        text = check_template(processor, AutoConfig.from_pretrained(path), template_arguments(processor), "Write.")
+        text = check_template(processor, config, template_arguments(processor), "Write.")
         yield Finding("ok", f"chat template: one placeholder for an image, ends with {text[-24:]!r}")
     except SgrlError as error:
         what, _, advice = str(error).partition("; ")
@@ -112,6 +114,17 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
         yield Finding("ok", f"pixel budget of {path}: {budget[0]:,} to {budget[1]:,}")
         if dataset is not None:
             yield from _check_pixels(dataset, processor, budget)
+
+
+def check_kernels(config) -> Iterator[Finding]:
+    """On a GPU: whether linear attention has its kernels."""
+    import torch
+
+    from sgrl.training.model import missing_kernels
+
+    if torch.cuda.is_available() and (slow := missing_kernels(config)):
+        what, _, advice = slow.partition("; ")
+        yield Finding("warn", what, advice)
 
 
 def _check_pixels(dataset: str, processor, budget: tuple[int, int]) -> Iterator[Finding]:

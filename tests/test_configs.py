@@ -5,6 +5,7 @@ So is every command that stands in a YAML file, in a recipe's docstring or in th
 
 import importlib.util
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import yaml
 
 from data_prep import to_toon
 from rewards.trl import rewards_named
+from sgrl.training.checks import check_best
 from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -70,8 +72,34 @@ def test_config(name, tmp_path):
     assert model.model_name_or_path and script.dataset
     assert yaml.safe_load(path.read_text())["output_dir"] != model.model_name_or_path
     assert "accelerate launch" in path.read_text()  # how to use it stands at its top
-    if training.load_best_model_at_end:
-        assert training.save_steps % training.eval_steps == 0
+    check_best(training)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_on_any_number_of_processes(name, tmp_path, monkeypatch):
+    """TRL wants whole groups in each batch of rollouts of all processes together, and in each batch of evaluation."""
+    from transformers import TrainingArguments
+
+    path = RECIPES / name
+    for processes in (1, 2, 4, 6, 8, 16):
+        monkeypatch.setattr(TrainingArguments, "world_size", processes)
+        _, training, _ = read(path.name[:4].strip("_."), ["--config", str(path), "--output_dir", str(tmp_path)])
+        assert training.world_size == processes
+        if "grpo" in path.name:
+            assert training.generation_batch_size % (processes * training.num_generations) == 0
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_memory_of_a_config(name):
+    """The line in the file is what tools/memory.py says of it, with room left and a cache for a batch of rollouts."""
+    memory = runpy.run_path(str(ROOT / "tools/memory.py"))
+    path, card = RECIPES / name, memory["CARD"]
+    launcher, gpus = memory["launched"](path)
+    need = memory["need"](path, launcher, gpus)
+    assert f"\n# {memory['sentence'](need, gpus, card)}\n" in path.read_text()
+    assert need.total < 0.85 * card  # fragmentation, the CUDA context, communication
+    assert need.cache >= need.full
+    assert need.training > 0 < need.activations and (need.engine > 0) == ("grpo" in name)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -160,7 +188,7 @@ SCENEGRAPHVLM_SFT = {"learning_rate": 1e-5, "num_train_epochs": 5, "warmup_steps
 SCENEGRAPHVLM_GRPO = {
     "num_generations": 12,
     "per_device_train_batch_size": 24,
-    "generation_batch_size": 48,
+    "steps_per_generation": 2,  # 48 answers
     "max_completion_length": 1024,
     "temperature": 0.9,
     "learning_rate": 6e-7,
@@ -170,14 +198,19 @@ SCENEGRAPHVLM_GRPO = {
     "scale_rewards": "none",
     "max_grad_norm": 1.0,
     "eval_steps": 100,
-    "save_steps": 1000,
+    "save_steps": 100,  # published: 1000, which loses the best of 100, 200, ...
     "reward": "full",
     "trainable": "decoder",
 }
 PUBLISHED = {  # SceneGraphVLM's run_{psg,pvsg,ag}_grpo_qwen3_5.sh
     "psg": {"max_tokens": 3072, "vllm_max_model_length": 4144, "vllm_gpu_memory_utilization": 0.2},
     "pvsg": {"max_tokens": 2048, "vllm_max_model_length": 4096, "vllm_gpu_memory_utilization": 0.2},
-    "ag": {"max_tokens": 6144, "vllm_max_model_length": 7296, "vllm_gpu_memory_utilization": 0.3},
+    "ag": {
+        "steps_per_generation": 1,
+        "max_tokens": 6144,
+        "vllm_max_model_length": 7296,
+        "vllm_gpu_memory_utilization": 0.3,
+    },
 }
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from sgrl import doctor
 from sgrl.errors import SgrlError
 from sgrl.training import model as m
 
@@ -253,3 +254,24 @@ def test_changed_budget_reaches_vllm(toy, tmp_path):
     assert (tmp_path / "start" / "model.safetensors").is_symlink()
     assert not (tmp_path / "start" / "processor_config.json").is_symlink()
     assert m.load_model(linked).name_or_path == linked
+
+
+def test_kernels_of_linear_attention(monkeypatch):
+    """Only a model that has linear attention is slow without them, and the message names those that are missing."""
+    linear = SimpleNamespace(
+        get_text_config=lambda: SimpleNamespace(layer_types=["linear_attention", "full_attention"])
+    )
+    other = SimpleNamespace(get_text_config=lambda: SimpleNamespace(layer_types=["full_attention"]))
+    here = {"causal_conv1d"}
+    monkeypatch.setattr(m.importlib.util, "find_spec", lambda name: name if name in here else None)
+    assert m.missing_kernels(other) is None
+    assert m.missing_kernels(linear).endswith("pip install --no-build-isolation flash-linear-attention")
+    here.add("fla")
+    assert m.missing_kernels(linear) is None
+    here.clear()
+    assert "without flash-linear-attention and causal-conv1d;" in m.missing_kernels(linear)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [(each.level, each.advice) for each in doctor.check_kernels(linear)] == [
+        ("warn", "pip install --no-build-isolation flash-linear-attention causal-conv1d")
+    ]
+    assert not list(doctor.check_kernels(other))

@@ -32,6 +32,14 @@ echo "  DeepSpeed"
 if ! pip install -c constraints.txt -e ".[deepspeed]"; then
     echo "DeepSpeed cannot be installed on this machine; the ZeRO configurations will not run."
 fi
+if [ "$ACCELERATOR" = gpu ]; then
+    echo "  kernels"
+    # causal-conv1d has no wheel: it is built against the torch that is here, with CUDA's compiler.
+    for extra in flash-attn linear-attention; do
+        pip install -c constraints.txt --no-build-isolation -e ".[$extra]" ||
+            echo "The extra $extra cannot be installed on this machine; what it speeds up runs as PyTorch code instead."
+    done
+fi
 if [ "$ACCELERATOR" = cpu ]; then
     packages=$("$VENV/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     cp tools/torchvision_without_operators.py "$packages/"

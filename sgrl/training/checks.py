@@ -10,7 +10,7 @@ from sgrl.errors import SgrlError
 from sgrl.training.model import placeholder_ids
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, ProcessorMixin
+    from transformers import PretrainedConfig, ProcessorMixin, TrainingArguments
     from trl import ModelConfig
 
 
@@ -55,6 +55,21 @@ def _check_embeddings(path: str, config: PretrainedConfig) -> None:
                 f"{file} holds the weights of another model: its embeddings are {found[0][0]} x {found[0][1]}, the "
                 f"config.json beside it says {wanted[0]} x {wanted[1]}; check `model_name_or_path`"
             )
+
+
+def check_best(training_args: TrainingArguments) -> None:
+    """Raise where `load_best_model_at_end` could not bring the best model back.
+
+    transformers asks only that `save_steps` is a multiple of `eval_steps`, and then takes the best of the checkpoints
+    that happen to be saved.
+    """
+    args = training_args
+    if args.load_best_model_at_end and args.save_strategy == "steps" and args.save_steps != args.eval_steps:
+        raise SgrlError(
+            f"load_best_model_at_end can bring back saved checkpoints only, and every {args.eval_steps} steps one is "
+            f"evaluated, every {args.save_steps} one is saved; set save_steps: {args.eval_steps}, or "
+            "save_strategy: best"
+        )
 
 
 def check_checkpoint(checkpoint: str | None, config: PretrainedConfig, trainable: str) -> None:

@@ -17,6 +17,7 @@ import yaml
 
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.configurations import command_line
 
 logger = logging.getLogger(__name__)
 
@@ -191,14 +192,14 @@ def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tu
 
     Args:
         dataclasses: e.g. `(SceneGraphArguments, GRPOConfig, ModelConfig)`.
-        arguments: default: `sys.argv[1:]`.
+        arguments: default: those of this program, see `sgrl.training.configurations.command_line`.
 
     Raises:
         SgrlError: for a file that is no YAML mapping, unknown keys and options, and values out of range.
     """
     from trl import TrlParser
 
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = command_line(Path(sys.argv[0]), sys.argv[1:]) if arguments is None else list(arguments)
     parser = TrlParser(dataclasses, allow_abbrev=False)
     parser.error = _raise  # argparse would print the usage of 200 options first
     names = {action.dest for action in parser._actions}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import re
@@ -176,6 +177,24 @@ def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list
 def uses_linear_attention(config: PretrainedConfig) -> bool:
     """Whether a model has linear-attention layers (Qwen3.5, for one), for which vLLM on CPUs has bfloat16 alone."""
     return "linear_attention" in (getattr(config.get_text_config(), "layer_types", None) or ())
+
+
+LINEAR_ATTENTION_KERNELS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
+"""Modules that transformers takes for linear attention where they are, and the packages that hold them."""
+
+
+def missing_kernels(config: PretrainedConfig) -> str | None:
+    """What slows a model's linear attention down on this machine and how to mend it; None if nothing does.
+
+    transformers falls back to PyTorch code, which is right and more than ten times slower on a GPU.
+    """
+    missing = [name for module, name in LINEAR_ATTENTION_KERNELS.items() if importlib.util.find_spec(module) is None]
+    if not missing or not uses_linear_attention(config):
+        return None
+    return (
+        f"this model has linear attention, which runs as slow PyTorch code without {' and '.join(missing)}; "
+        f"pip install --no-build-isolation {' '.join(missing)}"
+    )
 
 
 def pixel_budget(processor: ProcessorMixin) -> tuple[int, int] | None:

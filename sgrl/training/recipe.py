@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sgrl.training.checks import check_checkpoint, check_template, load_config
+import torch
+
+from sgrl.training.checks import check_best, check_checkpoint, check_template, load_config
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.model import (
     check_model_folder,
@@ -15,6 +18,7 @@ from sgrl.training.model import (
     load_processor,
     log_parameters,
     lora_config,
+    missing_kernels,
     model_folder,
     save_model,
     set_pixel_budget,
@@ -33,6 +37,8 @@ if TYPE_CHECKING:
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
     from sgrl.training.launch import GRPOArguments, SFTArguments
+
+logger = logging.getLogger(__name__)
 
 IDENTITY = ("dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking")
 """Settings that make a run the same run, besides recipe, model and reward; see `sgrl.training.resume.Run`."""
@@ -156,6 +162,7 @@ def _prepare(recipe: str, script_args, training_args, model_args, data, columns,
 
     path = model_args.model_name_or_path
     check_report_to(training_args.report_to)
+    check_best(training_args)
     target = take_push_settings(training_args)
     check_model_folder(path)
     check_dataset(script_args.dataset, data)
@@ -168,6 +175,8 @@ def _prepare(recipe: str, script_args, training_args, model_args, data, columns,
         return None
     train, evaluation = load_rows(script_args, training_args, columns)
     config = load_config(path, model_args, training_args.trust_remote_code)
+    if torch.cuda.is_available() and (slow := missing_kernels(config)):
+        logger.warning("%s", slow)
     check_checkpoint(run.checkpoint, config, script_args.trainable)
     processor = load_processor(path, model_args, training_args.trust_remote_code)
     resized = set_pixel_budget(processor, script_args.min_pixels, script_args.max_pixels)
