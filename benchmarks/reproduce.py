@@ -208,7 +208,7 @@ def evaluate(args: argparse.Namespace, seed: int, run: tuple[str, str, str]) -> 
     output = folder / "eval" / "-".join(run)
     command = ["recipes/evaluate.py", "--model", folder / "models" / model, "--dataset", prepare(args, data)]
     command += ["--split", DATA[data].held_out, "--limit", args.images, "--max-new-tokens", DATA[data].answer]
-    command += ["--context", context] if context != "none" else []
+    command += ["--context", context]
     command += ["--output", output, *shlex.split(args.evaluate_options)]
     step(folder, f"eval-{'-'.join(run)}", [sys.executable, *command])
     return output

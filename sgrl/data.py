@@ -167,6 +167,28 @@ def read_metadata(path: str | Path) -> dict:
     return first
 
 
+def pixel_range(path: str | Path) -> tuple[int, int]:
+    """Width times height of the smallest and the largest image of a data set whose coordinates are pixels.
+
+    Raises SgrlError for files without these columns.
+    """
+    import pyarrow.compute as compute
+
+    ends = []
+    for file in files(path):
+        parquet = _open(file)
+        if {"width", "height"} - set(parquet.schema_arrow.names):
+            raise SgrlError(f"{file} lacks the columns width and height; write it with data_prep/to_toon.py")
+        for batch in parquet.iter_batches(columns=["width", "height"]):
+            areas = compute.min_max(
+                compute.multiply(*(batch.column(name).cast("int64") for name in ("width", "height")))
+            )
+            ends += [end for end in areas.as_py().values() if end]
+    if not ends:
+        raise SgrlError(f"{path} has no images whose size could be taken; convert some")
+    return min(ends), max(ends)
+
+
 def _metadata(file: Path) -> dict:
     found = (_open(file).schema_arrow.metadata or {}).get(_METADATA_KEY)
     if found is None:

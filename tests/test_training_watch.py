@@ -183,6 +183,8 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
 
     import pandas
 
+    from sgrl.context import trained_context
+
     def run(*words):
         done = subprocess.run(
             [sys.executable, *map(str, words)], cwd=root, env=cpu_environment, capture_output=True, text=True
@@ -219,3 +221,4 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
     card = (tmp_path / "grpo" / "README.md").read_text()
     assert publish.MARK in card and "previous frame's graph: corrupted" in card and "| relation_f1 | 2.0 |" in card
     assert json.loads((tmp_path / "grpo" / "run.json").read_text())["finished"]["steps"] == 2
+    assert trained_context(tmp_path / "grpo") == "corrupted"  # which evaluation follows

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
 from sgrl.training.launch import ENVIRONMENT
 from sgrl.training.model import check_model_folder, load_processor, template_arguments
@@ -70,6 +71,8 @@ class Engine(Protocol):
     """One of "vllm", "transformers" and "openai"."""
     batch_size: int
     """How many images it works on at a time; `generate` takes any number."""
+    trained_context: str | None
+    """What its model's prompts held of the frame before in training (`sgrl.context`); None if that is not known."""
 
     def generate(
         self,
@@ -162,10 +165,14 @@ def load_engine(
     if name == "vllm":
         from sgrl.inference.vllm_engine import VllmEngine
 
-        return VllmEngine(model, chat, max_new_tokens, batch_size, dtype, max_model_length, gpu_memory_utilization)
-    from sgrl.inference.transformers_engine import TransformersEngine
+        limits = max_model_length, gpu_memory_utilization
+        engine = VllmEngine(model, chat, max_new_tokens, batch_size, dtype, *limits)
+    else:
+        from sgrl.inference.transformers_engine import TransformersEngine
 
-    return TransformersEngine(model, chat, max_new_tokens, batch_size, dtype)
+        engine = TransformersEngine(model, chat, max_new_tokens, batch_size, dtype)
+    engine.trained_context = trained_context(model)
+    return engine
 
 
 def vllm_obstacle() -> str | None:

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sgrl.context import CONTEXTS, context_of, with_context
+from sgrl import data
+from sgrl.context import CONTEXTS, context_of, trained_context, warn_of_context, with_context
 from sgrl.errors import SgrlError
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
@@ -31,6 +32,7 @@ from sgrl.inference.predictions import (
     shard_folder,
     write_usage,
 )
+from sgrl.inference.presentation import moved, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import batches, generate_apart
 from sgrl.text.grammar import ebnf
@@ -56,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--limit", type=int, help="the first N images only")
     add("--constrain", action="store_true", help="decode by a grammar of the vocabulary, and repair the rest")
     add(
-        "--context", default="none", choices=CONTEXTS,
-        help="videos: the graph of the frame before in each prompt, the reference or the model's own",
+        "--context", choices=CONTEXTS,
+        help="videos: the graph of the frame before in each prompt, the reference or the model's own (default: the "
+        "model's own if it was trained with such prompts, else none)",
     )  # fmt: skip
     add(
         "--zero-shot", metavar="COORDINATES",
@@ -97,7 +100,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     _at_least_one(args, "limit", "every", "num_shards")
     if not 0 <= args.shard_index < args.num_shards:
         raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
-    if args.zero_shot and args.context != "none":
+    if args.zero_shot and args.context not in (None, "none"):
         raise SgrlError("--zero-shot and --context exclude each other: the two graphs would be in other coordinates")
     if args.zero_shot and args.constrain:
         raise SgrlError("--zero-shot and --constrain exclude each other: the grammar holds the data set's coordinates")
@@ -106,6 +109,31 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.input and args.context == "gt":
         raise SgrlError("--context gt needs references, which --input has none of; use --context generated")
     check_engine_arguments(args)
+    args.context_chosen = args.context is not None
+    args.context = _context(args)
+
+
+def _context(args: argparse.Namespace) -> str:
+    """The context that was asked for, else that of the model's training."""
+    trained = None if args.zero_shot or args.engine == "openai" else trained_context(args.model)
+    if args.context is not None:
+        warn_of_context(args.context, trained)
+        return args.context
+    if args.zero_shot or trained == "none":
+        return "none"
+    if trained is not None:
+        logger.info(
+            "%s was trained with the graph of the frame before in its prompts and gets its own: --context generated%s",
+            args.model,
+            "; each folder is a video" if args.input else "",
+        )
+        return "generated"
+    if data.read_metadata(args.dataset).get("previous") == "gt":
+        raise SgrlError(
+            f"the prompts of {args.dataset} hold the graph of the frame before, and {args.model} does not say whether "
+            "it was trained with it; say --context generated (its own graphs), gt (the references) or none"
+        )
+    return "none"
 
 
 def check_engine_arguments(args: argparse.Namespace, images: bool = True) -> None:
@@ -142,8 +170,8 @@ def _at_least_one(args: argparse.Namespace, *names: str) -> None:
 
 def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
     if args.input:
-        rows = FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit)
-        if args.context != "none" and not any(rows.videos):
+        rows = FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit, not args.zero_shot)
+        if args.context != "none" and args.context_chosen and not any(rows.videos):
             raise SgrlError(
                 f"--context {args.context} is for videos; {rows.name} holds single images alone: name the folder of a "
                 "video's frames, or leave --context out"
@@ -152,7 +180,7 @@ def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
             raise SgrlError(f"--every {args.every} is for video files; {rows.name} holds none")
         return rows
     rows = DatasetRows(args.dataset, args.split, args.limit)
-    if args.context != "none" and not any(rows.videos):
+    if args.context != "none" and args.context_chosen and not any(rows.videos):
         raise SgrlError(f"--context {args.context} is for videos; the images of {args.dataset} belong to none")
     return rows
 
@@ -266,8 +294,8 @@ class Predictor:
     def __init__(self, args: argparse.Namespace, rows, folder: PredictionFolder, engine: Engine):
         self.args, self.rows, self.folder, self.engine = args, rows, folder, engine
         self.convention = zeroshot.convention_of(args.zero_shot, args.model) if args.zero_shot else None
-        # Of each video (row of the frame, its own graph), in order: the context of later frames.
-        self.graphs: dict[Key, list[tuple[int, str]]] = {}
+        # Of each video (row of the frame, its own graph, the graph's frame), in order: the context of later frames.
+        self.graphs: dict[Key, list[tuple[int, str, tuple[int, int]]]] = {}
         self.failed: dict[Key, str] = {}
         self.grammar = functools.lru_cache(maxsize=64)(functools.partial(ebnf, rows.codec, rows.vocabulary))
 
@@ -326,7 +354,7 @@ class Predictor:
 
     def _generate(self, batch: list[dict]) -> list[Generation]:
         prompts = [self._prompt(row) for row in batch]
-        grammars = [self.grammar(row["width"], row["height"]) if self.args.constrain else None for row in batch]
+        grammars = [self.grammar(*seen_frame(row)) if self.args.constrain else None for row in batch]
         return generate_apart(self.engine, [row["image"] for row in batch], prompts, grammars)
 
     def _prompt(self, row: dict) -> list[dict]:
@@ -340,7 +368,9 @@ class Predictor:
             graphs = self.graphs.get((row["dataset"], row["video_id"]), [])
             before = bisect.bisect_left(graphs, (row["index"],))
             if before:
-                previous = graphs[before - 1][1]
+                _, previous, frame = graphs[before - 1]
+                if frame != seen_frame(row):  # its own graph was of an image of another size
+                    previous = resized_text(previous, self.rows.codec, frame, seen_frame(row))
                 del graphs[: before - 1]  # frames come in order: no later one will ask for these
         elif self.args.context == "gt":
             index = row["index"]
@@ -362,9 +392,10 @@ class Predictor:
     def _context(self, index: int, row: dict) -> None:
         """Keep a frame's own graph for those after it; one without a graph leaves the last as it was."""
         if self.args.context == "generated" and row.get("video_id") is not None:
-            text = context_of(row["prediction"], self.rows.codec, row["width"], row["height"])
+            seen = seen_frame(row)
+            text = context_of(self._in_frame_seen(row), self.rows.codec, *seen)
             if text is not None:
-                bisect.insort(self.graphs.setdefault((row["dataset"], row["video_id"]), []), (index, text))
+                bisect.insort(self.graphs.setdefault((row["dataset"], row["video_id"]), []), (index, text, seen))
 
     def _remember(self, units: Iterable[Sequence[int]]) -> None:
         """After an interruption: the graphs of the videos that are not finished."""
@@ -375,12 +406,14 @@ class Predictor:
 
     def _prediction(self, row: dict, generation: Generation) -> dict:
         """One line of predictions.jsonl."""
-        codec, frame = self.rows.codec, (row["width"], row["height"])
+        codec, seen, frame = self.rows.codec, seen_frame(row), (row["width"], row["height"])
         text, faults = generation.text, {}
-        if self.args.constrain:
-            text, faults = repair(codec, text, *frame)
-        elif self.convention:
+        if self.convention:
             text = zeroshot.in_frame_of(text, codec, row["image"].size, frame, self.convention)
+        else:
+            if self.args.constrain:
+                text, faults = repair(codec, text, *seen)
+            text = moved(text, codec, seen, frame)
         graph, _ = codec.recover_parsed(text, *frame)
         confidence = relation_confidences(codec, graph, generation.text, generation.pieces, generation.logprobs)
         kept = {name: row[name] for name in ("dataset", "image_id", "solution", "width", "height")}
@@ -395,7 +428,22 @@ class Predictor:
         }
         if text != generation.text:
             kept |= {"written": generation.text, "repaired": faults}
+        if seen != frame:
+            kept["seen"] = list(seen)
         return kept
+
+    def _in_frame_seen(self, row: dict) -> str:
+        """What a row of predictions says in the frame in which the model reads and writes."""
+        seen = seen_frame(row)
+        if seen == (row["width"], row["height"]):
+            return row["prediction"]
+        written = row.get("written", row["prediction"])
+        return repair(self.rows.codec, written, *seen)[0] if self.args.constrain else written
+
+
+def seen_frame(row: dict) -> tuple[int, int]:
+    """Width and height of the coordinates that the model wrote, of a row of images or of predictions."""
+    return tuple(row.get("seen") or (row["width"], row["height"]))
 
 
 def summary(usage: dict) -> str:

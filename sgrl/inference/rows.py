@@ -1,7 +1,9 @@
 """Where images come from: a split of a data set, or the user's own image files, folders of frames and videos.
 
 Both are sequences of rows with dataset, image_id, image, prompt, width, height (the frame of the coordinates),
-solution (None without a reference), video_id and frame (None for single images). Taking a row decodes its image.
+solution (None without a reference), video_id and frame (None for single images). `seen` is the frame in which the
+model writes, where that is another: own images are shown as those of the data set, but their graphs are in their own
+pixels. Taking a row decodes its image, which is what the model sees; `picture` is what the user has.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from sgrl.errors import SgrlError
 from sgrl.images import SUFFIXES, open_image
 from sgrl.inference.folders import VIDEOS, Folder, Found, frame_numbers, is_video, name_of
 from sgrl.inference.predictions import Key, fingerprint, prediction_key
-from sgrl.prompts import scene_graph_prompt
+from sgrl.inference.presentation import Presentation
 from sgrl.terminal import printable
 from sgrl.text import get_codec
 
@@ -65,6 +67,10 @@ class DatasetRows:
             raise SgrlError(f"{self.name}: image {self.keys[index][1]!r} does not open: {error}") from None
         return {"video_id": None, "frame": None} | row
 
+    def picture(self, index: int):
+        """The image as it is in the data set."""
+        return self[index]["image"]
+
     def solution(self, index: int) -> str | None:
         """The reference, without decoding the image."""
         return self._solutions[index]["solution"]
@@ -84,11 +90,21 @@ class FileRows:
             video of its own. Otherwise they are single images.
         every: take each so-manieth frame of a video file.
         limit: take the first so many images.
+        trained: whether the model was trained on that data set; see `Presentation`.
     """
 
-    def __init__(self, paths: Sequence[str], like: str, as_video: bool, every: int = 1, limit: int | None = None):
-        self.metadata = data.read_metadata(like)
-        self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
+    def __init__(
+        self,
+        paths: Sequence[str],
+        like: str,
+        as_video: bool,
+        every: int = 1,
+        limit: int | None = None,
+        trained: bool = True,
+    ):
+        self._presentation = Presentation(like, trained)
+        self.metadata = self._presentation.metadata
+        self.codec, self.vocabulary = self._presentation.codec, self._presentation.vocabulary
         self.name = ", ".join(paths)
         self._every = every
         # (file, number of the frame in a video file or None), row by row
@@ -153,21 +169,22 @@ class FileRows:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, index: int) -> dict:
-        from PIL import Image
-
+    def picture(self, index: int):
+        """The image as it is in its file, upright. Raises SgrlError for one that does not open."""
         file, place = self._places[index]
-        image = open_image(file) if place is None else self._frame(file, place)
-        if self.metadata.get("size"):
-            image = image.resize(tuple(self.metadata["size"]), Image.Resampling.BILINEAR)
-        coords = self.metadata.get("coords", "pixel")
-        width, height = (1000, 1000) if coords == "norm1000" else image.size
-        prompt = scene_graph_prompt(self.vocabulary, self.codec, width, height, self.metadata["prompt"], coords)
+        return open_image(file) if place is None else self._frame(file, place)
+
+    def __getitem__(self, index: int) -> dict:
+        """Raises SgrlError for an image that does not open."""
+        picture = self.picture(index)
+        shown = self._presentation.shown(picture)
+        seen = self._presentation.frame(shown)
+        prompt = self._presentation.prompt(seen)
         dataset, name = self.keys[index]
         return {
             **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self._frames[index]},
-            **{"image": image, "prompt": [{"role": "user", "content": prompt}]},
-            **{"width": width, "height": height, "solution": None},
+            **{"image": shown, "prompt": [{"role": "user", "content": prompt}], "seen": seen},
+            **{"width": picture.width, "height": picture.height, "solution": None},
         }
 
     def _frame(self, file: Path, frame: int):

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgrl.context import context_of, with_context
+from sgrl.context import context_of, warn_of_context, with_context
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.inference.engines import Engine, Generation, RefusedPrompt
+from sgrl.inference.presentation import Presentation, resized_text
 from sgrl.text import Codec
 
 
@@ -69,7 +70,8 @@ def generate_apart(engine: Engine, images: Sequence, prompts: Sequence, grammars
 class StreamFrame:
     """What `SceneGraphStream.push` returns.
 
-    graph: without objects if none could be read. latency: seconds from the image to the graph.
+    graph: in pixels of the image that was pushed; without objects if none could be read. text: as the model wrote it.
+    latency: seconds from the image to the graph.
     """
 
     graph: SceneGraph
@@ -81,15 +83,18 @@ class StreamFrame:
 class SceneGraphStream:
     """Live use: push a frame, get its graph, which the next frame then starts from.
 
-        stream = SceneGraphStream(load_engine("auto", MODEL), get_codec("toon"), "Write the scene graph.")
+        stream = SceneGraphStream.like(load_engine("auto", MODEL), DATASET)
         for image in camera:
             graph = stream.push(image).graph
+
+    `like` asks as the rows of a data set do and takes images of any size; the constructor is for other prompts.
 
     Args:
         engine: see `load_engine`.
         codec: the layout that the model writes.
         prompt: the user's message without context, as the model was trained with (see `scene_graph_prompt`).
-        context: "generated" hands on the stream's own last graph, "none" looks at each frame alone.
+        context: "generated" hands on the stream's own last graph, "none" looks at each frame alone. None: as the
+            engine's model was trained; "generated" where it does not say.
         grammar: an EBNF that the answers follow (see `sgrl.text.grammar`).
 
     Attributes:
@@ -97,14 +102,29 @@ class SceneGraphStream:
     """
 
     def __init__(
-        self, engine: Engine, codec: Codec, prompt: str, context: str = "generated", grammar: str | None = None
+        self, engine: Engine, codec: Codec, prompt: str, context: str | None = None, grammar: str | None = None
     ):
-        if context not in ("none", "generated"):
+        if context not in (None, "none", "generated"):
             raise SgrlError(f"a stream's context is 'none' or 'generated', found {context!r}")
+        trained = getattr(engine, "trained_context", None)
+        if context is None:
+            context = "none" if trained == "none" else "generated"
+        else:
+            warn_of_context(context, trained)
         self.engine, self.codec, self.context, self.grammar = engine, codec, context, grammar
         self._chat = [{"role": "user", "content": prompt}]
+        self._presentation: Presentation | None = None
         self._previous: str | None = None
+        self._frame: tuple[int, int] | None = None
         self.latencies: collections.deque[float] = collections.deque(maxlen=10_000)
+
+    @classmethod
+    def like(cls, engine: Engine, dataset: str, context: str | None = None) -> SceneGraphStream:
+        """A stream that shows images and asks about them as the rows of the data set that the model was trained on."""
+        presentation = Presentation(dataset)
+        stream = cls(engine, presentation.codec, "", context)
+        stream._presentation = presentation
+        return stream
 
     def push(self, image, width: int | None = None, height: int | None = None) -> StreamFrame:
         """The graph of the next frame.
@@ -112,19 +132,26 @@ class SceneGraphStream:
         A frame whose answer holds no graph, or that fails, leaves the context as it was.
 
         Args:
-            image: a PIL image of the size that the model was trained with.
-            width, height: frame of the coordinates, if it is not the image in pixels (1000 x 1000 for norm1000).
+            image: a PIL image; without `like`, of the size that the model was trained with.
+            width, height: without `like`, the frame in which the model writes, if it is not the image in pixels (1000
+                x 1000 for norm1000).
         """
         start = time.perf_counter()
-        size = (width or image.width, height or image.height)
-        chat = with_context(self._chat, self._previous)
-        (done,) = generate_apart(self.engine, [image], [chat], [self.grammar])
+        shown, size, chat = image, (width or image.width, height or image.height), self._chat
+        if self._presentation:
+            shown = self._presentation.shown(image)
+            size = self._presentation.frame(shown)
+            chat = [{"role": "user", "content": self._presentation.prompt(size)}]
+        if self._previous is not None and size != self._frame:
+            self._previous = resized_text(self._previous, self.codec, self._frame, size)
+        self._frame = size
+        (done,) = generate_apart(self.engine, [shown], [with_context(chat, self._previous)], [self.grammar])
         graph, _ = self.codec.recover(done.text, *size)
         if self.context == "generated" and graph.objects:
             self._previous = context_of(done.text, self.codec, *size)
         latency = time.perf_counter() - start
         self.latencies.append(latency)
-        return StreamFrame(graph, done.text, latency, done.finish_reason)
+        return StreamFrame(graph.resized(*image.size), done.text, latency, done.finish_reason)
 
     def reset(self) -> None:
         """Forget the last graph: the next frame begins another scene."""

@@ -75,9 +75,9 @@ class Pictures:
             )
 
     def __getitem__(self, key: Key) -> Image.Image:
-        """RGB, of the size that the model saw."""
+        """RGB, as large as it is in the data set or in the user's file."""
         try:
-            return self._rows[self._places[key]]["image"].convert("RGB")
+            return self._rows.picture(self._places[key]).convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise SgrlError(f"image {key[1]!r} does not open ({error}); convert the data set again") from None
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sgrl.context import store_context
+from sgrl.data import read_metadata
 from sgrl.training.checks import check_best, check_checkpoint, check_template, load_config
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.model import (
@@ -194,6 +196,9 @@ def _train(recipe: str, trainer, prepared: _Prepared, script_args, model_args, r
     """Train, save, write the card, publish."""
     args, first = trainer.args, trainer.args.process_index == 0
     log_parameters(trainer.model)
+    if first:
+        previous = read_metadata(script_args.dataset).get("previous") or "none"
+        store_context(args.output_dir, script_args.context or previous)
     trainer.train(resume_from_checkpoint=prepared.run.checkpoint)
     save_model(trainer, prepared.processor)
     if first:

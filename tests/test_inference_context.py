@@ -1,0 +1,141 @@
+"""Evaluation, predictions and streams ask a model as it was trained: with the graph of the frame before or without."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from sgrl.context import store_context
+from sgrl.errors import SgrlError
+from sgrl.inference import SceneGraphStream
+from sgrl.inference.engines import Generation, load_engine
+from sgrl.inference.predict import Predictor, add_arguments, check_arguments, open_rows, units_of
+from sgrl.inference.predictions import PredictionFolder
+from sgrl.prompts import split_previous
+from sgrl.text import answer, get_codec
+
+GRAPH = "obj[1]{id,name,x1,y1,x2,y2}:\n  1,circle,1,1,20,40\nrel[0]{subj,pred,obj}:"
+
+
+@pytest.fixture(scope="module")
+def videos(root, tmp_path_factory):
+    """Two data sets of one toy video world: `with` the graph of the frame before in the prompts, and `without`."""
+    folder = tmp_path_factory.mktemp("videos")
+    make = ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world", "--train", "1", "--test", "2"]
+    convert = ["data_prep/to_toon.py", "--dataset", "pvsg", "--root", folder / "world", "--resize", "keep"]
+    convert += ["--prompt", "short"]
+    for command in (
+        [*make, "--frames", "4"],
+        [*convert, "--output", folder / "with", "--previous", "gt"],
+        [*convert, "--output", folder / "without"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture
+def model(toy, tmp_path):
+    """A function that gives a model folder which was trained with a context, or does not say so (None)."""
+
+    def trained(context):
+        folder = tmp_path / f"trained-{context}"
+        shutil.copytree(toy / "model", folder)
+        if context:
+            store_context(folder, context)
+        return str(folder)
+
+    return trained
+
+
+def settled(model, dataset, *words, **more):
+    """The arguments of a run after the checks."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    args = parser.parse_args(["--model", model, "--dataset", str(dataset), "--output", "o", *map(str, words)])
+    vars(args).update(more)
+    check_arguments(args)
+    return args
+
+
+@pytest.mark.parametrize("trained", ["gt", "corrupted", "none"])
+@pytest.mark.parametrize("data", ["with", "without"])
+def test_the_context_of_training_is_followed(trained, data, model, videos, tmp_path):
+    args = settled(model(trained), videos / data, "--split", "val")
+    assert args.context == ("none" if trained == "none" else "generated")
+    prompts = []
+
+    class Engine:
+        name, batch_size = "transformers", 2
+
+        def generate(self, images, chats, grammars=None):
+            prompts.extend(chat[-1]["content"] for chat in chats)
+            return [Generation(answer.wrap(GRAPH), 1, 0.0, "stop") for _ in chats]
+
+    rows = open_rows(args)
+    args.output = tmp_path / "out"
+    Predictor(args, rows, PredictionFolder(args.output, {"model": "m"}, ()), Engine()).run(
+        units_of(rows, args.context)
+    )
+    first = [prompt for prompt in prompts[1:] if split_previous(prompt)[1] is None]
+    assert len(first) == (len(rows) if trained == "none" else len(set(rows.videos)))
+    assert len(prompts) == len(rows) + 1 > 3
+
+
+def test_what_a_model_does_not_say_is_asked_for_where_it_matters(model, videos):
+    path = model(None)
+    with pytest.raises(SgrlError, match=r"hold the graph of the frame before, and .* say --context generated"):
+        settled(path, videos / "with")
+    with pytest.raises(SgrlError, match="say --context generated"):
+        settled("m", videos / "with", "--engine", "openai")
+    with pytest.raises(SgrlError, match="say --context generated"):
+        settled(path, videos / "with", input=["a.mp4"])
+    assert settled(path, videos / "without").context == "none"
+    for context in ("none", "gt", "generated"):
+        assert settled(path, videos / "with", "--context", context).context == context
+    # a model that was never trained on graphs gets prompts of its own
+    assert settled(path, videos / "with", "--zero-shot", "pixel").context == "none"
+
+
+@pytest.mark.parametrize(
+    ("trained", "context", "warned"),
+    [("gt", "none", True), ("corrupted", "none", True), ("none", "gt", True), ("none", "generated", True)]
+    + [("gt", "gt", False), ("gt", "generated", False), ("none", "none", False), (None, "gt", False)],
+)
+def test_another_context_than_that_of_training_is_said(trained, context, warned, model, videos, caplog):
+    assert settled(model(trained), videos / "with", "--context", context).context == context
+    assert ("its prompts are not what it knows" in caplog.text) == warned
+
+
+def test_images_of_no_video_have_no_frame_before(model, videos, toy, tmp_path):
+    """A model of videos may be asked about images; only who asks for context by name is told that it means nothing."""
+    path = model("gt")
+    assert not any(open_rows(settled(path, toy / "data")).videos)
+    with pytest.raises(SgrlError, match="--context generated is for videos; the images of"):
+        open_rows(settled(path, toy / "data", "--context", "generated"))
+    Image.new("RGB", (96, 96)).save(tmp_path / "a.png")
+    given = {"input": [str(tmp_path / "a.png")]}
+    assert len(open_rows(settled(path, toy / "data", **given))) == 1
+    with pytest.raises(SgrlError, match="a.png holds single images alone: name the folder of a video's frames"):
+        open_rows(settled(path, toy / "data", "--context", "generated", **given))
+    with pytest.raises(SgrlError, match="--every 2 is for video files; .*a.png holds none"):
+        open_rows(settled(path, toy / "data", **given, every=2))
+    # a folder is a video for a model of videos, and a set of images for another
+    (tmp_path / "clip").mkdir()
+    shutil.copy(tmp_path / "a.png", tmp_path / "clip")
+    given = {"input": [str(tmp_path / "clip")]}
+    assert open_rows(settled(path, toy / "data", **given)).videos == ["clip"]
+    assert open_rows(settled(model("none"), toy / "data", **given)).videos == [None]
+
+
+@pytest.mark.parametrize(
+    ("trained", "context", "expected"),
+    [("gt", None, "generated"), ("none", None, "none"), (None, None, "generated"), ("none", "generated", "generated")],
+)
+def test_a_stream_follows_its_engines_model(trained, context, expected, model, caplog):
+    engine = load_engine("transformers", model(trained), max_new_tokens=1)
+    assert engine.trained_context == trained
+    assert SceneGraphStream(engine, get_codec("toon"), "Write.", context).context == expected
+    assert ("not what it knows" in caplog.text) == (context is not None)
