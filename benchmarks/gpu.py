@@ -131,7 +131,7 @@ def learning(args: argparse.Namespace, size: Size) -> str:
     (steps, every), sft = size.sft, models / "sft"
     command = ["recipes/sft_psg.py", "--config", "recipes/configs/toy/sft.yaml", *common, "--output_dir", sft]
     command += ["--model_name_or_path", models / "random", "--max_steps", steps, "--save_steps", every]
-    command += ["--per_device_train_batch_size", size.batch, "--warmup_steps", steps // 20, "--learning_rate", 1e-3]
+    command += ["--global_batch_size", size.batch, "--warmup_steps", steps // 20, "--learning_rate", 1e-3]
     step(models, "train-sft", [*launch, *command, "--attn_implementation", "sdpa"])
     checkpoints = [("random weights", models / "random")]
     checkpoints += [(f"SFT, step {at:,}", sft / f"checkpoint-{at}") for at in range(every, steps + 1, every)]

@@ -26,7 +26,6 @@ step() {
 launch=(accelerate launch --config_file recipes/accelerate/cpu.yaml)
 if [ "$(tools/accelerator.sh)" = gpu ]; then
     launch=(accelerate launch --config_file recipes/accelerate/single_gpu.yaml)
-    sft+=(--use_cpu false)
 fi
 
 step "1. Draw the toy world in PSG's official layout" \

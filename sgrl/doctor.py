@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgrl import data
+from sgrl import data, precision
 from sgrl.errors import SgrlError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,6 +65,7 @@ def check_devices() -> Iterator[Finding]:
     else:
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         yield Finding("ok", f"no GPU, {threads} CPU cores: enough for the toy world (recipes/accelerate/cpu.yaml)")
+        yield Finding("ok", precision.describe_cpu())
         if shutil.which("nvidia-smi"):
             advice = "install PyTorch's CUDA build: make env ACCELERATOR=gpu"
             yield Finding("fail", "a GPU driver is here, but this PyTorch does not see it", advice)

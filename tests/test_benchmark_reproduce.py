@@ -84,8 +84,8 @@ def test_one_claim_from_nothing(root, tmp_path, cpu_environment):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     command = [sys.executable, "benchmarks/reproduce.py", "--work-dir", str(tmp_path), "--seeds", "0"]
     command += ["--claims", "rl", "--train", "32", "--images", "4"]
-    small = "--max_steps 1 --warmup_steps 0 --per_device_train_batch_size 8"
-    command += ["--sft-options", f"{small} --dataloader_num_workers 0"]
+    small = "--max_steps 1 --warmup_steps 0 --global_batch_size 8"
+    command += ["--sft-options", small]
     grpo = f"{small} --gradient_accumulation_steps 1 --use_vllm false --max_completion_length 16"
     command += ["--grpo-options", grpo, "--evaluate-options", "--engine transformers"]
     done = subprocess.run(command, cwd=root, env=cpu_environment, capture_output=True, text=True)

@@ -26,7 +26,7 @@ LAYOUTS = {  # layout of the toy world -> its recipes, how many scenes or videos
 }
 MORE = {  # layout -> more settings of SFT, and of GRPO
     # JSON is long: fewer rows, and less chance, so that not every answer is spoiled
-    "vg150": ({"per_device_train_batch_size": 4}, {"reward": "r1-sgg-hard-recall", "temperature": 0.9}),
+    "vg150": ({"global_batch_size": 4}, {"reward": "r1-sgg-hard-recall", "temperature": 0.9}),
     "pvsg": ({"context": "gt"}, {"context": "corrupted"}),
 }
 
@@ -80,7 +80,7 @@ def test_from_official_layout_to_a_report(layout, root, tmp_path, monkeypatch):
         "output_dir": tmp_path / "sft",
         "max_steps": 60,
     }
-    sft |= {"save_steps": 60, "warmup_steps": 5, "per_device_train_batch_size": 8, "dataloader_num_workers": 0}
+    sft |= {"save_steps": 60, "warmup_steps": 5, "global_batch_size": 8}
     recipe(f"sft_{name}", root, monkeypatch, **(sft | of_sft))
     grpo = common | {
         "config": "recipes/configs/toy/grpo.yaml",

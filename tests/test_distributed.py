@@ -126,9 +126,9 @@ def test_fsdp2(toy, tmp_path, cpu_environment):
     launcher = ["accelerate", "launch", "--config_file", "recipes/accelerate/fsdp2.yaml", "--num_processes", "2"]
     launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
     sft = ["recipes/sft_psg.py", "--config", "recipes/configs/toy/sft.yaml", "--model_name_or_path", toy / "model"]
-    sft += ["--dataset", toy / "data", "--output_dir", tmp_path / "sft", "--bf16", "false", "--muon", "false"]
-    sft += ["--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--per_device_train_batch_size", "4"]
-    sft += ["--dataloader_num_workers", "0", "--logging_steps", "1"]
+    sft += ["--dataset", toy / "data", "--output_dir", tmp_path / "sft", "--muon", "false"]
+    sft += ["--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--global_batch_size", "8"]
+    sft += ["--logging_steps", "1"]
     paths = ["--model_name_or_path", tmp_path / "sft", "--dataset", toy / "data", "--output_dir", tmp_path / "grpo"]
     for recipe in (sft, [*GRPO, *paths, "--use_cpu", "true"]):
         run([*launcher, tmp_path / "fsdp_on_cpus.py", *recipe], cpu_environment)

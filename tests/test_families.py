@@ -199,8 +199,7 @@ def sft(folder, toy, root, environment) -> str:
         "max_steps": STEPS,
         "logging_steps": 1,
         "warmup_steps": 0,
-        "per_device_train_batch_size": 8,
-        "dataloader_num_workers": 0,
+        "global_batch_size": 8,
         "max_tokens": 200,
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]

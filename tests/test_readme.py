@@ -11,10 +11,10 @@ import pytest
 # The commands as the README has them take minutes: the test only makes the numbers small.
 SMALLER = {
     "data_prep/toyworld.py": {"--train": "48", "--test": "6"},
-    "recipes/sft_psg.py": {"--max_steps": "3", "--per_device_train_batch_size": "8", "--warmup_steps": "1"},
+    "recipes/sft_psg.py": {"--max_steps": "3", "--global_batch_size": "8", "--warmup_steps": "1"},
     "recipes/grpo_psg.py": {
         **{"--max_steps": "2", "--warmup_steps": "1"},
-        **{"--per_device_train_batch_size": "16", "--gradient_accumulation_steps": "1"},
+        "--global_batch_size": "16",
     },
     "recipes/evaluate.py": {"--max-new-tokens": "80"},
 }

@@ -7,7 +7,7 @@ import pytest
 
 from sgrl.text import get_codec
 
-CPU = ["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml"]
+CPU = ["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", "--num_processes", "1"]
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_photograph_to_page(root, shared, tmp_path, cpu_environment):
     run("python", "data_prep/to_toon.py", "--dataset", "psg", "--root", source, "--output", data)
     run("python", "-m", "rewards", "validate", data)
     run("python", "-m", "sgrl.tiny", "--output", base)
-    common = ["--dataset", data, "--per_device_train_batch_size", "4", "--max_steps", "1", "--warmup_steps", "0"]
+    common = ["--dataset", data, "--global_batch_size", "4", "--max_steps", "1", "--warmup_steps", "0"]
     run(
         *CPU, "recipes/sft_psg.py", "--config", "recipes/configs/toy/sft.yaml",
         "--model_name_or_path", base, "--output_dir", sft, *common,

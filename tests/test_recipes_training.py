@@ -24,10 +24,7 @@ def launch(recipe: str, **settings) -> list[str]:
     """The command for a recipe with its toy configuration and `settings` on top."""
     settings = {"config": f"recipes/configs/toy/{recipe.partition('_')[0]}.yaml"} | settings
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
-    return [
-        *("accelerate", "launch", "--quiet", "--config_file", "recipes/accelerate/cpu.yaml", f"recipes/{recipe}.py"),
-        *options,
-    ]
+    return ["python", f"recipes/{recipe}.py", *options]
 
 
 def run(command: list[str], environment: dict[str, str]) -> str:
@@ -79,7 +76,7 @@ def sft(toy, tmp_path_factory, cpu_environment):
         max_steps=16,
         save_steps=2,
         logging_steps=1,
-        per_device_train_batch_size=8,
+        global_batch_size=8,
         warmup_steps=2,
     )
     run_until(output / "checkpoint-2" / "trainer_state.json", command, cpu_environment)
@@ -176,7 +173,7 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
         template.replace(opening, opening + "{%- if enable_thinking -%}" + block + "{%- endif -%}")
     )
     common = {"dataset": toy / "data", "max_steps": 1, "save_steps": 1, "report_to": "none", "warmup_steps": 0}
-    common |= {"per_device_train_batch_size": 4, "use_cpu": "true", "dataloader_num_workers": 0}
+    common |= {"global_batch_size": 4, "use_cpu": "true"}
     rollouts = {"num_generations": 2, "max_completion_length": 4, "gradient_accumulation_steps": 1}
     rollouts |= {"use_vllm": "false"}
     prompts, tokenize = [], SceneGraphGRPOTrainer._tokenize_prompts

@@ -8,7 +8,7 @@ import pytest
 
 SMALLER = {
     "data_prep/toyworld.py": {"--train": "32", "--test": "4"},
-    "recipes/sft_psg.py": "--max_steps 2 --per_device_train_batch_size 8 --warmup_steps 0 --dataloader_num_workers 0",
+    "recipes/sft_psg.py": "--max_steps 2 --global_batch_size 8 --warmup_steps 0",
     "recipes/grpo_psg.py": "--max_steps 1 --per_device_train_batch_size 8 --gradient_accumulation_steps 1 "
     "--warmup_steps 0 --max_completion_length 16 --use_vllm false",
     "recipes/evaluate.py": "--engine transformers --limit 2",

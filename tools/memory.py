@@ -146,7 +146,8 @@ def need(config: Path, launcher: str, gpus: int, card: float = CARD) -> Need:
         return Need(states / GIB, activations(shape, batch, settings["max_tokens"]) / GIB)
     length = settings["vllm_max_model_length"]
     share = settings["vllm_gpu_memory_utilization"] * card
-    answers = batch * settings.get("steps_per_generation", settings.get("gradient_accumulation_steps", 1))
+    rounds = settings.get("steps_per_generation") or max(1, settings["global_batch_size"] // (batch * gpus))
+    answers = batch * rounds
     tokens = answers * (settings["max_tokens"] / settings["num_generations"] + settings["max_completion_length"])
     return Need(
         states / GIB,

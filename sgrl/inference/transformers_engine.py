@@ -6,8 +6,10 @@ import logging
 import time
 from collections.abc import Sequence
 
+from sgrl import precision
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch
+from sgrl.training.cpu import faster_on_cpu
 from sgrl.training.model import placeholder_ids
 
 logger = logging.getLogger(__name__)
@@ -22,18 +24,15 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
-        if torch.cuda.is_available():
-            self._device = "cuda"
-        else:
-            self._device = "mps" if torch.backends.mps.is_available() else "cpu"
-        if dtype == "auto":
-            dtype = "bfloat16" if self._device == "cuda" else "float32"
+        self._device = precision.device()
+        dtype = precision.choose(self._device, dtype)
         try:
             kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
             self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype))
         except (OSError, ValueError) as error:
             raise SgrlError(f"the model {model} does not load: {error}") from error
         self._model.to(self._device).eval()
+        faster_on_cpu(self._model)
         self.chat = chat
         self.batch_size = batch_size or (256 if self._device == "cuda" else 64)
         ends = self._model.generation_config.eos_token_id or chat.tokenizer.eos_token_id

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from sgrl import precision
 from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch
 from sgrl.training.model import own_configs, placeholder_ids, uses_linear_attention
 
@@ -35,8 +36,7 @@ class VllmEngine:
         on_cpu = current_platform.is_cpu()
         config = AutoConfig.from_pretrained(model)
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
-        if dtype == "auto":
-            dtype = "bfloat16" if not on_cpu or uses_linear_attention(config) else "float32"
+        dtype = precision.for_vllm(on_cpu, dtype, uses_linear_attention(config))
         self.chat = chat
         self.batch_size = batch_size or (64 if on_cpu else 256)
         with own_configs():

@@ -21,6 +21,7 @@ from transformers.integrations import TensorBoardCallback
 from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
+from sgrl import precision
 from sgrl.training.model import check_same_processor, own_configs, placeholder_ids, uses_linear_attention
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
@@ -145,13 +146,14 @@ def on_cpu() -> bool:
 def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]:
     """What the colocated engine needs besides TRL's arguments.
 
-    Its dtype is the one the trainer computes in: bfloat16 under autocast, else that of the weights. Where vLLM has no
-    such kernels it is bfloat16, and the two differ by rounding: about 0.01 in log-probability per token.
+    Its dtype is the one the trainer computes in: half precision under autocast, else that of the weights. Where vLLM
+    has no such kernels it is bfloat16, and the two differ by rounding: about 0.01 in log-probability per token.
     """
     if not args.use_vllm:
         return {}
+    computed = "bfloat16" if args.bf16 else "float16" if args.fp16 else str(model.dtype).removeprefix("torch.")
     arguments: dict[str, Any] = {
-        "dtype": "bfloat16" if args.bf16 else str(model.dtype).removeprefix("torch."),
+        "dtype": precision.for_vllm(on_cpu(), computed, uses_linear_attention(model.config)),
         "limit_mm_per_prompt": {"video": 0},  # or vLLM sets memory aside for the longest video that it could get
     }
     if on_cpu():
@@ -160,9 +162,6 @@ def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]
             "enforce_eager": not can_compile(),
             "max_num_batched_tokens": max(2048, args.vllm_max_model_length or 0),
         }
-        if uses_linear_attention(model.config) and arguments["dtype"] != "bfloat16":
-            logger.info("vLLM runs in bfloat16: on CPUs it has linear attention in nothing else")
-            arguments["dtype"] = "bfloat16"
     return arguments
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib.util
 import json
@@ -17,20 +18,21 @@ import yaml
 
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
 
 logger = logging.getLogger(__name__)
 
 TRAINABLE = ("decoder", "decoder+aligner", "all", "lora")
 
-# Set before torch and vLLM are imported, wherever the user has not set them. A machine with GPUs ignores all of them.
+# Set before torch and vLLM are imported, wherever the user has not set them.
 ENVIRONMENT = {
+    # vLLM on a CPU; it reads neither on a GPU.
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default vLLM takes half of a CPU machine's memory
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads starve when anything else runs on their core
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process, where the trainer reaches its weights
-    "OMP_WAIT_POLICY": "PASSIVE",  # idle threads sleep: the trainer and the engine take turns
-    "GOMP_SPINCOUNT": "0",
-    "TOKENIZERS_PARALLELISM": "false",
+    # Work on a CPU, in machines with GPUs as well.
+    "GOMP_SPINCOUNT": "10000",  # idle threads wait some microseconds for work: asleep at once, two are slower than one
+    "TOKENIZERS_PARALLELISM": "false",  # the data loaders' workers are processes of their own
 }
 
 
@@ -48,6 +50,13 @@ class SceneGraphArguments:
         },
     )
     eval_rows: int | None = field(default=None, metadata={"help": "At most so many rows of eval_split. Default: all."})
+    global_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Rows (GRPO: answers) of a step over all processes. On any number of them "
+            "gradient_accumulation_steps follows from it, per_device_train_batch_size is the most at a time."
+        },
+    )
     max_tokens: int | None = field(
         default=None,
         metadata={
@@ -188,7 +197,8 @@ def _leave_process_group() -> None:
 def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tuple[Any, ...]:
     """Read `--config FILE.yaml` and the command line, which goes before the file, into instances of `dataclasses`.
 
-    Unlike TRL's own scripts this refuses a key or an option that no dataclass has, abbreviations included.
+    Unlike TRL's own scripts this refuses a key or an option that no dataclass has, abbreviations included. Precision
+    and batches are as `sgrl.training.adapt` makes them for this machine.
 
     Args:
         dataclasses: e.g. `(SceneGraphArguments, GRPOConfig, ModelConfig)`.
@@ -203,8 +213,10 @@ def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tu
     parser = TrlParser(dataclasses, allow_abbrev=False)
     parser.error = _raise  # argparse would print the usage of 200 options first
     names = {action.dest for action in parser._actions}
+    config = {}
     if "--config" in arguments:
-        _check_config(arguments[arguments.index("--config") + 1 :][:1], names)
+        config = _read_config(arguments[arguments.index("--config") + 1 :][:1], names)
+    arguments += adapted(config, _given(parser, arguments, names), names)
     try:
         *parsed, unknown = parser.parse_args_and_config(arguments, return_remaining_strings=True)
     except SgrlError:
@@ -223,8 +235,15 @@ def _raise(message: str) -> None:
     raise SgrlError(message)
 
 
-def _check_config(path: list[str], names: set[str]) -> None:
-    """Raise unless `path` names a YAML file whose keys are all in `names`."""
+def _given(parser, arguments: list[str], names: set[str]) -> dict[str, Any]:
+    """What the command line itself says, without any default."""
+    found = argparse.Namespace(**dict.fromkeys(names, argparse.SUPPRESS))
+    parser.parse_known_args(arguments, found)
+    return {name: value for name, value in vars(found).items() if value is not argparse.SUPPRESS}
+
+
+def _read_config(path: list[str], names: set[str]) -> dict[str, Any]:
+    """The YAML file that `path` names; raises unless its keys are all in `names`."""
     if not path:
         raise SgrlError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
     try:
@@ -241,6 +260,7 @@ def _check_config(path: list[str], names: set[str]) -> None:
             line = next((i for i, text in enumerate(lines, 1) if text.startswith(f"{key}:")), None)
             place = f"{path[0]}, line {line}" if line else path[0]
             raise SgrlError(f"unknown key {key!r} in {place}{_suggest_key(key, names)}")
+    return config
 
 
 def _suggest_key(key: object, names: set[str]) -> str:

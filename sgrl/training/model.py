@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.cpu import faster_on_cpu
 from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
@@ -297,6 +298,7 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "connector":  # Idefics and SmolVLM
             module.register_forward_hook(_as_embeddings(model.get_input_embeddings()))
+    faster_on_cpu(model)
     freeze(model, trainable)
     return model
 
