@@ -127,15 +127,22 @@ class Converter:
         }
         if record.video_id != video:
             previous = None
-        graph, repaired = clean(record.graph, self.reader.vocabulary)
-        counts.update(repaired)
-        row = error = None
-        if graph.relations or self.options.keep_empty:
-            try:
+        graph, row, error = record.graph, None, None
+        try:
+            graph, repaired = clean(record.graph, self.reader.vocabulary)
+            counts.update(repaired)
+            if graph.relations or self.options.keep_empty:
                 row = self._row(record, graph, previous)
                 previous = row["solution"]
-            except SgrlError as caught:
-                error = caught
+        except SgrlError as caught:
+            error = caught
+        except (
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ) as caught:  # numbers that only resizing brings out
+            error = SgrlError(f"its graph cannot be written: {type(caught).__name__}: {caught}")
         after = record.video_id, previous if self.options.previous == "gt" else None
         self._after[record.split] = after
         return Draft(record, counts, graph, row, error, after)
@@ -212,7 +219,7 @@ class Part:
                 self._reader.wanted = None
 
     def _mine(self, name: str) -> bool:
-        return zlib.crc32(name.encode()) % self._parts == self._index
+        return zlib.crc32(name.encode(errors="backslashreplace")) % self._parts == self._index
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import logging
@@ -14,7 +15,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from sgrl.errors import SgrlError
 from sgrl.terminal import printable
@@ -45,6 +46,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def open_text(path: str | Path, errors: str = "strict") -> TextIO:
+    """A text file of somebody else's, open for reading: UTF-8, or UTF-16 if its byte-order mark says so.
+
+    Editors and shells of Windows put such a mark before the first character; it is not part of the text.
+
+    Args:
+        errors: what becomes of bytes that are no text, see `codecs.register_error`.
+    """
+    with open(path, "rb") as file:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    if wide and errors == "surrogateescape":  # there is none for UTF-16
+        errors = "replace"
+    return open(path, encoding="utf-16" if wide else "utf-8-sig", errors=errors)
 
 
 @contextmanager

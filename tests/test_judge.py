@@ -15,22 +15,43 @@ from sgrl.inference.judge import EngineJudge, verdict
 from sgrl.inference.openai_engine import OpenAIEngine
 from sgrl.text import answer
 
+YES = (
+    *("yes", "Yes.", " **YES**", "1", "1.", "Yes, no doubt.", "The answer is yes", "True", "`yes`", "_Yes_"),
+    *('"yes"', "Yes they do", "Yes, they mean the same; no difference.", "1. Yes", "2) **Yes**, a mug is a cup"),
+    *("Yes!\nNo doubt", "<think>no?</think>Yes.", "no\n</think>\nyes", "[THINK]no[/THINK]yes", "No doubt, yes."),
+    *("I would say yes because", '{"answer": "yes"}', '{"same": true, "reason": "there is no difference"}'),
+    *('```json\n{"answer": "Yes."}\n```', "[1]", '{"answer": "yes", "reason": "the', "Answer yes or no: yes"),
+    *("Ja.", "Oui, c'est la même chose", "Sí", "是的，一样", "Да", "It is not a cat, so yes", "Answer: **Yes**"),
+)
+NO = (
+    *("no", "No, although yes is near", "0", "<think>yes, or 1?</think>\nno", "is: no", "1. No"),
+    *("1) No, a mug is no cup.", "No because a mug has a handle", "No they differ", "NO\nThey differ"),
+    *("No — they differ", "**No**, they don't", "False", "There is no overlap, so the answer is no."),
+    *("They are not the same: no", '{"same": false}', '{"verdict": {"same": "no"}}', "Nein"),
+    *("Non, ce sont deux choses", "不是", "нет", "n", "Yes or no? No."),
+)
+NEITHER = (
+    *("", "maybe", "yesterday", "10", "The answer: yes or no", "\ud800", "Yes and no.", "yes?"),
+    *("No? They are the same", "<think>yes", "<think>\nStep 1: look at the two words"),
+    *("<think>\nNo wait, the user asks", "[THINK]no", "Step 1: look", "There is no difference between the two."),
+    *("No difference: both mean the same.", "I cannot say yes.", "Not yes", "I wouldn't say no"),
+    *("It's a no-brainer", "No one knows", "If yes, then", "No wait, the user asks", "Option 0 fits"),
+    *('{"yes": true, "no": false}', "[]", "{}", '{"same": null}', "[" * 100_000, "nonliving", "Yes/No"),
+    *("1. Look at both\n2. Compare", "The two are neither yes nor no"),
+)
+
 
 @pytest.mark.parametrize(
     "text, expected",
-    [
-        *[(text, True) for text in ("yes", "Yes.", " **YES**", "1", "Yes, no doubt.", "The answer is yes", "True")],
-        *[
-            (text, False)
-            for text in ("no", "No, although yes is near", "0", "<think>yes, or 1?</think>\nno", "is: no")
-        ],
-        *[(text, None) for text in ("", "maybe", "yesterday", "10", "The answer: yes or no", "\ud800", "<think>yes")][
-            :6
-        ],
-    ],
+    [(text, expected) for texts, expected in ((YES, True), (NO, False), (NEITHER, None)) for text in texts],
 )
 def test_verdicts(text, expected):
     assert verdict(text) is expected
+
+
+def test_a_verdict_takes_linear_time():
+    for text in ("no ", "not no, ", "1. ", "<think>", "no difference ", "yes or ", "{", "'"):
+        verdict(text * 50_000)
 
 
 def judge_of(server, cache, identity="m", **options):

@@ -160,7 +160,7 @@ def test_relation_of_an_unknown_object_is_left_out_alone(tmp_path):
     found = []
     assert [len(record.graph.relations) for record in reader.records(found.append)] == [1, 1, 0]
     assert str(found[0]) == (
-        "sailvos3d.json, video 0 (a), relation 0: 'on' is of the object 77; expected one of 3, 1004"
+        "sailvos3d.json, video 0 (a), relation 0: 'on' is of the object 77; expected one of [3, 1004]"
     )
     with pytest.raises(RecordError, match="of the object 77"):
         list(reader.records())
@@ -233,7 +233,7 @@ def test_masks_that_cannot_be_read(tmp_path):
     np.save(masks / "000002.npy", np.full((20, 40), 0.5))
     found = []
     assert list(PSG4DGTAReader(root).records(found.append)) == []
-    assert "cannot be read" in str(found[0]) and "allow_pickle=False" in str(found[1])
+    assert "cannot be read" in str(found[0]) and "of object; expected" in str(found[1])
     assert "of float64; expected two axes of whole numbers" in str(found[2])
 
 

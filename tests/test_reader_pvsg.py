@@ -262,7 +262,7 @@ def test_damaged_and_missing_masks(tmp_path):
     mask.write_bytes(mask.read_bytes()[:60])
     damaged = []
     assert [record.frame for record in PVSGReader(root).records(damaged.append)] == [0, 2, 3]
-    assert "frame 0001: mask " in str(damaged[0]) and "does not open" in str(damaged[0])
+    assert "frame 0001: the mask cannot be read: image" in str(damaged[0]) and "does not open" in str(damaged[0])
     for file in mask.parent.iterdir():
         file.unlink()
     with pytest.raises(RecordError, match="holds no masks; expected 0000.png and so on"):
@@ -365,13 +365,13 @@ def test_a_video_without_annotations(tmp_path):
 
 
 def test_masks_of_unwanted_videos_are_not_read(shared, monkeypatch):
-    from data_prep.readers import pvsg
+    from data_prep.readers import masks
 
     reader = PVSGReader(shared / "data" / "schema_examples" / "pvsg")
     everything = list(reader.records())
     opened = []
-    original = pvsg._mask
-    monkeypatch.setattr(pvsg, "_mask", lambda path: opened.append(path) or original(path))
+    original = masks.load_image
+    monkeypatch.setattr(masks, "load_image", lambda path: opened.append(path) or original(path))
     reader.wanted = lambda video_id: video_id == "P99_01"
     wanted = list(reader.records())
     assert wanted == [record for record in everything if record.video_id == "P99_01"] and len(opened) == len(wanted)

@@ -142,13 +142,13 @@ def test_damaged_image_is_named_and_the_rest_goes_on(tmp_path, name):
 
 
 def test_files_of_different_releases(tmp_path):
-    root = make_root(tmp_path / "root", [PAIR] * 3, [[]] * 3)
+    root = make_root(tmp_path / "root", [PAIR] * 20, [[]] * 20)
     content = json.loads((root / "objects.json").read_text())
     (root / "objects.json").write_text(json.dumps(content[::-1]))
-    with pytest.raises(SgrlError, match="objects.json: image_id 2 was not found .* in the same order"):
+    with pytest.raises(SgrlError, match="objects.json: image_id '[0-9]+' was not found .* in the same order"):
         list(VisualGenomeReader(root).records())
     (root / "objects.json").write_text(json.dumps([5]))
-    with pytest.raises(SgrlError, match="objects.json, entry 0: expected an object with image_id, found 5"):
+    with pytest.raises(SgrlError, match="objects.json, entry 0: expected an object with an image_id, found 5"):
         list(VisualGenomeReader(root).records())
     (root / "objects.json").write_text(json.dumps(content)[:-40])
     with pytest.raises(SgrlError, match="objects.json is truncated"):

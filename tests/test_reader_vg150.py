@@ -193,15 +193,16 @@ def test_truncated_h5(tmp_path, share):
 
 def test_truncated_json(tmp_path):
     root = make_root(tmp_path / "root", [PAIR] * 3)
-    for name, message in (("image_data.json", "is truncated"), ("VG-SGG-dicts.json", "is not VG150's")):
+    whole_list = (root / "image_data.json").read_text()
+    for name, message in (("image_data.json", "is truncated"), ("VG-SGG-dicts.json", "is damaged or truncated")):
         whole = (root / name).read_text()
         (root / name).write_text(whole[:-20])
         with pytest.raises(SgrlError, match=f"{name} {message}"):
             VG150Reader(root)
         (root / name).write_text(whole)
-    (root / "image_data.json").write_text('[{"width": 1}]')
-    with pytest.raises(SgrlError, match="entry 0: expected an object with an image_id"):
-        VG150Reader(root)
+    (root / "image_data.json").write_text(json.dumps([{"width": 1}, *json.loads(whole_list)[1:]]))
+    with pytest.raises(RecordError, match="row 0: expected an object with an image_id"):
+        list(VG150Reader(root).records())
 
 
 def test_h5_files_of_other_layouts(tmp_path):

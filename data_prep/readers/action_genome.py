@@ -3,7 +3,7 @@
     ROOT/annotations/object_bbox_and_relationship.pkl     or object_bbox_and_relationship_filtersmall.pkl
     ROOT/annotations/person_bbox.pkl
     ROOT/annotations/{object,relationship}_classes.txt    optional; other object classes than the official are fine
-    ROOT/frames/<video>.mp4/<%06d>.png                    made by ffmpeg, numbered from 1
+    ROOT/frames/<video>.mp4/<%06d>.png                    made by ffmpeg, numbered from 1; .jpg is fine
 
 Boxes of objects are xywh, those of the person xyxy (the detector's first), all in pixels of the frame. Relations go
 from the person to an object and come in three groups. Objects that are not visible have no box and are left out.
@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 
 from data_prep.readers.action_genome_pickles import GROUPS, NO_ENTRY, PERSON, SPLITS, Frames
-from data_prep.readers.record import OnDamage, Record, RecordError
+from data_prep.readers.masks import numbered
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -81,6 +82,8 @@ class ActionGenomeReader:
         self.name = self.vocabulary.name
         self.notes: Counter[str] = Counter()
         self._found: Counter[str] = Counter()
+        self._listed: str | None = None  # the video whose images are in `_listing`
+        self._listing: dict[int, Path] = {}
 
     @cached_property
     def _frames(self) -> Frames:
@@ -96,6 +99,8 @@ class ActionGenomeReader:
         self._found.clear()
         self.notes.update(frames.notes)
         self._found.update(frames.found)
+        for error in frames.astray:
+            (on_damage or raised)(error)
         for rows in frames.videos():
             kept = [row for row in rows if self._keeps(row)]
             if self.frame_rule == "sttran" and 0 < len(kept) <= 2:
@@ -103,12 +108,9 @@ class ActionGenomeReader:
                 continue
             counted = set()
             for row in kept:
-                try:
-                    record = self._record(row)
-                except RecordError as error:
-                    if on_damage is None:
-                        raise
-                    on_damage(error)
+                place = f"{self.source.name}, frame {frames.key(row)}"
+                record = attempt(on_damage, place, self._record, place, row)
+                if record is None:
                     continue
                 if record.split not in counted:
                     counted.add(record.split)
@@ -144,18 +146,26 @@ class ActionGenomeReader:
             self.notes["frames left out: no person was detected"] += 1
         return visible and person
 
-    def _record(self, row: int) -> Record:
+    def _record(self, place: str, row: int) -> Record:
         frames = self._frames
-        place = f"{self.source.name}, frame {frames.key(row)}"
         if row in frames.damaged:
             raise RecordError(place, frames.damaged[row])
         video, number = frames.video_of(row), frames.number[row]
-        image = self.images / frames.key(row)
-        try:
-            graph = self._graph(row, image)
-        except GraphError as error:
-            raise RecordError(place, str(error)) from None
+        image = self._image(row, video, number)
+        graph = self._graph(row, image)
         return Record(f"{video}_{number}", image, graph, SPLITS[frames.split[row]], place, video, number)
+
+    def _image(self, row: int, video: str, number: int) -> Path:
+        """Where the frame should be. Raises GraphError where the video's frames are numbered in another way."""
+        if video != self._listed:
+            self._listed = video
+            self._listing = numbered(self.images / f"{video}.mp4") or numbered(self.images / video)
+        if 0 in self._listing:
+            raise GraphError(
+                f"{self._listing[0].parent} has a frame 0, Action Genome counts from 1: the boxes would be on other "
+                "frames; dump them again as the data set's own tool does, ffmpeg -i VIDEO %06d.png"
+            )
+        return self._listing.get(number) or self.images / self._frames.key(row)
 
     def _graph(self, row: int, image: Path) -> SceneGraph:
         frames = self._frames

@@ -4,7 +4,7 @@
 
 The file is COCO's (images, annotations with xywh boxes, categories) and has besides `rel_categories` and
 `rel_annotations`, {"image_id", "subject_id", "object_id", "predicate_id"}, whose subject and object are ids of
-annotations. Classes are looked up by their id, whatever they count from.
+annotations. Classes are looked up by their id, whatever they count from; ids may be numbers or texts.
 
 The lists are as long as the data set and in any order, so they are sorted into a temporary database on disk first;
 memory does not grow with them.
@@ -19,13 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.readers.json_stream import walk
-from data_prep.readers.record import OnDamage, Record, RecordError
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, identity, raised, shown
 from sgrl.errors import SgrlError
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 
 FILE = "_annotations.coco.json"
 _LISTS = {"images": "id", "annotations": "image_id", "rel_annotations": "image_id"}  # list -> key of the image
+_TOGETHER = 4096  # entries in a row of the database, at most
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -61,7 +62,7 @@ class CocoReader:
             if [sorted(names.values()) for names in classes] != [sorted(names.values()) for names in self._classes[0]]:
                 raise SgrlError(f"{path} has other classes than {self.source}; give the folders one by one")
         objects, predicates = (
-            tuple(dict.fromkeys(name for _, name in sorted(names.items()))) for names in self._classes[0]
+            tuple(dict.fromkeys(names[key] for key in sorted(names, key=_order))) for names in self._classes[0]
         )
         official = (get_vocabulary(name) for name in VOCABULARIES)
         same = (v for v in official if (set(v.objects), set(v.predicates)) == (set(objects), set(predicates)))
@@ -82,15 +83,13 @@ class CocoReader:
                 )
                 if count := next(astray)[0]:
                     self.notes[f"{name} of an image that {FILE} does not list"] += count
+            for place, reason in self._select("SELECT place, reason FROM damaged WHERE file = ?", (number,)):
+                (on_damage or raised)(RecordError(place, reason))
             for image in self._entries("SELECT items FROM images WHERE file = ? ORDER BY rowid", (number,)):
-                place = f"{path.parent.name}/{path.name}, image {image['id']!r}"
-                try:
-                    yield self._record(place, number, path, image, split)
-                except GraphError as error:
-                    error = RecordError(place, str(error))
-                    if on_damage is None:
-                        raise error from None
-                    on_damage(error)
+                place = f"{path.parent.name}/{path.name}, image {shown(image['id'])}"
+                record = attempt(on_damage, place, self._record, place, number, path, image, split)
+                if record is not None:
+                    yield record
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Empty: published counts of such exports do not agree with each other."""
@@ -105,27 +104,33 @@ class CocoReader:
             database.execute(
                 f"CREATE TABLE IF NOT EXISTS {name} (file INTEGER, image TEXT, number INTEGER, items TEXT)"
             )
+        database.execute("CREATE TABLE IF NOT EXISTS damaged (file INTEGER, place TEXT, reason TEXT)")
         classes: dict[str, dict] = {"categories": {}, "rel_categories": {}}
         counts = Counter()
         group, pending = None, []  # neighbours of one list and image share a row of the database
         database.execute("BEGIN")
+
+        def damaged(error: RecordError) -> None:
+            database.execute("INSERT INTO damaged VALUES (?, ?, ?)", (number, error.place, error.reason))
+
         for key, item in walk(path):
             if key in _LISTS:
-                image = item.get(_LISTS[key]) if isinstance(item, dict) else None
-                if not isinstance(image, int | str):
-                    place = f"{path}, entry {counts[key]} of {key}"
-                    raise SgrlError(f"{place}: expected an object with {_LISTS[key]}, found {item!r:.60}")
-                if (key, image) != group:
-                    self._insert(number, group, pending)
-                    group, pending = (key, image), []
-                pending.append(item)
+                place = f"{path.parent.name}/{path.name}, entry {counts[key]} of {key}"
+                entry = attempt(damaged, place, _entry, item, _LISTS[key])
+                if entry is not None:
+                    image, text = entry
+                    if (key, image) != group or len(pending) == _TOGETHER:
+                        self._insert(number, group, pending)
+                        group, pending = (key, image), []
+                    pending.append(text)
             elif key in classes:
                 named = isinstance(item, dict) and isinstance(item.get("name"), str)
-                if not named or not isinstance(item.get("id"), int) or item["id"] in classes[key]:
+                found = _id(item.get("id")) if named else None
+                if found is None or found in classes[key]:
                     raise SgrlError(
-                        f"{path}: {key} must be objects with a name and an id of their own, found {item!r:.60}"
+                        f"{path}: {key} must be objects with a name and an id of their own, found {shown(item)}"
                     )
-                classes[key][item["id"]] = item["name"]
+                classes[key][found] = item["name"]
             counts[key] += 1
         self._insert(number, group, pending)
         database.execute("COMMIT")
@@ -139,10 +144,10 @@ class CocoReader:
             database.execute(f"CREATE INDEX IF NOT EXISTS {name}_of_image ON {name} (image, file)")
         return classes["categories"], classes["rel_categories"]
 
-    def _insert(self, number: int, group: tuple | None, entries: list[dict]) -> None:
+    def _insert(self, number: int, group: tuple | None, entries: list[str]) -> None:
         if group is not None:
             key, image = group
-            row = (number, str(image), len(entries), json.dumps(entries))
+            row = (number, image, len(entries), f"[{','.join(entries)}]")
             self._database.execute(f"INSERT INTO {key} VALUES (?, ?, ?, ?)", row)
 
     def _select(self, query: str, arguments: tuple) -> Iterator[tuple]:
@@ -159,42 +164,71 @@ class CocoReader:
         annotations, relationships = (
             list(
                 self._entries(
-                    f"SELECT items FROM {name} WHERE image = ? AND file = ? ORDER BY rowid", (str(image["id"]), number)
+                    f"SELECT items FROM {name} WHERE image = ? AND file = ? ORDER BY rowid",
+                    (identity(image["id"], "id"), number),
                 )
             )
             for name in ("annotations", "rel_annotations")
         )
+        image_id = identity(image["id"], "id")
         categories, predicates = self._classes[number]
         objects, position = [], {}
         for i, entry in enumerate(annotations):
-            if not isinstance(entry.get("id"), int) or entry["id"] in position:
-                raise GraphError(f"object {i}: expected an id of its own, found {entry.get('id')!r:.60}")
-            position[entry["id"]] = i
+            found = _id(entry.get("id"))
+            if found is None or found in position:
+                raise GraphError(f"object {i}: expected an id of its own, found {shown(entry.get('id'))}")
+            position[found] = i
             objects.append(Object(_class(f"object {i}", "category_id", entry, categories), _xyxy(i, entry)))
         relations = []
         for i, entry in enumerate(relationships):
+            ends = []
             for end in ("subject_id", "object_id"):
-                if not isinstance(entry.get(end), int) or entry[end] not in position:
+                ends.append(position.get(_id(entry.get(end))))
+                if ends[-1] is None:
                     raise GraphError(
                         f"relation {i}: {end} must be the id of one of the image's {len(objects)} annotations, found "
-                        f"{entry.get(end)!r:.60}"
+                        f"{shown(entry.get(end))}"
                     )
             predicate = _class(f"relation {i}", "predicate_id", entry, predicates)
-            relations.append(Relation(position[entry["subject_id"]], predicate, position[entry["object_id"]]))
+            relations.append(Relation(ends[0], predicate, ends[1]))
         width, height = image.get("width"), image.get("height")
         if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (width, height)):
-            raise GraphError(f"width and height must be whole numbers above 0, found {width!r} and {height!r}")
-        name = image.get("file_name")
-        if not isinstance(name, str) or not name or name.startswith("/") or ".." in name.split("/"):
-            raise GraphError(f"file_name must be a path below {path.parent}, found {name!r:.80}")
+            raise GraphError(
+                f"width and height must be whole numbers above 0, found {shown(width)} and {shown(height)}"
+            )
         graph = SceneGraph(objects, relations, width, height)
-        return Record(str(image["id"]), path.parent / name, graph, split, place)
+        return Record(image_id, below(path.parent, image.get("file_name"), "file_name"), graph, split, place)
 
 
-def _class(what: str, key: str, entry: dict, names: dict[int, str]) -> str:
-    found = entry.get(key)
-    if not isinstance(found, int) or found not in names:
-        raise GraphError(f"{what}: {key} must be from {min(names)} to {max(names)}, found {found!r:.60}")
+def _entry(item, key: str) -> tuple[str, str]:
+    """(id of the image, JSON) of an entry of a list."""
+    if not isinstance(item, dict) or key not in item:
+        raise GraphError(f"expected an object with {key}, found {shown(item)}")
+    image = identity(item[key], key)
+    image.encode()  # as SQLite wants it
+    return image, json.dumps(item)
+
+
+def _id(value) -> str | None:
+    """An id as text, None for what is none: some exports write ids as texts, in all or some of their lists."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return identity(value, "id")
+    return None
+
+
+def _order(text: str) -> tuple[bool, int, str]:
+    """Numbers by their value, before names."""
+    number = text.isascii() and text.isdecimal() and len(text) < 20
+    return not number, int(text) if number else 0, text
+
+
+def _class(what: str, key: str, entry: dict, names: dict[str, str]) -> str:
+    found = _id(entry.get(key))
+    if found not in names:
+        known = sorted(names, key=_order)
+        raise GraphError(f"{what}: {key} must be from {known[0]} to {known[-1]}, found {shown(entry.get(key))}")
     return names[found]
 
 
@@ -203,6 +237,6 @@ def _xyxy(index: int, entry: dict) -> tuple[float, float, float, float]:
         x, y, w, h = map(float, entry["bbox"])
     except (KeyError, TypeError, ValueError, OverflowError):
         raise GraphError(
-            f"object {index}: bbox must be x, y, width, height, found {entry.get('bbox')!r:.60}"
+            f"object {index}: bbox must be x, y, width, height, found {shown(entry.get('bbox'))}"
         ) from None
     return x, y, x + w, y + h

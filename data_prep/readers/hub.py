@@ -10,21 +10,22 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from data_prep.readers.record import EmbeddedImage, OnDamage, Record, RecordError
+from data_prep.readers.json_stream import Unreadable, parse_json
+from data_prep.readers.record import EmbeddedImage, OnDamage, Record, attempt, below, class_list, identity, shown
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
-from sgrl.files import natural
+from sgrl.files import natural, open_text
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 
 _TEXTS = ("objects", "relationships")
 _ROWS = 32  # with their images in memory
+_LONGEST_LINE = 1 << 26  # characters; what is longer is a missing line break, not a row
 _SPLIT = re.compile(r"(?<![a-z])(train|val|validation|valid|test)(?![a-z])")
 _RECOGNISED = 0.5  # share of the labels that must be in an official list
 
@@ -72,30 +73,30 @@ class HubReader:
             split = self._split or _split(path, self.root)
             for number, row in enumerate(_rows(path)):
                 place = f"{path.name}, row {number}"
-                try:
-                    yield _record(place, row, path, split)
-                except GraphError as error:
-                    error = RecordError(place, str(error))
-                    if on_damage is None:
-                        raise error from None
-                    on_damage(error)
+                record = attempt(on_damage, place, _record, place, row, path, split)
+                if record is not None:
+                    yield record
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Empty: the number of rows was not published."""
         return {}
 
     def _recognise(self) -> Vocabulary:
-        labels, predicates = {}, {}
+        labels, predicates, damage = {}, {}, []
+
+        def collect(row) -> None:
+            row = _columns(row)
+            objects, relationships = (_parsed(row, name) for name in _TEXTS)
+            labels.update(dict.fromkeys([_label(entry) for entry in objects]))
+            predicates.update(dict.fromkeys([entry["predicate"] for entry in relationships]))
+
         for path in self._files:
-            for row in _rows(path, _TEXTS):
-                try:
-                    objects, relationships = (_parsed(row, name) for name in _TEXTS)
-                    labels.update(dict.fromkeys(_label(entry) for entry in objects))
-                    predicates.update(dict.fromkeys(entry["predicate"] for entry in relationships))
-                except (GraphError, KeyError, TypeError):
-                    continue  # named when it is read as a record
+            for number, row in enumerate(_rows(path, _TEXTS)):
+                attempt(damage.append, f"{path.name}, row {number}", collect, row)
+                del damage[1:]  # they are named when they are read as records
         if not labels or not predicates:
-            raise SgrlError(f"{self.root}: not one row with objects and one with relationships could be read")
+            reason = f": {damage[0]}" if damage else ""
+            raise SgrlError(f"{self.root}: not one row with objects and one with relationships could be read{reason}")
         found = set(labels) | set(predicates)
         shares = {}
         for name in VOCABULARIES:
@@ -104,40 +105,49 @@ class HubReader:
         best = max(shares, key=shares.get)
         if shares[best] >= _RECOGNISED:
             return get_vocabulary(best)
-        return Vocabulary(self.root.resolve().name, tuple(sorted(labels)), tuple(sorted(predicates, key=str)))
+        return Vocabulary(
+            self.root.resolve().name, class_list(sorted(labels)), class_list(sorted(predicates, key=str))
+        )
 
 
-def _record(place: str, row: dict, path: Path, split: str) -> Record:
-    image_id = row.get("image_id")
-    if not isinstance(image_id, str | int):
-        raise GraphError(f"image_id must be a number or a string, found {image_id!r:.60}")
+def _record(place: str, row, path: Path, split: str) -> Record:
+    row = _columns(row)
+    image_id = identity(row.get("image_id"), "image_id")
     image = _image(place, row, path)
     objects, position = [], {}
     for i, entry in enumerate(_parsed(row, "objects")):
         label = _label(entry)
         if entry["id"] in position:
-            raise GraphError(f"object {i}: the id {entry['id']!r} stands twice")
+            raise GraphError(f"object {i}: the id {shown(entry['id'])} stands twice")
         position[entry["id"]] = len(objects)
         objects.append(Object(label, entry.get("bbox")))
     relations = []
     for i, entry in enumerate(_parsed(row, "relationships")):
         for end in ("subject", "object"):
             if not isinstance(entry.get(end), str) or entry[end] not in position:
-                raise GraphError(f"relation {i}: {end} must be the id of an object, found {entry.get(end)!r:.60}")
+                raise GraphError(f"relation {i}: {end} must be the id of an object, found {shown(entry.get(end))}")
         relations.append(Relation(position[entry["subject"]], entry.get("predicate"), position[entry["object"]]))
     graph = SceneGraph(objects, relations, *_size(image))
-    return Record(str(image_id), image, graph, split, f"{place} (image_id {image_id})")
+    return Record(image_id, image, graph, split, f"{place} (image_id {shown(image_id)})")
+
+
+def _columns(row) -> dict:
+    """The columns of a row; of JSON lines it comes as text."""
+    row = parse_json(row) if isinstance(row, str) else row
+    if not isinstance(row, dict):
+        raise GraphError(f"expected an object, found {shown(row)}")
+    return row
 
 
 def _parsed(row: dict, name: str) -> list[dict]:
     value = row.get(name)
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise GraphError(f"{name} is no JSON: {error}") from None
+            value = parse_json(value)
+        except GraphError as error:
+            raise GraphError(f"{name} is {error}") from None
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise GraphError(f"{name} must be a list of objects, found {value!r:.60}")
+        raise GraphError(f"{name} must be a list of objects, found {shown(value)}")
     return value
 
 
@@ -145,7 +155,7 @@ def _label(entry: dict) -> str:
     name = entry.get("id")
     label, dot, number = name.rpartition(".") if isinstance(name, str) else ("", "", "")
     if not (label and dot and number.isdecimal()):
-        raise GraphError(f"the id of an object must be its class, a dot and a number (person.1), found {name!r:.60}")
+        raise GraphError(f"the id of an object must be its class, a dot and a number (person.1), found {shown(name)}")
     return label
 
 
@@ -154,9 +164,7 @@ def _image(place: str, row: dict, path: Path) -> Path | EmbeddedImage:
     if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
         return EmbeddedImage(f"of {place}", image["bytes"])
     name = row.get("image_file", image.get("path") if isinstance(image, dict) else image)
-    if not isinstance(name, str) or not name or PurePosixPath(name).is_absolute():
-        raise GraphError(f"expected the image's bytes, or its path from this file, found {name!r:.60}")
-    return path.parent / name
+    return below(path.parent, name, "the image's path")
 
 
 def _size(image: Path | EmbeddedImage) -> tuple[int, int]:
@@ -187,7 +195,11 @@ def _rows(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict]:
             raise SgrlError(f"{path} has no column {missing[0]!r}, only {', '.join(present)}")
         columns = columns or ("image_id", "image", *_TEXTS)
         for batch in file.iter_batches(_ROWS if "image" in columns else 1000, columns=list(columns)):
-            yield from batch.to_pylist()
+            try:
+                yield from batch.to_pylist()
+            except (ValueError, OverflowError):  # text that is no UTF-8, a time beyond the calendar: of one row
+                for number in range(len(batch)):
+                    yield _row(batch.slice(number, 1))
     except (pyarrow.ArrowException, OSError) as error:
         size = path.stat().st_size if path.exists() else 0
         raise SgrlError(
@@ -195,19 +207,28 @@ def _rows(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict]:
         ) from None
 
 
-def _lines(path: Path) -> Iterator[dict]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise SgrlError(f"{path}, line {number} is truncated or damaged: {error}") from None
-                yield row if isinstance(row, dict) else {}
+def _row(batch):
+    try:
+        return batch.to_pylist()[0]
+    except (ValueError, OverflowError) as error:
+        return str(error)  # no object: `_columns` says so
+
+
+def _lines(path: Path) -> Iterator[str | Unreadable]:
+    """The lines of a file, not decoded."""
+    with open_text(path, "surrogateescape") as file:
+        while line := file.readline(_LONGEST_LINE):
+            line = line.strip().strip("\ufeff")  # files that were joined have marks inside
+            if len(line) >= _LONGEST_LINE:
+                while (rest := file.readline(_LONGEST_LINE)) and not rest.endswith("\n"):
+                    pass
+                yield Unreadable("a line that does not end")
+            elif line:
+                yield line
 
 
 def _split(path: Path, root: Path) -> str:
-    parts = path.resolve().relative_to(root.resolve().parent).parts
+    parts = (root.resolve().name, *path.relative_to(root).parts)  # the Hub's cache has links: only names count
     for names in (parts[:-1], parts[-1:]):
         found = [word for name in names for word in _SPLIT.findall(name.lower())]
         if found:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.readers.json_stream import items, values
-from data_prep.readers.record import OnDamage, Record, RecordError
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, identity, shown
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -75,15 +75,11 @@ class PSGReader:
         self._found.clear()
         for number, raw in enumerate(items(self.source, "data")):
             self._found["records"] += 1
-            try:
-                record = self._record(number, raw)
+            record = attempt(on_damage, f"{self.source.name}, record {number}", self._record, number, raw)
+            if record is not None:
                 self._found["records without relations"] += not record.graph.relations
                 self._found["test records"] += record.image_id in self._test_ids
                 yield record
-            except RecordError as error:
-                if on_damage is None:
-                    raise
-                on_damage(error)
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Of psg.json and psg_train_val.json; the other files have no published counts."""
@@ -93,9 +89,9 @@ class PSGReader:
     def _record(self, number: int, raw) -> Record:
         place = f"{self.source.name}, record {number}"
         if not isinstance(raw, dict):
-            raise RecordError(place, f"expected an object, found {raw!r:.60}")
+            raise RecordError(place, f"expected an object, found {shown(raw)}")
         if "image_id" in raw:
-            place += f" (image_id {raw['image_id']})"
+            place += f" (image_id {identity(raw['image_id'], 'image_id')})"
         # The test images of the competition come without relations, some files leave the key out altogether.
         needed = ("image_id", "file_name", "width", "height", "annotations")
         missing = [key for key in (*needed, "relations") if key not in raw]
@@ -105,7 +101,7 @@ class PSGReader:
             raise RecordError(
                 place, f"the key {missing[0]!r} is missing; expected {', '.join((*needed, 'relations'))}"
             )
-        image_id = str(raw["image_id"])
+        image_id = identity(raw["image_id"], "image_id")
         try:
             annotations = _list(raw, "annotations", dict)
             objects = self._objects(annotations)
@@ -116,9 +112,10 @@ class PSGReader:
             relations = self._relations(_list(raw, "relations", list, ()))
             width, height = _size(raw["width"]), _size(raw["height"])
             graph = SceneGraph(tuple(objects), tuple(relations), width, height)
+            image = below(self.images, raw["file_name"], "file_name")
+            return Record(image_id, image, graph, self._split(image_id, graph), place)
         except GraphError as error:
             raise RecordError(place, str(error)) from None
-        return Record(image_id, self._image(place, raw["file_name"]), graph, self._split(image_id, graph), place)
 
     def _objects(self, annotations: list[dict]) -> list[Object]:
         categories, number, objects = self._categories, len(self._categories), []
@@ -127,11 +124,11 @@ class PSGReader:
             if type(category) is not int or not 0 <= category < number:  # True is none
                 raise GraphError(
                     f"object {len(objects)}: category_id must be a whole number from 0 to {number - 1}, found "
-                    f"{category!r}"
+                    f"{shown(category)}"
                 )
             if entry.get("bbox_mode", 0) != 0:
                 raise GraphError(
-                    f"object {len(objects)}: bbox_mode must be 0 (x1, y1, x2, y2), found {entry['bbox_mode']!r}"
+                    f"object {len(objects)}: bbox_mode must be 0 (x1, y1, x2, y2), found {shown(entry['bbox_mode'])}"
                 )
             objects.append(Object(categories[category], entry.get("bbox")))
         return objects
@@ -141,23 +138,16 @@ class PSGReader:
         for entry in entries:
             if len(entry) != 3:
                 raise GraphError(
-                    f"relation {len(relations)}: expected [subject, object, predicate], found {entry!r:.60}"
+                    f"relation {len(relations)}: expected [subject, object, predicate], found {shown(entry)}"
                 )
             subject, target, predicate = entry
             if type(predicate) is not int or not 0 <= predicate < number:
                 raise GraphError(
                     f"relation {len(relations)}: predicate must be a whole number from 0 to {number - 1}, found "
-                    f"{predicate!r}"
+                    f"{shown(predicate)}"
                 )
             relations.append(Relation(subject, predicates[predicate], target))  # SceneGraph checks both ends
         return relations
-
-    def _image(self, place: str, file_name) -> Path:
-        if not isinstance(file_name, str) or not file_name:
-            raise RecordError(place, f"file_name must be a path below {self.images}, found {file_name!r}")
-        if file_name.startswith("/") or ".." in file_name.split("/"):
-            raise RecordError(place, f"file_name {file_name!r} points outside {self.images}")
-        return self.images / file_name
 
     def _split(self, image_id: str, graph: SceneGraph) -> str:
         """psg.json has train and test. The competition took its validation images from psg.json's test images."""
@@ -203,11 +193,11 @@ def _list(raw: dict, key: str, of: type, default=None) -> list:
     if found is default and default is not None:
         return list(default)
     if not isinstance(found, list) or not {*map(type, found)} <= {of}:
-        raise GraphError(f"{key} must be a list of {'objects' if of is dict else 'lists'}, found {found!r:.60}")
+        raise GraphError(f"{key} must be a list of {'objects' if of is dict else 'lists'}, found {shown(found)}")
     return found
 
 
 def _size(value) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise GraphError(f"width and height must be whole numbers above 0, found {value!r}")
+        raise GraphError(f"width and height must be whole numbers above 0, found {shown(value)}")
     return value

@@ -13,7 +13,6 @@ one frame at a time; depth is not needed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -22,15 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.readers import masks
-from data_prep.readers.json_stream import items, values
+from data_prep.readers.json_stream import items, read_json, values
 from data_prep.readers.psg4d_video import Schema, Video
-from data_prep.readers.record import OnDamage, Record, RecordError, raised
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, class_list, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps
-from sgrl.vocabulary import Vocabulary, canonical
+from sgrl.vocabulary import Vocabulary
 
-_NUMBER = re.compile(r"\d+")
 _BACKGROUND = 1000  # what the official script adds to background classes when it merges the two masks
 
 
@@ -73,13 +71,9 @@ class _PSG4DReader:
             for frame, path in frames.items():
                 self._found["frames"] += 1
                 place = f"{video.place}, frame {path.stem}"
-                try:
-                    image, graph = self._frame(video, relations, frame, path)
-                except GraphError as error:
-                    damaged(RecordError(place, str(error)))
-                    continue
-                split = self._splits.get(video.video_id, "train")
-                yield Record(f"{video.video_id}_{frame}", image, graph, split, place, video.video_id, frame)
+                record = attempt(damaged, place, self._record, place, video, relations, frame, path)
+                if record is not None:
+                    yield record
 
     def video_graphs(self, on_damage: OnDamage | None = None) -> Iterator[tuple[str, str, VideoGraph]]:
         """(video_id, split, graph with tubes of masks) of one video after the other, as `rewards.recall_video` takes
@@ -92,13 +86,8 @@ class _PSG4DReader:
         for video, frames in self._videos(damaged):
             relations, counts = video.clipped(video.frames or max(frames) + 1)
             self.notes.update(counts)
-            try:
-                masks_in_order = (
-                    self._whole_mask(video, frames[t])[1] if t in frames else None for t in range(max(frames) + 1)
-                )
-                tubes = tubes_of_maps(masks_in_order)
-            except SgrlError as error:
-                damaged(RecordError(video.place, str(error)))
+            tubes = attempt(damaged, video.place, self._tubes, video, frames)
+            if tubes is None:
                 continue
             shown = [i for i, (value, _) in enumerate(video.objects) if value in tubes]
             position = {i: place for place, i in enumerate(shown)}
@@ -121,15 +110,22 @@ class _PSG4DReader:
         """Those that can be read, with the mask of each frame."""
         for number, raw in enumerate(items(self.source, "data")):
             self._found["videos"] += 1
-            try:
-                video = self._schema.video(f"{self.source.name}, video {number}", raw, damaged)
-                frames = self._frames(video)
-            except RecordError as error:
-                damaged(error)
+            found = attempt(damaged, f"{self.source.name}, video {number}", self._video, number, raw, damaged)
+            if found is None:
                 continue
+            video, frames = found
             if self._splits and video.video_id not in self._splits:
                 self.notes["videos in no split, taken for training"] += 1
             yield video, frames
+
+    def _video(self, number: int, raw, damaged: OnDamage) -> tuple[Video, dict[int, Path]]:
+        video = self._schema.video(f"{self.source.name}, video {number}", raw, damaged)
+        try:
+            frames = self._frames(video)
+            self._images = self._images_of(video, frames)
+        except GraphError as error:
+            raise RecordError(video.place, str(error)) from None
+        return video, frames
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """The number of videos; empty where the files are not the official ones."""
@@ -141,10 +137,10 @@ class _PSG4DReader:
         found: tuple[dict, dict] = {}, {}
         ids, names = Counter(), []
         for number, raw in enumerate(items(self.source, "data")):
-            try:
-                video = schema.video(f"{self.source.name}, video {number}", raw, lambda error: None)
-            except RecordError:
-                continue  # reported when it is read for its frames
+            place = f"{self.source.name}, video {number}"
+            video = attempt(_ignored, place, schema.video, place, raw, _ignored)
+            if video is None:
+                continue  # named when it is read for its frames
             names.append(video.video_id)
             found[0].update(dict.fromkeys(label for _, label in video.objects))
             found[1].update(dict.fromkeys(relation.predicate for relation in video.relations))
@@ -158,7 +154,16 @@ class _PSG4DReader:
                 f"its {len(names)} readable videos"
             )
         self.name = self.official if self._is_official(objects, names) else self.root.resolve().name
-        self.vocabulary = Vocabulary(self.name, tuple(_unique(objects)), tuple(_unique(predicates)))
+        self.vocabulary = Vocabulary(self.name, class_list(objects), class_list(predicates))
+
+    def _record(self, place: str, video: Video, relations: list, frame: int, path: Path) -> Record:
+        image, graph = self._frame(video, relations, frame, path)
+        split = self._splits.get(video.video_id, "train")
+        return Record(f"{video.video_id}_{frame}", image, graph, split, place, video.video_id, frame)
+
+    def _tubes(self, video: Video, frames: dict[int, Path]) -> dict:
+        maps = (self._whole_mask(video, frames[t])[1] if t in frames else None for t in range(max(frames) + 1))
+        return tubes_of_maps(maps)
 
     def _frame(self, video: Video, relations: list, frame: int, path: Path) -> tuple[Path, SceneGraph]:
         image, mask = self._whole_mask(video, path)
@@ -180,7 +185,9 @@ class _PSG4DReader:
 
     def _whole_mask(self, video: Video, path: Path) -> tuple[Path, np.ndarray]:
         """The image of a mask, and the mask as (height, width)."""
-        image = self._image(video.video_id, path.stem)
+        image = self._images.get(int(path.stem))
+        if image is None:  # the converter will say that it is missing
+            image = self._image_folder(video.video_id) / f"{path.stem}{self.image_suffixes[0]}"
         return image, self._oriented(self._mask(video.video_id, path), path, _size(image))
 
     def _oriented(self, mask: np.ndarray, path: Path, size: tuple[int, int] | None) -> np.ndarray:
@@ -193,11 +200,9 @@ class _PSG4DReader:
     def _frames(self, video: Video) -> dict[int, Path]:
         """Frame number -> mask file, in time order."""
         folder = self._mask_folder(video.video_id)
-        frames = {}
-        if folder.is_dir():
-            for path in folder.iterdir():
-                if path.suffix == self.mask_suffix and _NUMBER.fullmatch(path.stem):
-                    frames[int(path.stem)] = path
+        frames = masks.numbered(folder, (self.mask_suffix,))
+        if frames and max(frames) > masks.LAST_FRAME:
+            raise GraphError(f"its masks are numbered up to {max(frames):,}; expected the numbers of frames")
         if not frames:
             raise RecordError(video.place, f"{folder} holds no masks; expected 000000{self.mask_suffix} and so on")
         length = video.frames or max(frames) + 1
@@ -206,15 +211,22 @@ class _PSG4DReader:
             self.notes["frames without a mask"] += missing
         return dict(sorted(frames.items()))
 
-    def _image(self, video_id: str, stem: str) -> Path:
-        folder = self._image_folder(video_id)
-        for suffix in self.image_suffixes:
-            if (folder / f"{stem}{suffix}").exists():
-                return folder / f"{stem}{suffix}"
-        return folder / f"{stem}{self.image_suffixes[0]}"  # the converter will say that it is missing
+    def _images_of(self, video: Video, frames: dict[int, Path]) -> dict[int, Path]:
+        """Number of a mask -> its image."""
+        folder = self._image_folder(video.video_id)
+        found = masks.numbered(folder, self.image_suffixes)
+        start = masks.first_image(frames, found)
+        if start is None:
+            raise GraphError(
+                f"{folder} has images from 1 to {max(found)}, but there are masks from 0 to {max(frames)}: is image 1 "
+                "of mask 0 or of mask 1? Number the images from 0"
+            )
+        if start:
+            self.notes["videos whose frames are numbered from 1, their masks from 0"] += 1
+        return {number - start: path for number, path in found.items()}
 
     def _mask(self, video_id: str, path: Path) -> np.ndarray:
-        return _load(path)
+        return masks.load_array(path)
 
     def _find(self, annotations: str | None) -> Path:
         if not self.root.is_dir():
@@ -259,11 +271,11 @@ class PSG4DGTAReader(_PSG4DReader):
 
     def _mask(self, video_id: str, path: Path) -> np.ndarray:
         """Foreground and background in one, as the official script merges them."""
-        mask = _load(path)
+        mask = masks.load_array(path)
         if self._masks.name == "visible":
             background = self.root / "background_masks" / video_id / f"{path.stem}.bmp"
             if background.is_file():
-                classes = _load_image(background)
+                classes = masks.load_image(background).astype(np.int64)
                 if classes.shape != mask.shape:
                     raise GraphError(
                         f"{background} has the shape {classes.shape}, {path} {mask.shape}; expected one size"
@@ -282,7 +294,8 @@ class PSG4DHOIReader(_PSG4DReader):
 
     def _prepare(self) -> None:
         self._masks = self._folder("HOI4D_mask")
-        self._names = {int(key): str(name) for key, name in self._table("categories.json", needed=True).items()}
+        names = self._table("categories.json", needed=True)
+        self._names = {int(key): name for key, name in names.items()}
         self._paths = self._table("hoi4d_id.json", needed=False)
 
     def _table(self, name: str, needed: bool) -> dict:
@@ -291,12 +304,11 @@ class PSG4DHOIReader(_PSG4DReader):
             if needed:
                 raise SgrlError(f"{path} does not exist; expected the names of the classes there")
             return {}
-        try:
-            table = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(table, dict) and all(not needed or key.isdecimal() for key in table):
-                return table
-        except ValueError as error:
-            raise SgrlError(f"{path} is damaged or truncated ({error}); download it again") from None
+        table = read_json(path)
+        if isinstance(table, dict) and all(
+            isinstance(name, str) and (not needed or key.isdecimal() and len(key) < 10) for key, name in table.items()
+        ):
+            return table
         raise SgrlError(f"{path}: expected an object with one entry per {'class number' if needed else 'video'}")
 
     def _categories(self) -> dict[int, str]:
@@ -307,13 +319,13 @@ class PSG4DHOIReader(_PSG4DReader):
 
     def _path(self, video_id: str) -> str:
         """Annotation may name a video by its path or by its short id."""
-        return video_id if "/" in video_id else str(self._paths.get(video_id, video_id))
+        return video_id if "/" in video_id else self._paths.get(video_id, video_id)
 
     def _mask_folder(self, video_id: str) -> Path:
-        return self._masks / self._path(video_id) / "mask"
+        return below(self._masks, self._path(video_id), "the path of the video") / "mask"
 
     def _image_folder(self, video_id: str) -> Path:
-        return self.root / "HOI4D_release" / self._path(video_id) / "align_rgb"
+        return below(self.root / "HOI4D_release", self._path(video_id), "the path of the video") / "align_rgb"
 
     def _oriented(self, mask: np.ndarray, path: Path, size: tuple[int, int] | None) -> np.ndarray:
         """Masks are stored as (width, height)."""
@@ -322,33 +334,8 @@ class PSG4DHOIReader(_PSG4DReader):
         return super()._oriented(mask.T, path, size)
 
 
-def _load(path: Path) -> np.ndarray:
-    """A mask of whole numbers, two axes. Never unpickles."""
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            with array as archive:
-                array = archive["array" if "array" in archive.files else archive.files[0]]
-    except Exception as error:  # numpy and zipfile raise OSError, EOFError, ValueError, BadZipFile, KeyError, ...
-        raise GraphError(f"mask {path} cannot be read: {type(error).__name__}: {error}") from None
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    if array.ndim != 2 or array.dtype.kind not in "iuf" or (array.dtype.kind == "f" and (array % 1).any()):
-        raise GraphError(
-            f"mask {path} has the shape {array.shape} of {array.dtype}; expected two axes of whole numbers"
-        )
-    return array.astype(np.int64) if array.dtype.kind == "f" or array.dtype == np.uint64 else array
-
-
-def _load_image(path: Path) -> np.ndarray:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            array = np.asarray(image)
-    except Exception as error:  # as for every image
-        raise GraphError(f"mask {path} cannot be read: {type(error).__name__}: {error}") from None
-    return array.astype(np.int64)
+def _ignored(error: RecordError) -> None:
+    """For a pass whose damage is named in another one."""
 
 
 def _size(image: Path) -> tuple[int, int] | None:
@@ -379,11 +366,3 @@ def _names(entry) -> list[str]:
     parts = list(entry.values()) if isinstance(entry, dict) else [entry]
     names = [name for part in parts if isinstance(part, list) for name in part]
     return names if all(isinstance(name, str) for name in names) else []
-
-
-def _unique(names: list[str]) -> list[str]:
-    """Without names that another one is in text; HOI4D numbers some classes twice."""
-    first = {}
-    for name in names:
-        first.setdefault(canonical(name), name)
-    return list(first.values())

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-from data_prep.readers.record import RecordError
+from data_prep.readers.record import RecordError, shown
+from sgrl.terminal import printable
 
 _IDS = ("object_id", "mask_id")
 _SHAPES = "[id, predicate, id, [start, end]] or [id, id, predicate, start, end], with one span or a list of them"
@@ -75,32 +76,32 @@ class Schema:
     def video(self, place: str, raw, damaged: Callable[[RecordError], None]) -> Video:
         """Raises RecordError for a video that fits nothing; single relations with unknown ids go to `damaged`."""
         if not isinstance(raw, dict):
-            raise RecordError(place, f"expected an object, found {raw!r:.60}")
+            raise RecordError(place, f"expected an object, found {shown(raw)}")
         video_id = raw.get("video_id")
         if not isinstance(video_id, str) or not video_id:
-            raise RecordError(place, f"video_id must be the name of a folder, found {video_id!r:.60}")
-        place += f" ({video_id})"
+            raise RecordError(place, f"video_id must be the name of a folder, found {shown(video_id)}")
+        place += f" ({printable(video_id, 60)})"
         path = PurePosixPath(video_id)
         if path.is_absolute() or ".." in path.parts or "\\" in video_id:
             raise RecordError(place, "video_id points outside the data set")
         entries = raw.get("object", raw.get("objects"))
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise RecordError(place, f"expected a list of objects named 'object', found {entries!r:.60}")
+            raise RecordError(place, f"expected a list of objects named 'object', found {shown(entries)}")
         objects = [self._object(place, i, entry) for i, entry in enumerate(entries)]
         for value, number in Counter(value for value, _ in objects).items():
             if number > 1:
                 raise RecordError(place, f"the mask value {value} stands for {number} objects; expected one")
         rows = raw.get("relations", [])
         if not isinstance(rows, list):
-            raise RecordError(place, f"relations must be a list, found {rows!r:.60}")
+            raise RecordError(place, f"relations must be a list, found {shown(rows)}")
         rows = [_row(place, i, row) for i, row in enumerate(rows)]
         position, only = self._ids(entries, rows)
         relations = []
         for i, (subject, predicate, target, spans) in enumerate(rows):
             unknown = [end for end in (subject, target) if end not in position]
             if unknown:
-                known = ", ".join(map(str, list(position)[:10])) + (", ..." if len(position) > 10 else "")
-                reason = f"{predicate!r} is of the object {unknown[0]}; expected one of {known or 'no objects at all'}"
+                known = shown(list(position)) if position else "no objects at all"
+                reason = f"{shown(predicate)} is of the object {unknown[0]}; expected one of {known}"
                 damaged(RecordError(f"{place}, relation {i}", reason))
                 continue
             relations.append(TimedRelation(position[subject], predicate, position[target], spans))
@@ -112,12 +113,12 @@ class Schema:
     def _object(self, place: str, index: int, entry: dict) -> tuple[int, str]:
         value = entry.get("mask_id", entry.get("object_id"))
         if not _is_whole(value) or value <= 0:
-            raise RecordError(place, f"object {index}: expected a mask_id or object_id above 0, found {value!r:.60}")
+            raise RecordError(place, f"object {index}: expected a mask_id or object_id above 0, found {shown(value)}")
         label = entry.get("category")
         if not isinstance(label, str):
             number = int(value) % 1000
             if not self.categories:
-                raise RecordError(place, f"object {index}: category must be a name, found {label!r:.60}")
+                raise RecordError(place, f"object {index}: category must be a name, found {shown(label)}")
             label = self.categories.get(number, f"class {number}")  # outside the vocabulary, and counted as such
         return int(value), label
 
@@ -146,7 +147,7 @@ def _row(place: str, index: int, row) -> tuple[int, str, int, tuple[tuple[int, i
             spans = _spans(rest[2:])
             if spans is not None:
                 return int(rest[0]), row[words[0]], int(rest[1]), spans
-    raise RecordError(place, f"relation {index}: expected {_SHAPES}, found {row!r:.80}")
+    raise RecordError(place, f"relation {index}: expected {_SHAPES}, found {shown(row)}")
 
 
 def _spans(values: list) -> tuple[tuple[int, int], ...] | None:

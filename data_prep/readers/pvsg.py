@@ -2,7 +2,7 @@
 
     ROOT/pvsg.json                                          (or ROOT/data/...)
     ROOT/{vidor,epic_kitchen,ego4d}/masks/VIDEO/0000.png    a pixel's value is the object_id, 0 is nothing
-    ROOT/{vidor,epic_kitchen,ego4d}/frames/VIDEO/0000.png   decoded from videos/VIDEO.mp4, numbered from 0
+    ROOT/{vidor,epic_kitchen,ego4d}/frames/VIDEO/0000.png   decoded from videos/VIDEO.mp4, numbered from 0 or 1
 
 Boxes are those of the masks, which are read one frame at a time. A relation holds in the frames of its spans, with
 both ends. What counts as a frame is what has a mask and an image: some videos decode to fewer frames than announced.
@@ -10,7 +10,6 @@ both ends. What counts as a frame is what has a mask and an image: some videos d
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,16 +20,16 @@ import numpy as np
 
 from data_prep.readers import masks
 from data_prep.readers.json_stream import items, values
-from data_prep.readers.record import OnDamage, Record, RecordError, raised
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised, shown
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.terminal import printable
 from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 SOURCES = ("vidor", "epic_kitchen", "ego4d")
 _SPLITS = ("train", "val")
 _TOTALS = {"videos": 400, "train videos": 338, "val videos": 62}
-_FRAME = re.compile(r"([0-9]+)\.(png|jpg|jpeg)")
 _FEW = 1 << 12  # largest mask value up to which every value is looked for; above, those that occur
 
 
@@ -75,6 +74,7 @@ class PVSGReader:
                 )
         self.notes: Counter[str] = Counter()
         self._found: Counter[str] = Counter()
+        self._from_zero: dict[Path, bool] = {}  # source -> whether any of its videos has a frame 0
 
     def records(self, on_damage: OnDamage | None = None) -> Iterator[Record]:
         """The frames of one video after the other.
@@ -83,19 +83,11 @@ class PVSGReader:
         """
         damaged = self._begin(on_damage)
         for video in self._videos(damaged):
-            try:
-                frames = self._frames(video)
-            except RecordError as error:
-                damaged(error)
-                continue
-            for frame, mask, image in frames:
+            for frame, mask, image in attempt(damaged, video.place, self._frames, video) or ():
                 place = f"{video.place}, frame {mask.stem}"
-                try:
-                    graph = self._graph(video, frame, mask)
-                except GraphError as error:
-                    damaged(RecordError(place, str(error)))
-                    continue
-                yield Record(f"{video.video_id}_{frame}", image, graph, video.split, place, video.video_id, frame)
+                record = attempt(damaged, place, self._record, place, video, frame, mask, image)
+                if record is not None:
+                    yield record
 
     def video_graphs(self, on_damage: OnDamage | None = None) -> Iterator[tuple[str, str, VideoGraph]]:
         """(video_id, split, graph with tubes of masks) of one video after the other, as `rewards.recall_video` takes
@@ -106,12 +98,8 @@ class PVSGReader:
         """
         damaged = self._begin(on_damage)
         for video in self._videos(damaged):
-            paths = _numbered(video.folder / "masks" / video.video_id)
-            try:
-                maps = (_mask(paths[t]) if t in paths else None for t in range(max(paths, default=-1) + 1))
-                tubes = tubes_of_maps(maps)
-            except SgrlError as error:
-                damaged(RecordError(video.place, str(error)))
+            tubes = attempt(damaged, video.place, self._tubes, video)
+            if tubes is None:
                 continue
             shown = [number for number in video.labels if number in tubes]
             position = {number: i for i, number in enumerate(shown)}
@@ -129,6 +117,17 @@ class PVSGReader:
                 VideoGraph([TubeObject(video.labels[number], tubes[number]) for number in shown], relations),
             )
 
+    def _record(self, place: str, video: _Video, frame: int, mask: Path, image: Path) -> Record:
+        graph = self._graph(video, frame, mask)
+        return Record(f"{video.video_id}_{frame}", image, graph, video.split, place, video.video_id, frame)
+
+    def _tubes(self, video: _Video) -> dict:
+        paths = masks.numbered(video.folder / "masks" / video.video_id)
+        last = max(paths, default=-1)
+        if last > masks.LAST_FRAME:
+            raise GraphError(f"its masks are numbered up to {last:,}; expected the numbers of frames")
+        return tubes_of_maps(masks.load_image(paths[t]) if t in paths else None for t in range(last + 1))
+
     def _begin(self, on_damage: OnDamage | None) -> OnDamage:
         self.notes.clear()
         self._found.clear()
@@ -139,16 +138,12 @@ class PVSGReader:
         without = set(self._splits)
         for number, raw in enumerate(items(self.source, "data")):
             place = f"{self.source.name}, video {number}"
-            video_id = str(raw.get("video_id")) if isinstance(raw, dict) else place
+            video_id = raw["video_id"] if isinstance(raw, dict) and isinstance(raw.get("video_id"), str) else place
             without.discard(video_id)
             if self.wanted is not None and not self.wanted(video_id):
                 continue
             self._found["videos"] += 1
-            try:
-                video = self._video(place, raw, damaged)
-            except RecordError as error:
-                damaged(error)
-                continue
+            video = attempt(damaged, place, self._video, place, raw, damaged)
             if video is not None:
                 yield video
         if without:
@@ -162,9 +157,9 @@ class PVSGReader:
 
     def _video(self, place: str, raw, damaged: Callable[[RecordError], None]) -> _Video | None:
         if not isinstance(raw, dict) or not isinstance(raw.get("video_id"), str):
-            raise RecordError(place, f"expected an object with a video_id, found {raw!r:.60}")
+            raise RecordError(place, f"expected an object with a video_id, found {shown(raw)}")
         video_id = raw["video_id"]
-        place += f" ({video_id:.60})"
+        place += f" ({printable(video_id, 60)})"
         if not re.fullmatch(r"[\w-]+", video_id):
             raise RecordError(place, "a video_id has letters, digits, _ and - only: it is the name of a folder")
         if video_id not in self._splits:
@@ -178,17 +173,16 @@ class PVSGReader:
         length = raw["meta"].get("num_frames") if isinstance(raw.get("meta"), dict) else None
         if not isinstance(length, int) or length < 1:
             raise RecordError(
-                place, f"meta must have num_frames, a whole number above 0, found {raw.get('meta')!r:.80}"
+                place, f"meta must have num_frames, a whole number above 0, found {shown(raw.get('meta'))}"
             )
         relations: dict[tuple[int, str, int], set[tuple[int, int]]] = {}
         if not isinstance(raw.get("relations"), list):
-            raise RecordError(place, f"relations must be a list, found {raw.get('relations')!r:.60}")
+            raise RecordError(place, f"relations must be a list, found {shown(raw.get('relations'))}")
         for i, entry in enumerate(raw["relations"]):
-            try:
-                key, spans = _relation(entry, labels)
-            except GraphError as error:
-                damaged(RecordError(place, f"relation {i}: {error}"))
+            found = attempt(damaged, f"{place}, relation {i}", _relation, entry, labels)
+            if found is None:
                 continue
+            key, spans = found
             if key in relations:
                 self.notes["relations listed again, merged"] += 1
             relations.setdefault(key, set()).update(self._clipped(spans, length))
@@ -212,8 +206,8 @@ class PVSGReader:
 
     def _frames(self, video: _Video) -> list[tuple[int, Path, Path]]:
         """(number, mask, image) of the frames that have both, in time order."""
-        found_masks = _numbered(video.folder / "masks" / video.video_id)
-        found_images = _numbered(video.folder / "frames" / video.video_id)
+        found_masks = masks.numbered(video.folder / "masks" / video.video_id)
+        found_images = masks.numbered(video.folder / "frames" / video.video_id)
         if not found_masks:
             raise RecordError(
                 video.place, f"{video.folder / 'masks' / video.video_id} holds no masks; expected 0000.png and so on"
@@ -225,6 +219,10 @@ class PVSGReader:
                 f"{folder} holds no frames; decode the video into it, for example with ffmpeg -i "
                 f"{video.folder / 'videos' / video.video_id}.mp4 -start_number 0 {folder}/%04d.png",
             )
+        start = self._start(video, found_masks, found_images)
+        if start:
+            self.notes["videos whose frames are numbered from 1, their masks from 0"] += 1
+            found_images = {number - start: image for number, image in found_images.items()}
         both = sorted(found_masks.keys() & found_images.keys())
         self.notes["frames left out: they have no mask"] += len(found_images) - len(both)
         self.notes["frames left out: they have a mask but no image"] += len(found_masks) - len(both)
@@ -232,8 +230,18 @@ class PVSGReader:
         self.notes += Counter()  # without the zeros
         return [(number, found_masks[number], found_images[number]) for number in both]
 
+    def _start(self, video: _Video, found_masks: dict, found_images: dict) -> int:
+        """The number of the image that belongs to mask 0."""
+        start = masks.first_image(found_masks, found_images)
+        if start is None:  # the other videos tell: the same command made the frames of all
+            if video.folder not in self._from_zero:
+                folders = (video.folder / "frames").iterdir()
+                self._from_zero[video.folder] = any(0 in masks.numbered(folder) for folder in folders)
+            start = 0 if self._from_zero[video.folder] else 1
+        return start
+
     def _graph(self, video: _Video, frame: int, path: Path) -> SceneGraph:
-        mask = _mask(path)
+        mask = masks.load_image(path)
         height, width = mask.shape
         if (width, height) != video.size:
             self.notes["masks of another size than the annotation says, trusted"] += 1
@@ -268,12 +276,12 @@ class _Video:
 
 def _labels(place: str, objects) -> dict[int, str]:
     if not isinstance(objects, list):
-        raise RecordError(place, f"objects must be a list, found {objects!r:.60}")
+        raise RecordError(place, f"objects must be a list, found {shown(objects)}")
     labels: dict[int, str] = {}
     for i, entry in enumerate(objects):
         number = entry.get("object_id") if isinstance(entry, dict) else None
         if not _whole(number) or number < 1 or not isinstance(entry.get("category"), str):
-            raise RecordError(place, f"object {i}: expected object_id (from 1) and category, found {entry!r:.80}")
+            raise RecordError(place, f"object {i}: expected object_id (from 1) and category, found {shown(entry)}")
         if number in labels:
             raise RecordError(place, f"object {i}: the object_id {number} is taken; each object has its own")
         labels[number] = entry["category"]
@@ -283,40 +291,15 @@ def _labels(place: str, objects) -> dict[int, str]:
 def _relation(entry, labels: dict[int, str]) -> tuple[tuple[int, str, int], list]:
     """((subject, predicate, object), spans as they are) of [subject, object, predicate, [[start, end], ...]]."""
     if not (isinstance(entry, list) and len(entry) == 4 and isinstance(entry[2], str) and isinstance(entry[3], list)):
-        raise GraphError(f"expected [subject, object, predicate, spans], found {entry!r:.80}")
+        raise GraphError(f"expected [subject, object, predicate, spans], found {shown(entry)}")
     subject, target, predicate, spans = entry
     for end, number in (("subject", subject), ("object", target)):
         if not _whole(number) or number not in labels:
-            raise GraphError(f"the {end} {number!r:.20} is not the object_id of one of the {len(labels)} objects")
+            raise GraphError(f"the {end} {shown(number)} is not the object_id of one of the {len(labels)} objects")
     for span in spans:
         if not (isinstance(span, list) and len(span) == 2 and all(map(_whole, span))):
-            raise GraphError(f"a span must be [first frame, last frame], found {span!r:.60}")
+            raise GraphError(f"a span must be [first frame, last frame], found {shown(span)}")
     return (subject, " ".join(predicate.split()), target), spans
-
-
-def _mask(path: Path) -> np.ndarray:
-    """(height, width) of object ids. Palette and grey images hold them as they are, colours as R + 256 G + 65536 B."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("RGB", "RGBA"):
-                return np.asarray(image.convert("RGB")).astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-            mask = np.asarray(image)
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        raise GraphError(f"mask {path} does not open: {type(error).__name__}: {error}") from None
-    if mask.ndim != 2 or mask.dtype.kind not in "iu":
-        raise GraphError(f"mask {path} has the mode {image.mode}; expected palette, grey or RGB")
-    return mask
-
-
-def _numbered(folder: Path) -> dict[int, Path]:
-    """Frame number -> file."""
-    try:
-        names = os.listdir(folder)
-    except OSError:
-        return {}
-    return {int(match[1]): folder / name for name in sorted(names) if (match := _FRAME.fullmatch(name))}
 
 
 def _whole(value) -> bool:
@@ -339,7 +322,9 @@ def _splits(path: Path, table) -> dict[str, tuple[str, str]]:
         and all(isinstance(splits.get(name, []), list) for name in _SPLITS)
         for source, splits in table.items()
     ):
-        raise SgrlError(f"{path} has no 'split' with lists train and val of {', '.join(SOURCES)}, found {table!r:.80}")
+        raise SgrlError(
+            f"{path} has no 'split' with lists train and val of {', '.join(SOURCES)}, found {shown(table)}"
+        )
     for source, splits in table.items():
         for split in _SPLITS:
             for video_id in splits.get(split, []):

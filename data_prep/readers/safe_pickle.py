@@ -53,7 +53,7 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple):
         _version, shape, dtype, fortran, data = state
         if type(data) is not bytes or not all(type(side) is int and side >= 0 for side in shape):
-            raise pickle.UnpicklingError(f"an array of the shape {shape!r} without its bytes")
+            raise pickle.UnpicklingError("an array without its bytes")
         super().__setstate__((1, shape, dtype.real, bool(fortran), data))  # compares the number of bytes
 
 

@@ -22,8 +22,8 @@ from importlib import resources
 from pathlib import Path
 
 from data_prep.readers.json_stream import items
-from data_prep.readers.record import OnDamage, Record, RecordError
-from data_prep.readers.vg_images import CORRUPT, TRAIN_SHARE, ImageList, true_size
+from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised, shown
+from data_prep.readers.vg_images import CORRUPT, TRAIN_SHARE, ImageList, entry_id, true_size
 from sgrl.errors import SgrlError
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import get_vocabulary
@@ -31,6 +31,7 @@ from sgrl.vocabulary import get_vocabulary
 _IMAGES = 108073  # entries of image_data.json without the corrupt ones
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SPACE = re.compile(r"\s+")
+_WINDOW = 8  # entries of one file that may wait for images
 
 
 class VisualGenomeReader:
@@ -71,29 +72,30 @@ class VisualGenomeReader:
         self.notes.clear()
         self._found = 0
         objects, relations = _Entries(self._objects, "objects"), _Entries(self.source, "relationships")
-        for entry in self._images:
-            place = f"{self.source.name}, image_id {entry['image_id']}"
-            split = "train" if self._found < self._train else "test"
+        for number, entry in enumerate(self._images):
+            place = f"{self._images.path.name}, entry {number}"
+            image_id = attempt(on_damage, place, entry_id, entry)
+            split = "train" if number < self._train else "test"
             self._found += 1
-            try:
-                lists = [stream.take(entry["image_id"]) for stream in (objects, relations)]
-                for i, stream in enumerate((objects, relations)):
-                    if lists[i] is None:
-                        self.notes[f"images that {stream.path.name} lacks"] += 1
-                        lists[i] = []
-                    _check_list(stream.key, lists[i])
-                image = self._images.file(entry)
-                width, height = true_size(image, entry)
-                graph = _graph(*lists, width, height)
-            except GraphError as error:
-                error = RecordError(place, str(error))
-                if on_damage is None:
-                    raise error from None
-                on_damage(error)
+            if image_id is None:
                 continue
-            yield Record(str(entry["image_id"]), image, graph, split, place)
+            lists = [stream.take(image_id, on_damage) for stream in (objects, relations)]
+            place = f"{self.source.name}, image_id {image_id}"
+            record = attempt(on_damage, place, self._record, entry, image_id, lists, split, place)
+            if record is not None:
+                yield record
         for stream in (objects, relations):
-            stream.finish(self._images.path)
+            stream.finish(self._images.path, on_damage)
+
+    def _record(self, entry: dict, image_id: str, lists: list, split: str, place: str) -> Record:
+        for i, (name, key) in enumerate(((self._objects.name, "objects"), (self.source.name, "relationships"))):
+            if lists[i] is None:
+                self.notes[f"images that {name} lacks"] += 1
+                lists[i] = []
+            _check_list(key, lists[i])
+        image = self._images.file(entry)
+        width, height = true_size(image, entry)
+        return Record(image_id, image, _graph(*lists, width, height), split, place)
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """The number of images."""
@@ -101,43 +103,54 @@ class VisualGenomeReader:
 
 
 class _Entries:
-    """One of the files with a list per image, read along with image_data.json."""
+    """One of the files with a list per image, read along with image_data.json.
+
+    Entries that no image has asked for wait in a small window, so that one with a wrong id does not hide the others.
+    """
 
     def __init__(self, path: Path, key: str):
         self.path, self.key = path, key
         self._stream = enumerate(items(path, None))
-        self._advance()
+        self._waiting: list[tuple[str, str, object]] = []  # (place, image_id, its list), in file order
 
-    def _advance(self) -> None:
-        self._next = None
+    def take(self, image_id: str, on_damage: OnDamage | None) -> object:
+        """The list of an image (unchecked), None if the file does not have it at this point."""
+        for i, (_, found, _) in enumerate(self._waiting):
+            if found == image_id:
+                return self._waiting.pop(i)[2]
+        while len(self._waiting) < _WINDOW and self._read(on_damage):
+            if self._waiting[-1][1] == image_id:
+                return self._waiting.pop()[2]
+        return None
+
+    def _read(self, on_damage: OnDamage | None) -> bool:
+        """Let one more entry wait; False at the end of the file."""
         for number, entry in self._stream:
-            image_id = entry.get("image_id") if isinstance(entry, dict) else None
-            if not isinstance(image_id, int):
-                raise SgrlError(f"{self.path}, entry {number}: expected an object with image_id, found {entry!r:.60}")
-            if image_id not in CORRUPT:
-                self._next = entry
-                return
+            place = f"{self.path.name}, entry {number}"
+            image_id = attempt(on_damage, place, entry_id, entry)
+            if image_id is not None and entry["image_id"] not in CORRUPT:
+                self._waiting.append((place, image_id, entry.get(self.key, "nothing")))
+                return True
+        return False
 
-    def take(self, image_id: int) -> list | None:
-        """The list of an image (unchecked), None if the file goes on with another one."""
-        if self._next is None or self._next["image_id"] != image_id:
-            return None
-        found = self._next.get(self.key, "nothing")
-        self._advance()
-        return found
-
-    def finish(self, images: Path) -> None:
-        """Raise SgrlError if entries are left that no image asked for."""
-        if self._next is not None:
+    def finish(self, images: Path, on_damage: OnDamage | None) -> None:
+        """Name the entries that no image asked for. Raises SgrlError where those are too many for a mistake."""
+        if len(self._waiting) < _WINDOW:
+            while self._read(on_damage) and len(self._waiting) < _WINDOW:
+                pass
+        reasons = [f"image_id {shown(image_id)} was not found in {images}" for _, image_id, _ in self._waiting]
+        if len(self._waiting) == _WINDOW:
             raise SgrlError(
-                f"{self.path}: image_id {self._next['image_id']} was not found in {images} at this point; both must "
-                "list the same images in the same order, as the files of one release do"
+                f"{self.path}: {reasons[0]} at this point; both must list the same images in the same order, as the "
+                "files of one release do"
             )
+        for (place, _, _), reason in zip(self._waiting, reasons, strict=True):
+            (on_damage or raised)(RecordError(place, reason))
 
 
 def _check_list(key: str, found) -> None:
     if not isinstance(found, list) or not {*map(type, found)} <= {dict}:
-        raise GraphError(f"{key} must be a list of objects, found {found!r:.60}")
+        raise GraphError(f"{key} must be a list of objects, found {shown(found)}")
 
 
 def _graph(entries: list[dict], relationships: list[dict], width: int, height: int) -> SceneGraph:
@@ -151,13 +164,13 @@ def _graph(entries: list[dict], relationships: list[dict], width: int, height: i
         for name in ("subject", "object"):
             end = entry.get(name)
             if not isinstance(end, dict) or "object_id" not in end:
-                raise GraphError(f"relation {i}: the {name} must be an object with an object_id, found {end!r:.60}")
+                raise GraphError(f"relation {i}: the {name} must be an object with an object_id, found {shown(end)}")
             if end["object_id"] not in position:  # many stand in the relations alone
                 position[end["object_id"]] = len(objects)
                 objects.append(_object(len(objects), end))
             ends.append(position[end["object_id"]])
         if not isinstance(entry.get("predicate"), str):
-            raise GraphError(f"relation {i}: the predicate must be a string, found {entry.get('predicate')!r:.60}")
+            raise GraphError(f"relation {i}: the predicate must be a string, found {shown(entry.get('predicate'))}")
         relations.append(Relation(ends[0], _label("predicates", entry["predicate"]), ends[1]))
     return SceneGraph(objects, relations, width, height)
 
@@ -165,7 +178,7 @@ def _graph(entries: list[dict], relationships: list[dict], width: int, height: i
 def _object(index: int, entry: dict) -> Object:
     names = entry["names"] if "names" in entry else [entry.get("name")]
     if not isinstance(names, list) or not names or not {*map(type, names)} <= {str}:
-        raise GraphError(f"object {index}: expected a name or a list of names, found {names!r:.60}")
+        raise GraphError(f"object {index}: expected a name or a list of names, found {shown(names)}")
     try:
         x, y = entry["x"], entry["y"]
         x1, y1 = x - 1 if x > 1 else 0, y - 1 if y > 1 else 0  # the first pixel is 1, and sometimes 0

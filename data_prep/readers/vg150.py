@@ -10,15 +10,16 @@ Boxes are stored as centre and size, in pixels of the image scaled to a long sid
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from data_prep.readers.record import OnDamage, Record, RecordError
-from data_prep.readers.vg_images import ImageList, true_size
+from data_prep.readers.json_stream import read_json
+from data_prep.readers.record import OnDamage, Record, RecordError, SourceError, attempt
+from data_prep.readers.vg_images import ImageList, entry_id, true_size
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -31,7 +32,9 @@ VALIDATION = 5000  # images, the first of the training rows that have relations
 _SPLITS = {0: "train", 1: "val", 2: "test"}
 _RANGES = ("img_to_first_box", "img_to_last_box", "img_to_first_rel", "img_to_last_rel")
 _COLUMNS = {"boxes_1024": 4, "labels": 1, "relationships": 2, "predicates": 1}  # name -> numbers per row
-_WINDOW = 1 << 16  # rows of a column in memory
+_WINDOW = 1 << 16  # rows of a column in memory, and the most that one image may have
+_LARGEST_CHUNK = 64 << 20  # bytes that HDF5 unpacks at once, whatever is asked for
+_COMPRESSION = 1100  # at best: deflate makes 1,032 bytes of one
 _TOTALS = {
     "rows": 108073,
     "boxes": 1145398,
@@ -80,7 +83,7 @@ class VG150Reader:
         self._found: Counter[str] = Counter()
         with _open(self.source) as file:
             rows = _check_shapes(self.source, file)
-        entries = self._images.count()
+        entries = self._images.fit(rows)
         if rows != entries:
             raise SgrlError(
                 f"{self.source} has {rows:,} images, {self._images.path} has {entries:,} (without the corrupt ones). "
@@ -96,12 +99,9 @@ class VG150Reader:
             for name, dataset in (("boxes", "boxes_1024"), ("relations", "relationships")):
                 self._found[name] = len(file[dataset])
             for row, entry in enumerate(self._images):
-                try:
-                    yield self._record(row, entry, columns)
-                except RecordError as error:
-                    if on_damage is None:
-                        raise
-                    on_damage(error)
+                record = attempt(on_damage, f"{self.source.name}, row {row}", self._record, row, entry, columns)
+                if record is not None:
+                    yield record
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """Rows, boxes, relations and splits of the official files; empty for other class lists."""
@@ -109,7 +109,8 @@ class VG150Reader:
         return {name: (self._found[name], number) for name, number in expected.items()}
 
     def _record(self, row: int, entry: dict, columns: dict[str, _Column]) -> Record:
-        place = f"{self.source.name}, row {row} (image_id {entry['image_id']})"
+        image_id = entry_id(entry)
+        place = f"{self.source.name}, row {row} (image_id {image_id})"
         try:
             first_box, last_box, first_relation, last_relation = (int(columns[name](row, row)[0]) for name in _RANGES)
             split = self._split(int(columns["split"](row, row)[0]), has_relations=first_relation >= 0)
@@ -135,11 +136,12 @@ class VG150Reader:
                 width,
                 height,
             )
+            record = Record(image_id, image, graph, split, place)
         except GraphError as error:
             raise RecordError(place, str(error)) from None
         if (width, height) != (entry.get("width"), entry.get("height")):
             self.notes["images with another size than image_data.json says (the image is right)"] += 1
-        return Record(str(entry["image_id"]), image, graph, split, place)
+        return record
 
     def _pixels(self, boxes: np.ndarray, width: int, height: int) -> list[list[float]]:
         """(N, 4) rows of boxes_1024 -> xyxy in pixels of the image, clipped to it."""
@@ -183,7 +185,7 @@ class _Column:
             try:
                 self.start, self.rows = first, self.dataset[first : max(last + 1, first + _WINDOW)]
             except (OSError, RuntimeError) as error:  # h5py raises both for damaged data
-                raise SgrlError(
+                raise SourceError(
                     f"{self.dataset.file.filename} is damaged: {self.dataset.name} cannot be read from row {first:,} "
                     f"({error}); download or copy it again"
                 ) from None
@@ -195,6 +197,10 @@ class _Column:
             return self.rows[:0]
         if not 0 <= first <= last < self.length:
             raise GraphError(f"its {what} are rows {first} to {last}, but there are rows 0 to {self.length - 1} only")
+        if last - first >= _WINDOW:
+            raise GraphError(
+                f"its {what} are rows {first} to {last}, {last - first + 1:,}; expected {_WINDOW:,} at most"
+            )
         return self(first, last)
 
 
@@ -227,8 +233,8 @@ def _class_lists(source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     path = next((source.parent / name for name in names if name and (source.parent / name).is_file()), None)
     if path is None:
         raise SgrlError(f"{source.parent} holds no class lists; expected {' or '.join(FILES.values())}")
+    raw = read_json(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
         lists = [raw["idx_to_label"], raw["idx_to_predicate"]]
         return tuple(tuple(names[str(i + 1)] for i in range(len(names))) for names in lists)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -254,11 +260,32 @@ def _open(path: Path):
         raise SgrlError(f"{path} ({size:,} bytes) is not a readable HDF5 file; download or copy it again") from None
 
 
+def _check_storage(path: Path, name: str, file) -> None:
+    """Raises SgrlError for a column that is elsewhere, holds no numbers, or declares more than the file can have."""
+    import h5py
+
+    column = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    if not isinstance(column, h5py.Dataset) or column.is_virtual or column.external:
+        raise SgrlError(f"{path}: {name} is not in this file; expected a data set of its own, not a link")
+    if column.dtype.kind not in "iuf" or not column.shape:
+        raise SgrlError(
+            f"{path}: {name} has the type {column.dtype} and the shape {column.shape}; expected rows of numbers"
+        )
+    stored, chunk = column.id.get_storage_size(), math.prod(column.chunks or (1,)) * column.dtype.itemsize
+    if column.nbytes > _COMPRESSION * min(stored, path.stat().st_size) or chunk > _LARGEST_CHUNK:
+        raise SgrlError(
+            f"{path}: {name} declares {column.nbytes:,} bytes in chunks of {chunk:,}, of which the file holds "
+            f"{stored:,}; download or copy it again"
+        )
+
+
 def _check_shapes(path: Path, file) -> int:
     """The number of images. Raises SgrlError for a file that is not VG150's."""
     missing = [name for name in ("split", *_RANGES, *_COLUMNS) if name not in file]
     if missing:
         raise SgrlError(f"{path} has no {missing[0]!r}, only {', '.join(file) or 'nothing'}; expected VG150's columns")
+    for name in ("split", *_RANGES, *_COLUMNS):
+        _check_storage(path, name, file)
     rows = len(file["split"])
     shapes = {name: file[name].shape for name in (*_RANGES, *_COLUMNS)}
     for name in _RANGES:

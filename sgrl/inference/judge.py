@@ -8,6 +8,7 @@ What the questions are is no matter of this module; `rewards.soft` asks some.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -18,29 +19,90 @@ from pathlib import Path
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import Engine, Generation
 from sgrl.inference.video import generate_apart
+from sgrl.text.answer import without_thoughts
 
 logger = logging.getLogger(__name__)
 
 YES_OR_NO = 'root ::= "yes" | "no"'
 """The grammar that makes any model answer."""
 
-_THINKING = re.compile(r"^.*</think>", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
-_VERDICTS = {"yes": True, "no": False, "1": True, "0": False, "true": True, "false": False}
+_VERDICTS = {"yes": True, "no": False, "true": True, "false": False}
+_SHORT = _VERDICTS | {"1": True, "0": False, "y": True, "n": False}
+"""What counts as a whole answer; within a sentence, numbers and letters name steps and options."""
+
+_ABROAD = dict.fromkeys("ja oui sí sì si sim да 是 是的 对 はい 예 네".split(), True)
+_ABROAD |= dict.fromkeys("nein non não nao нет 不 不是 否 不对 いいえ 아니요 아니오".split(), False)
+"""Beginnings of an answer in the language of the labels."""
+
+_LIST_NUMBER = re.compile(r"\W*\d{1,2}[.):]\s+(?=\S)")
+_BOTH = re.compile(r"\b(?:yes|no|true|false) ?(?:or|and|/|\|) ?(?:no|yes|false|true)\b")
+_FOLLOWED = re.compile(r"[ \t]*([^\W_]+)|[-'’](?=[^\W_])")
+_GOES_ON = frozenset("a an as because but i in it since so that the they these this those we you".split())
+"""Words that may follow a verdict without a comma; before others "no" belongs to a noun: "no difference"."""
+
+_UNSAID = re.compile(r"n['’]t\b|\b(?:not|never|cannot|neither|nor|hardly|if|whether|either)\b")
+_LOOK_BACK = 40
 
 
 def verdict(answer: str) -> bool | None:
-    """What an answer says: its first word if that is yes or no (or 1, 0, true, false), else whichever of them occurs;
-    None if none does, or both.
+    """What an answer says, None if it says neither or both.
+
+    Thoughts, cut off or not, and the number of a list are no part of it. JSON says what its values say; other texts
+    what they begin with, if that is yes or no (true or false; 1 or 0 only alone), else whichever of them stands by
+    itself. "No difference" and "I cannot say yes" are no verdicts.
 
     >>> verdict("Yes, no doubt."), verdict("<think>yes?</think>The answer is **no**"), verdict("They may be.")
     (True, False, None)
+    >>> verdict("1. No"), verdict("Step 1: look"), verdict("There is no difference."), verdict('{"same": true}')
+    (False, None, None, True)
     """
-    words = _WORD.findall(_THINKING.sub("", answer).lower())
-    if words and words[0] in _VERDICTS:
-        return _VERDICTS[words[0]]
-    found = {_VERDICTS[word] for word in words if word in _VERDICTS}
-    return found.pop() if len(found) == 1 else None
+    text = without_thoughts(answer).strip().lower()
+    words = list(itertools.islice(_WORD.finditer(text), 3))
+    if len(words) == 1 and words[0][0] in _SHORT:
+        return _SHORT[words[0][0]] if not text.endswith("?") else None
+    if (body := text.removeprefix("```json").strip("`\n ")).startswith(("{", "[")):
+        try:
+            return _only(_verdicts_in(json.loads(body)))
+        except (ValueError, RecursionError):
+            pass  # cut off, or not JSON
+    if number := _LIST_NUMBER.match(text):
+        text = text[number.end() :]
+    text = _BOTH.sub(" ", text)
+    first = _WORD.search(text)
+    if first and first[0] in _ABROAD:
+        return _ABROAD[first[0]]
+    found: set[bool] = set()
+    for match in _WORD.finditer(text):
+        if match[0] in _VERDICTS and _stands_alone(text, match, first=match.start() == first.start()):
+            if match.start() == first.start():
+                return _VERDICTS[match[0]]
+            found.add(_VERDICTS[match[0]])
+    return _only(found)
+
+
+def _stands_alone(text: str, match: re.Match, first: bool) -> bool:
+    """Whether a word is a verdict, not a part of another phrase."""
+    followed = _FOLLOWED.match(text, match.end())
+    if followed and followed[1] not in _GOES_ON and not (first and match[0] == "yes" and followed[1]):
+        return False
+    if text[match.end() : match.end() + 1] == "?":
+        return False
+    before = re.split(r"[.!?;:,\n]", text[max(0, match.start() - _LOOK_BACK) : match.start()])[-1]
+    return not _UNSAID.search(before)
+
+
+def _verdicts_in(value: object) -> set[bool]:
+    """The verdicts among the values of a JSON answer."""
+    if isinstance(value, dict | list):
+        values = value.values() if isinstance(value, dict) else value
+        return set().union(*map(_verdicts_in, values))
+    word = str(value).strip(" .!*_`").lower()
+    return {_SHORT[word]} if word in _SHORT else set()
+
+
+def _only(found: set[bool]) -> bool | None:
+    return next(iter(found)) if len(found) == 1 else None
 
 
 class EngineJudge:
