@@ -21,7 +21,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
 from sgrl.inference.engines import DTYPES, ENGINES, Engine, Generation, load_engine
-from sgrl.inference.openai_engine import BASE_URL, KEY_VARIABLE
+from sgrl.inference.openai_engine import BASE_URL, KEY_VARIABLE, check_server
 from sgrl.inference.predictions import (
     Key,
     PredictionFolder,
@@ -152,8 +152,10 @@ def check_engine_arguments(args: argparse.Namespace, images: bool = True) -> Non
     if args.engine != "openai":
         check_model_folder(args.model, images)
         args.thinking = thinks(args.model) if args.thinking is None else args.thinking
-    elif args.thinking is not None:
-        args.extra_body.setdefault("chat_template_kwargs", {}).setdefault("enable_thinking", args.thinking)
+    else:
+        check_server(args.base_url, args.api_key_variable, sys.argv)
+        if args.thinking is not None:
+            args.extra_body.setdefault("chat_template_kwargs", {}).setdefault("enable_thinking", args.thinking)
     args.thinking = bool(args.thinking)  # a server's model decides by itself unless it is told
     if args.constrain and args.thinking:
         raise SgrlError(
