@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 
 from rewards import score
 from rewards.presets import PRESETS, Preset, get_preset
+from rewards.reading import as_answer
 from rewards.rows import read_rows
-from rewards.scorer import GraphScorer, text_of
+from rewards.scorer import GraphScorer
+from rewards.trl import is_absent
 from sgrl.errors import SgrlError
-from sgrl.text import FormatError, answer, detect_codec
+from sgrl.text import FormatError, detect_codec
 
 TOLERANCE = 1e-9
 
@@ -31,11 +33,13 @@ class Report:
 
     Attributes:
         rows, without_relations: how many references, and how many of them have no relation.
+        absent: rows without a reference, which the rewards leave out: solution, width or height is null.
         failures: how many rows failed, by kind. examples: (row, kind, explanation) of the first ones.
     """
 
     rows: int = 0
     without_relations: int = 0
+    absent: int = 0
     failures: Counter = field(default_factory=Counter)
     examples: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -53,9 +57,12 @@ def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
     report = Report()
     scorers: dict[tuple, GraphScorer] = {}
     for row in rows:
+        solution = row["solution"]
+        if is_absent(solution, (row["width"], row["height"])):
+            report.absent += 1
+            continue
         report.rows += 1
         try:
-            solution = row["solution"]
             key = (detect_codec(solution), row["width"], row["height"])
             scorer = scorers.get(key) or scorers.setdefault(key, GraphScorer(*key, preset=preset))
             reference = scorer.reference(solution)
@@ -64,7 +71,7 @@ def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
             report.fail(row["row"], kind, str(error).removeprefix("malformed reference: "), keep)
             continue
         report.without_relations += not reference.relations
-        answers = {"reference below the maximum": as_answer(solution, preset), "empty answer scores": ""}
+        answers = {"reference below the maximum": as_answer(solution, preset.family), "empty answer scores": ""}
         if row.get("completion") is not None:
             answers["SFT answer below the maximum"] = row["completion"]
         best = preset.maximum(relations=bool(reference.relations))
@@ -75,13 +82,6 @@ def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
                 why = scored.reason or ", ".join(f"{name} {scored.terms[name]:.3f}" for name in preset.weights)
                 report.fail(row["row"], kind, f"{total:.4f} instead of {wanted:.4f}: {why}", keep)
     return report
-
-
-def as_answer(solution, preset: Preset) -> str:
-    """The completion that a model should write: the reference in answer tags, for R1-SGG behind a thought."""
-    text = text_of(solution)
-    text = text if answer.OPEN in text else answer.wrap(text)
-    return f"<think>\n</think>\n{text}" if preset.family == "r1-sgg" else text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -119,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
         f"{report.rows} references, {report.without_relations} of them without relations; preset {preset.name}: "
         f"maximum {preset.maximum():g} ({preset.maximum(relations=False):g} without relations), empty answer 0"
     )
+    if report.absent:
+        print(f"{report.absent} rows have no reference (a null in solution, width or height): rewards leave them out")
     for kind, count in report.failures.most_common():
         print(f"FAILED  {kind}: {count}")
     if not report.rows:

@@ -16,9 +16,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from rewards.presets import get_preset
+from rewards.presets import FAMILIES, get_preset
+from rewards.reading import reference_text
 from rewards.scorer import GraphScorer
-from rewards.trl import Term, reward_functions
+from rewards.trl import Term, is_absent, pixels_of, reward_functions
 from sgrl.errors import SgrlError
 from sgrl.text import detect_codec
 
@@ -37,8 +38,8 @@ def _orm_class(function: Term) -> type:
         def __init__(self, *args, **kwargs):
             pass
 
-        def __call__(self, completions, solution, **columns) -> list[float]:
-            # ms-swift has no "not applicable": what cannot be scored is worth nothing
+        def __call__(self, completions, solution=None, **columns) -> list[float]:
+            # not every ms-swift knows "not applicable": what cannot be scored is worth nothing, to its whole group
             columns = {name: columns.get(name) for name in ("width", "height")}
             return [value or 0.0 for value in function(completions, solution, **columns)]
 
@@ -56,14 +57,24 @@ def compute_score(
         extra_info: with width and height, the frame of the reference's boxes.
         options: keywords of GraphScorer.
 
+    A row of another data set, whose ground_truth, width or height is null, is worth 0 in every term: verl knows no
+    reward that does not apply, and equal rewards of a group teach nothing.
+
     Raises:
         SgrlError: no width and height, or (FormatError) the reference is malformed.
     """
-    try:
-        size = int(extra_info["width"]), int(extra_info["height"])
-    except (KeyError, TypeError):
-        raise SgrlError(f"extra_info needs width and height, the frame of the boxes; found {extra_info!r}") from None
-    scorer = _scorer(detect_codec(ground_truth), *size, get_preset(preset).name, tuple(sorted(options.items())))
+    preset = get_preset(preset)
+    size = (None, None)
+    if ground_truth is not None:
+        try:
+            size = tuple(pixels_of(name, extra_info[name]) for name in ("width", "height"))
+        except (KeyError, TypeError):
+            found = repr(extra_info)
+            raise SgrlError(f"extra_info needs width and height, the frame of the boxes; found {found}") from None
+    if is_absent(ground_truth, size):
+        return dict.fromkeys(("score", *FAMILIES[preset.family]), 0.0)
+    ground_truth = reference_text(ground_truth)
+    scorer = _scorer(detect_codec(ground_truth), *size, preset.name, tuple(sorted(options.items())))
     score = scorer(solution_str, ground_truth)
     return {"score": scorer.preset.total(score)} | score.terms
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rewards.metrics import SceneGraphMetrics
-from rewards.scorer import text_of
+from rewards.reading import CompletionError, check_frame, is_graph, text_of
 from sgrl.errors import SgrlError
 from sgrl.text import detect_codec
 
@@ -34,8 +34,8 @@ def compute(
     """Figures of predictions beside their references, as `SceneGraphMetrics.compute` gives them.
 
     Args:
-        predictions: texts (or chat messages), as models write them.
-        references: as many texts of graphs, or rows with solution, width and height.
+        predictions: texts (or chat messages), as models write them, or graphs; see SceneGraphMetrics.
+        references: as many texts of graphs, graphs, or rows with solution, width and height.
         width, height: frame of the boxes, where references are texts.
         codec: layout of both; told from the first reference by default.
         protocol: as in SceneGraphMetrics.
@@ -56,9 +56,16 @@ def compute(
         if None in size:
             raise SgrlError("width and height, the frame of the boxes, are missing: give both, or rows with them")
         try:
+            check_frame(*size)
+            solution = row["solution"]
             if metrics is None:
-                metrics = SceneGraphMetrics(codec or detect_codec(text_of(row["solution"])), *size, protocol=protocol)
-            metrics.add(prediction, row["solution"], *size)
+                if codec is None and is_graph(solution):
+                    raise SgrlError("a graph has no layout; give codec=, the layout of the predictions")
+                codec = codec or detect_codec(text_of(solution))
+                metrics = SceneGraphMetrics(codec, *size, protocol=protocol)
+            metrics.add(prediction, solution, *size)
+        except CompletionError as error:
+            raise CompletionError(f"sample {number}: {error}") from None
         except SgrlError as error:
             raise SgrlError(f"reference {number}: {error}") from None
     if metrics is None:

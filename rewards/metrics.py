@@ -27,9 +27,11 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rewards.r1_sgg import normalised
-from rewards.scorer import LARGEST_BROADCAST, read_reference, text_of
+from rewards.reading import completion_of, graph_text, read_reference
+from rewards.scorer import LARGEST_BROADCAST
 from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError, suggest
+from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 
 PROTOCOLS = ("default", "published")
@@ -138,14 +140,17 @@ class SceneGraphMetrics:
         self._counts = dict.fromkeys(COUNTS, 0)
 
     def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
-        """Count one prediction (any text, or None) and return its own values (see `Comparison`).
+        """Count one prediction and return its own values (see `Comparison`).
 
         Args:
+            prediction: any text, None, or a graph: a SceneGraph, which is read as the codec writes it, a ParsedGraph,
+                or a JSON object that has been parsed.
             reference: text of the reference graph, a SceneGraph, or a ParsedGraph.
             width, height: frame of this image's boxes, if it differs from the one given at the start.
 
         Raises:
             FormatError: the reference is malformed; the sample is not counted.
+            CompletionError: the prediction is neither a text nor a graph.
         """
         return self.count(self.compare(prediction, reference, width, height)).values
 
@@ -224,16 +229,24 @@ class SceneGraphMetrics:
         """
         size = width or self.width, height or self.height
         truth = reference if isinstance(reference, ParsedGraph) else read_reference(reference, self.codec, *size)
-        text = text_of(prediction)
-        try:
-            graph, error = self.codec.parse(text, *size), None
-            # a valid graph without objects is right where there are none
-            failed = not graph.labels and (bool(truth.labels) or self.protocol == "published")
-        except FormatError as found:
-            if self.protocol == "published" and self.codec.name != "json":
-                text = answer.published(text, "obj[")
-            graph, error = self.codec.recover_parsed(text, *size)[0], found
-            failed = not graph.labels or (self.protocol == "published" and not self._both_headers(text))
+        graph, error = prediction, None
+        if type(prediction) is not str:
+            graph = completion_of(prediction, self.codec, *size)
+            if isinstance(graph, SceneGraph):
+                graph = answer.wrap(graph_text(graph, self.codec, *size))
+        failed = False
+        if isinstance(graph, str):
+            text = graph
+            try:
+                graph = self.codec.parse(text, *size)
+            except FormatError as found:
+                if self.protocol == "published" and self.codec.name != "json":
+                    text = answer.published(text, "obj[")
+                graph, error = self.codec.recover_parsed(text, *size)[0], found
+                failed = self.protocol == "published" and not self._both_headers(text)
+        # a valid graph without objects is right where there are none
+        needed = error is not None or bool(truth.labels) or self.protocol == "published"
+        failed |= needed and not graph.labels
         return None if failed else graph, truth, error
 
     def _both_headers(self, text: str) -> bool:

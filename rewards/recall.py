@@ -19,12 +19,13 @@ object's class, and boxes that both reach an IoU of 0.5. One prediction may find
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from rewards.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
-from rewards.scorer import read_reference, text_of
+from rewards.reading import completion_of, read_reference
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
@@ -150,7 +151,8 @@ class SceneGraphRecall:
 
         Args:
             prediction: any text; None, which finds nothing; a SceneGraph (ranked by its relations' scores and under
-                the graph constraint if it has any, else in order), a ParsedGraph or a Ranked; or PairScores.
+                the graph constraint if it has any, else in order), a ParsedGraph, a parsed JSON object or a Ranked; or
+                PairScores.
             reference: text, SceneGraph or ParsedGraph. Without relations the image is counted, but is in no mean.
             width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
             confidences: of the relations that `codec.recover_parsed` reads from the text; they rank them, and without
@@ -330,7 +332,13 @@ class SceneGraphRecall:
             raise SgrlError(f"a reference must be a text or a graph, found {found}; predictions come first")
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, *self._frame(width, height))
-        return plain(reference)
+        return plain(self._without_groups(reference))
+
+    def _without_groups(self, graph):
+        """A SceneGraph as texts of the layout would have it."""
+        if not isinstance(graph, SceneGraph) or self.codec is None or self.codec.grouped:
+            return graph
+        return replace(graph, relations=tuple(replace(relation, group=None) for relation in graph.relations))
 
     def _frame(self, width: int | None, height: int | None) -> tuple[Codec, int, int]:
         size = width or self.width, height or self.height
@@ -350,11 +358,13 @@ class SceneGraphRecall:
             prediction = ParsedGraph([], [], [])
         elif not isinstance(prediction, SceneGraph | ParsedGraph | Ranked):
             codec, *size = self._frame(width, height)
-            text = text_of(prediction)
-            try:  # what the strict reader takes, the lenient one reads alike, in three times as long
-                prediction = codec.parse(text, *size)
-            except FormatError:
-                prediction, _ = codec.recover_parsed(text, *size)
+            prediction = completion_of(prediction, codec, *size)
+            if isinstance(prediction, str):
+                try:  # what the strict reader takes, the lenient one reads alike, in three times as long
+                    prediction = codec.parse(prediction, *size)
+                except FormatError:
+                    prediction, _ = codec.recover_parsed(prediction, *size)
+        prediction = self._without_groups(prediction)
         scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
         free = plain(prediction, confidences)
         if self.protocol == "published":

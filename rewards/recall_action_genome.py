@@ -32,9 +32,9 @@ import numpy as np
 from rewards import recall_action_genome_published as published
 from rewards.matching import assign, in_order
 from rewards.ranking import Ranked, ranked
+from rewards.reading import completion_of, read_reference, text_of
 from rewards.recall import PairScores
 from rewards.recall_action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
-from rewards.scorer import read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -261,7 +261,8 @@ class ActionGenomeRecall:
             return self._of_scores(prediction)
         if not isinstance(prediction, Ranked):
             if not isinstance(prediction, SceneGraph | ParsedGraph):
-                prediction, _ = self.codec.recover_parsed(text_of(prediction), *self._frame(width, height))
+                text = completion_of(prediction, self.codec, *self._frame(width, height))
+                prediction, _ = self.codec.recover_parsed(text, *self._frame(width, height))
             prediction = ranked(prediction, confidences)
         if not prediction.labels:
             return None

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from rewards.scorer import read_reference, text_of
+from rewards.reading import CompletionError, completion_of, read_reference
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import Codec, get_codec
@@ -101,6 +101,10 @@ class VideoRecall:
         Raises:
             SgrlError: masks of another size than the reference's, or masks of one and boxes of the other.
         """
+        for what, video in (("prediction", prediction), ("reference", reference)):
+            if not isinstance(video, VideoGraph) and not (video is None and what == "prediction"):
+                found = type(video).__name__
+                raise CompletionError(f"the {what} must be a VideoGraph, found {found}; see videos_of_rows for texts")
         relations = reference.relations
         candidates = list(_candidates(prediction, reference))
         with np.errstate(all="ignore"):  # of boxes as large as a model likes
@@ -266,7 +270,12 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
 
 
 def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
-    graph, _ = codec.recover_parsed(text_of(row["prediction"]), row["width"], row["height"])
+    size = row["width"], row["height"]
+    graph = completion_of(row["prediction"], codec, *size)
+    if isinstance(graph, SceneGraph):
+        return graph
+    if isinstance(graph, str):
+        graph, _ = codec.recover_parsed(graph, *size)
     confidences = row.get("confidence")
     if not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
         confidences = [None] * len(graph.relations)
@@ -275,7 +284,7 @@ def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
         for (s, p, o), c in zip(graph.relations, confidences, strict=True)
         if min(s, o) >= 0
     ]
-    return SceneGraph(map(Object, graph.labels, graph.boxes), relations, row["width"], row["height"])
+    return SceneGraph(map(Object, graph.labels, graph.boxes), relations, *size)
 
 
 def _true(row: Mapping, codec: Codec) -> SceneGraph:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rewards.reading import CompletionError, check_completion, check_frame
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import FormatError, ParsedGraph, detect_codec, get_codec
@@ -123,8 +124,9 @@ class References:
         for key, row in zip(self.keys, rows, strict=True):
             place = row.pop("row")
             try:
+                check_frame(row["width"], row["height"])
                 graph = self.codec.parse(row["solution"], row["width"], row["height"], tags=None)
-            except FormatError as error:
+            except SgrlError as error:
                 raise SgrlError(f"{place}: malformed reference: {error}; see python -m rewards validate") from None
             yield key, row | {"solution": graph}
 
@@ -140,9 +142,10 @@ def training_graphs(path: str | Path) -> Iterator[ParsedGraph]:
     codec = None
     for row in read_rows(path, "train", wanted=()):
         try:
+            check_frame(row["width"], row["height"])
             codec = codec or get_codec(detect_codec(row["solution"]))
             yield codec.parse(row["solution"], row["width"], row["height"], tags=None)
-        except FormatError:
+        except SgrlError:
             continue
 
 
@@ -170,6 +173,8 @@ class Problem:
 class Predictions:
     """A file of predictions with the columns image_id and prediction, JSON lines or Parquet, by image.
 
+    A prediction is a text, a chat message, null, or a JSON object with objects and relationships.
+
     Of two predictions for one image the first counts. Memory is what the ids need, and for Parquet the file.
 
     Args:
@@ -195,6 +200,7 @@ class Predictions:
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
         self._places: dict[Key, int] = {}
         self._table = None
+        self._codec = references.codec
         known = set(references.keys)
         rows = self._parquet_rows() if self.path.suffix == ".parquet" else self._json_rows()
         for place, name, row in rows:
@@ -245,6 +251,12 @@ class Predictions:
         _check_columns(self.path, table.column_names)
         wanted = ("dataset", "image_id", "prediction", "confidence", "tokens", "seconds", "finish_reason")
         self._table = {name: table.column(name) for name in wanted if name in table.column_names}
+        said = self._table["prediction"].drop_null()
+        if len(said):  # a column has one type
+            try:
+                check_completion(said[0].as_py(), self._codec)
+            except CompletionError as error:
+                raise SgrlError(f"{self.path}, column prediction: {error}") from None
         names = [name for name in ("dataset", "image_id") if name in self._table]
         for number, row in enumerate(table.select(names).to_pylist()):
             yield number, f"row {number}", row
@@ -263,6 +275,7 @@ class Predictions:
                     if "image_id" not in row or "prediction" not in row:
                         others = others or list(row)
                         raise ValueError("no image_id or no prediction")
+                    check_completion(row["prediction"], self._codec)
                 except (ValueError, RecursionError) as error:
                     cut = "" if line.endswith(b"\n") else ", which ends in the middle"
                     self.damaged.add(f"line {number}{cut} ({str(error)[:80]})")

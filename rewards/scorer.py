@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from rewards import r1_sgg, terms
 from rewards.matching import Reference
 from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
+from rewards.reading import as_answer, check_frame, graph_text, is_graph, read_reference, text_of
 from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
-from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 
 LARGEST_BROADCAST = 1 << 13
@@ -85,8 +85,7 @@ class GraphScorer:
         for name, value in (("iou_threshold", iou_threshold), ("relation_iou_threshold", relation_iou_threshold)):
             if not 0 <= value <= 1:
                 raise SgrlError(f"{name} must lie in [0, 1], found {value!r}")
-        if not (width > 0 and height > 0):
-            raise SgrlError(f"width and height must be positive, found {width!r} x {height!r}")
+        check_frame(width, height)
         if len(matching_weights) != 3 or not all(0 <= weight < math.inf for weight in matching_weights):
             raise SgrlError(
                 f"matching_weights are three numbers >= 0 and finite (label, GIoU, L1), found {matching_weights!r}"
@@ -110,10 +109,16 @@ class GraphScorer:
         )
 
     def __call__(self, completion, solution) -> GraphScore:
-        """The score of one completion (str, bytes, or a chat message or list of them) for one reference.
+        """The score of one completion for one reference.
+
+        Args:
+            completion: str, bytes, None, or a chat message or list of them; or a graph, scored as the codec writes it
+                and in the answer tags that it needs: a SceneGraph, a ParsedGraph, a JSON object that has been parsed.
+            solution: see `reference`.
 
         Raises:
             FormatError: the reference is malformed.
+            CompletionError: the completion is of another type.
         """
         return self.many([completion], [solution])[0]
 
@@ -132,19 +137,30 @@ class GraphScorer:
             groups.setdefault(solution if isinstance(solution, str) else id(solution), []).append(i)
         for indices in groups.values():
             reference = self.reference(solutions[indices[0]])
-            texts = [text_of(completions[i]) for i in indices]
-            unique = list(dict.fromkeys(texts))
+            texts = [c if type(c := completions[i]) is str else self._text(c) for i in indices]
+            unique = [text for text in dict.fromkeys(texts) if isinstance(text, str)]
             score = dict(zip(unique, self._score_texts(unique, reference), strict=True))
+            score |= {bad: self._unreadable("", reference, bad) for bad in texts if not isinstance(bad, str)}
             for i, text in zip(indices, texts, strict=True):
                 scores[i] = score[text]
         return scores
+
+    def _text(self, completion) -> str | FormatError:
+        """The text of a completion, or why a graph has none."""
+        if not is_graph(completion):
+            return text_of(completion)
+        try:
+            text = graph_text(completion, self.codec, self.settings.width, self.settings.height)
+        except FormatError as error:
+            return error
+        return as_answer(text, self.preset.family)
 
     def reference(self, solution) -> Reference:
         """A reference, read once: may stand in for the solution in every call.
 
         Args:
-            solution: its text with or without answer tags, a chat message with that, a SceneGraph (which is scored as
-                the codec writes it), or what this method returned before.
+            solution: its text with or without answer tags, a chat message with that, a graph (which is scored as the
+                codec writes it), or what this method returned before.
 
         Raises:
             FormatError: it is not exactly what a valid answer would be.
@@ -205,37 +221,3 @@ class GraphScorer:
         counts["relations_reference"] = len(reference.relations)
         zeros = dict.fromkeys(FAMILIES[self.preset.family], 0.0)
         return GraphScore(False, str(error), zeros, counts, self.codec.diagnose(text))
-
-
-def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGraph:
-    """The graph of a reference; arguments and errors as in `GraphScorer.reference`."""
-    if isinstance(solution, SceneGraph):
-        if (solution.width, solution.height) != (width, height):
-            raise SgrlError(
-                f"the reference graph is of an image of {solution.width} x {solution.height}, but predictions are "
-                f"read for {width} x {height}; use graph.resized(...)"
-            )
-        solution = codec.encode(solution)
-    try:
-        return codec.parse(text_of(solution), width, height, tags=None)
-    except FormatError as error:
-        raise FormatError(f"malformed reference: {error.reason}", error.line) from None
-
-
-def text_of(completion) -> str:
-    """The text of a completion however a trainer hands it over: str, bytes, chat message, list of messages or parts.
-
-    >>> text_of([{"role": "assistant", "content": [{"type": "text", "text": "hello"}]}])
-    'hello'
-    """
-    if isinstance(completion, str):
-        return completion
-    if isinstance(completion, bytes | bytearray):
-        return bytes(completion).decode("utf-8", "replace")
-    if isinstance(completion, dict):
-        return text_of(completion.get("content", completion.get("text")))
-    if isinstance(completion, list | tuple) and completion:
-        if all(isinstance(part, dict) and part.get("type") == "text" for part in completion):
-            return "".join(text_of(part) for part in completion)
-        return text_of(completion[0])
-    return ""

@@ -8,8 +8,9 @@
 
 Every function gives one unweighted term. The data set needs the columns `solution` (the reference text), `width` and
 `height`; the layout is recognised by the solution. Whichever function comes first in a batch scores it, for all of
-them, and logs its diagnostics as `sg/...`. A completion never raises; a malformed reference gives None, which TRL
-leaves out of the batch, and a warning (`python -m rewards validate DATASET` finds them before training).
+them, and logs its diagnostics as `sg/...`. A completion never raises. A row without a reference, one of whose three
+columns is null as in a mixture of data sets, gets None, which TRL leaves out of the batch; so does one whose reference
+is malformed, with a warning (`python -m rewards validate DATASET` finds them before training).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
-from rewards.scorer import GraphScore, GraphScorer, text_of
+from rewards.reading import is_graph, reference_text, text_of
+from rewards.scorer import GraphScore, GraphScorer
 from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
-from sgrl.text import FormatError, detect_codec
+from sgrl.text import detect_codec
 
 logger = logging.getLogger(__name__)
 
@@ -54,27 +56,34 @@ class BatchScorer:
         self, term: str, completions: Sequence, solutions: Sequence, sizes: Sequence, log_metric=None, log_extra=None
     ) -> list[GraphScore | None]:
         """Scores of a batch: those at hand if this is the batch of the last call, which this term has not had yet."""
-        batch = ([text_of(completion) for completion in completions], list(solutions), list(sizes))
+        texts = [completion if is_graph(completion) else text_of(completion) for completion in completions]
+        batch = (texts, list(solutions), list(sizes))
         if term in self._served or batch != self._batch:
             self._scores = self.score(*batch)
             self._batch, self._served = batch, set()
-            _log(self._scores, FAMILIES[self.family], log_metric, log_extra)
+            absent = sum(map(is_absent, solutions, sizes))
+            _log(self._scores, absent, FAMILIES[self.family], log_metric, log_extra)
         self._served.add(term)
         return self._scores
 
     def score(self, texts: Sequence, solutions: Sequence, sizes: Sequence[tuple]) -> list[GraphScore | None]:
-        """Scores for images of various sizes and layouts; None where the reference is malformed."""
+        """Scores for images of various sizes and layouts; None where the reference is malformed or there is none."""
         if not len(texts) == len(solutions) == len(sizes):
             raise SgrlError(f"{len(texts)} completions, but {len(solutions)} solutions and {len(sizes)} image sizes")
         scores: list[GraphScore | None] = [None] * len(texts)
         groups: dict = {}
         for i, (solution, size) in enumerate(zip(solutions, sizes, strict=True)):
-            groups.setdefault((text_of(solution), size), []).append(i)
+            if is_absent(solution, size):
+                continue
+            try:
+                groups.setdefault((reference_text(solution), size), []).append(i)
+            except SgrlError as error:
+                logger.warning("left out of the rewards: malformed reference: %s", error)
         for (solution, size), indices in groups.items():
             try:
                 scorer = self._scorer(detect_codec(solution), *size)
                 reference = scorer.reference(solution)
-            except FormatError as error:
+            except SgrlError as error:  # malformed, or a size that is none
                 logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
                 continue
             group = scorer.many([texts[i] for i in indices], [reference] * len(indices))
@@ -91,11 +100,17 @@ class BatchScorer:
         return self._scorers[key]
 
 
-def _log(scores: Sequence[GraphScore | None], terms: Sequence[str], log_metric, log_extra) -> None:
-    """Diagnostics as metrics, every term as a column of the completions table."""
+def is_absent(solution, size: Sequence) -> bool:
+    """Whether a row has no reference: a null in its solution, width or height."""
+    return solution is None or None in size
+
+
+def _log(scores: Sequence[GraphScore | None], absent: int, terms: Sequence[str], log_metric, log_extra) -> None:
+    """Diagnostics as metrics, every term as a column of the completions table. absent: rows without a reference."""
     known = [score for score in scores if score is not None]
     if log_metric is not None:
-        log_metric("sg/malformed_references", (len(scores) - len(known)) / max(1, len(scores)))
+        log_metric("sg/without_reference", absent / max(1, len(scores)))
+        log_metric("sg/malformed_references", (len(scores) - absent - len(known)) / max(1, len(scores) - absent))
         if known:
             log_metric("sg/valid", sum(score.valid for score in known) / len(known))
             for name in known[0].diagnostics:
@@ -132,41 +147,57 @@ class Term:
     def __call__(
         self,
         completions: Sequence,
-        solution: Sequence,
+        solution: Sequence | None = None,
         *,
-        width: Sequence[int] | int | None = None,
-        height: Sequence[int] | int | None = None,
+        width: Sequence[int | None] | int | None = None,
+        height: Sequence[int | None] | int | None = None,
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list], None] | None = None,
         **columns,
     ) -> list[float | None]:
-        """The term of each completion; None where the reference is malformed.
+        """The term of each completion; None where the reference is malformed or absent.
 
         Args:
-            completions: texts, or lists of chat messages of which the first counts.
+            completions: texts, lists of chat messages of which the first counts, or graphs.
             solution: references, one per completion.
-            width, height: frame of the boxes in the references, one per completion or one for all.
+            width, height: frame of the boxes in the references, one per completion or one for all. A row with a null
+                (or NaN, which tables make of it) in one of the three has no reference.
             log_metric, log_extra: given by TRL; called once a batch.
 
         Raises:
-            SgrlError: no width and height, or lists of unequal length.
+            SgrlError: one of the columns is missing, or lists of unequal length.
         """
+        if solution is None:
+            raise SgrlError(MISSING.format("solution", "the reference"))
         widths = _column("width", width, len(completions))
         sizes = list(zip(widths, _column("height", height, len(completions)), strict=True))
         scores = self.scorer.for_term(self.term, completions, solution, sizes, log_metric, log_extra)
         return [None if score is None else score.terms[self.term] for score in scores]
 
 
-def _column(name: str, values, count: int) -> list[int]:
+MISSING = (
+    "the rewards need the column {!r} ({}), which the data set does not have; data_prep/to_toon.py writes it, and a "
+    "row to which they do not apply has a null there"
+)
+
+
+def _column(name: str, values, count: int) -> list[int | None]:
     if values is None:
-        raise SgrlError(
-            f"the rewards need the column {name!r} (frame of the boxes in the solution), which the data set does not "
-            "have; data_prep/to_toon.py writes it"
-        )
-    values = [int(value) for value in values] if hasattr(values, "__len__") else [int(values)] * count
+        raise SgrlError(MISSING.format(name, "frame of the boxes in the solution"))
+    values = [pixels_of(name, value) for value in (values if hasattr(values, "__len__") else [values] * count)]
     if len(values) != count:
         raise SgrlError(f"{count} completions, but {len(values)} values in the column {name!r}")
     return values
+
+
+def pixels_of(name: str, value) -> int | None:
+    """A side of a frame; None for a null, also as tables write it."""
+    if value is None or value != value:
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SgrlError(f"the column {name!r} holds {value!r}; expected a number of pixels, or null") from None
 
 
 _scenegraphvlm = BatchScorer(SCENEGRAPHVLM.family)

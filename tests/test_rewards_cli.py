@@ -58,6 +58,14 @@ def test_failing_rows_are_named(tmp_path, capsys):
     assert "... and 4 more" in capsys.readouterr().out
 
 
+def test_rows_without_a_reference_are_counted_and_left_out(tmp_path, capsys):
+    rows = [row(), row(width=None), row(height=None), row() | {"solution": None}]
+    write(tmp_path / "train.parquet", rows)
+    assert main(["validate", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "1 references" in out and "3 rows have no reference (a null in solution, width or height)" in out
+
+
 def test_r1_sgg_wants_its_format_and_says_so(tmp_path, capsys):
     graph = json.dumps(
         {

@@ -1,17 +1,29 @@
 """GraphScorer, presets and similarities: what the public names promise, and what they say when misused."""
 
+import functools
+import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 
+import rewards.trl as functions
 from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer, Preset, get_preset
+from rewards.adapters import compute_score, ms_swift
+from rewards.compute import compute
 from rewards.metrics import SceneGraphMetrics
 from rewards.presets import PRESETS
-from rewards.scorer import text_of
+from rewards.reading import as_answer, text_of
+from rewards.recall import SceneGraphRecall
+from rewards.recall_action_genome import ActionGenomeRecall
+from rewards.recall_video import VideoRecall
+from rewards.soft import SoftMetrics, soft_metrics
+from rewards.trl import reward_functions
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.text import CODECS, FormatError, answer, get_codec
+from sgrl.text import CODECS, FormatError, ParsedGraph, answer, get_codec
+from sgrl.tubes import VideoGraph
 
 REFERENCE = """obj[3]{id,name,x1,y1,x2,y2}:
   1,person,10,20,200,400
@@ -20,6 +32,10 @@ REFERENCE = """obj[3]{id,name,x1,y1,x2,y2}:
 rel[2]{subj,pred,obj}:
   1,beside,2
   2,looking-at,3"""
+PAIRS = (
+    "obj[2]{id,name,x1,y1,x2,y2}:\n1,person,0,0,100,100\n2,cup/glass/bottle,0,80,200,120\n"
+    "rel_pairs[1]{subj,attention,spatial,contacting,obj}:\n1,unsure,in_front_of,holding,2"
+)
 GRAPH = SceneGraph(
     [
         Object("person", (10, 20, 200, 400)),
@@ -124,10 +140,103 @@ def test_completions_come_in_many_wrappings(scorer, completion):
     assert scorer(answer.wrap(REFERENCE), completion).valid
 
 
-@pytest.mark.parametrize("completion", [None, [], {}, 3.5, float("nan"), [None], {"content": None}])
+@pytest.mark.parametrize("completion", [None, [], float("nan"), [None], {"content": None}, {"role": "assistant"}])
 def test_what_is_no_text_is_an_empty_answer(scorer, completion):
     assert text_of(completion) == ""
     assert not any(scorer(completion, REFERENCE).terms.values())
+
+
+@pytest.mark.parametrize("completion", [7, 3.5, True, {}, {"answer": "x"}, [7], [[{}]], object(), {1}, np.zeros(3)])
+def test_what_is_neither_a_text_nor_a_graph_is_a_type_error(scorer, completion):
+    metrics, recall = SceneGraphMetrics("toon", 640, 480), SceneGraphRecall("toon", 640, 480)
+    video = VideoRecall()
+    size = {"width": 640, "height": 480}
+    calls = (
+        lambda: scorer(completion, REFERENCE),
+        lambda: scorer.many(["", completion], [REFERENCE] * 2),
+        lambda: metrics.add(completion, REFERENCE),
+        lambda: SoftMetrics("toon", 640, 480).add(completion, REFERENCE),
+        lambda: recall.add(completion, REFERENCE),
+        lambda: ActionGenomeRecall(640, 480).add(completion, PAIRS),
+        lambda: video.add(completion, VideoGraph([], [])),
+        lambda: compute(predictions=[completion], references=[REFERENCE], **size),
+        lambda: functions.format([completion], [REFERENCE], **size),
+        lambda: ms_swift("full")["sg_format"]()([completion], [REFERENCE], **size),
+        lambda: compute_score("x", completion, REFERENCE, size),
+    )
+    for call in calls:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert isinstance(caught.value, SgrlError) and "found" in str(caught.value)
+    assert metrics.samples == recall.images == video.videos == 0
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("preset", ["full", "r1-sgg"])
+def test_a_graph_is_scored_as_the_codec_writes_it(codec, preset):
+    """A SceneGraph, what a codec read, a JSON object that has been parsed: worth what the text is worth."""
+    layout, size = get_codec(codec), {"width": 640, "height": 480}
+    text = layout.encode(GRAPH)
+    graphs = [GRAPH, layout.parse(text, 640, 480, tags=False)]
+    if codec != "toon-pairs":
+        graphs.append(json.loads(get_codec("json").encode(GRAPH)))
+    scorer, metrics = GraphScorer(codec, 640, 480, preset=preset), SceneGraphMetrics(codec, 640, 480)
+    best = scorer.preset.maximum()
+    for graph in graphs:
+        assert scorer.preset.total(scorer(graph, text)) == best
+        assert scorer(as_answer(text, scorer.preset.family), graph) == scorer(graph, text)
+        assert metrics.add(graph, text)["sgg_score"] == metrics.add(text, graph)["sgg_score"] == 1
+        assert metrics.compare(graph, text).matched == metrics.compare(answer.wrap(text), text).matched
+        assert compute(predictions=[graph], references=[graph], codec=codec, **size)["sgg_score"] == 1
+        assert soft_metrics([(graph, text)], lambda _: [], codec, 640, 480)["soft"]["sgg_score"] == 1
+        chosen, weights = reward_functions(preset)
+        assert sum(f([graph], [text], **size)[0] * w for f, w in zip(chosen, weights, strict=True)) == best
+        assert compute_score("x", graph, text, size, preset=preset)["score"] == best
+        if codec != "toon-pairs":
+            assert SceneGraphRecall(codec, 640, 480).add(graph, text)["found@20"] == 2
+    poor = SceneGraph(GRAPH.objects[:2], GRAPH.relations[:1], 640, 480)
+    assert scorer(poor, text) == scorer(as_answer(layout.encode(poor), scorer.preset.family), text)
+
+
+def test_graphs_that_do_not_fit(scorer):
+    small = GRAPH.resized(320, 240)
+    for call in (scorer, SceneGraphMetrics("toon", 640, 480).add):
+        with pytest.raises(SgrlError, match="of an image of 320 x 240, .* 640 x 480; use graph.resized"):
+            call(small, REFERENCE)
+    pairs = GraphScorer("toon-pairs", 640, 480)
+    with pytest.raises(SgrlError, match="group"):
+        pairs(SceneGraph(GRAPH.objects, [Relation(0, "beside", 1)], 640, 480), PAIRS)
+    document = json.loads(get_codec("json").encode(GRAPH))
+    for call in (pairs, SceneGraphMetrics("toon-pairs", 640, 480).add, ActionGenomeRecall(640, 480).add):
+        with pytest.raises(TypeError, match="has no groups of predicates"):
+            call(document, PAIRS)
+    nowhere = ParsedGraph(["cat"], [(0.0, 0.0, 9.0, 9.0)], [(0, "on", -1)])
+    assert "does not exist" in scorer(nowhere, REFERENCE).reason
+    assert SceneGraphMetrics("toon", 640, 480).add(nowhere, REFERENCE)["relations_predicted"] == 1
+    outside = SceneGraph([Object("cat", (0, 0, 9000, 9))], [], 640, 480)
+    assert "box" in scorer(outside, REFERENCE).reason
+
+
+@pytest.mark.parametrize("codec", ["toon", "json"])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"objects": 7},
+        {"objects": [{"id": "a.1", "bbox": [0, 0, float("nan"), 9]}], "relationships": []},
+        {"objects": [{"id": "a.1", "bbox": [0, 0, 10**5000, 9]}], "relationships": []},
+        {"objects": [{"id": "\ud800.1", "bbox": [0, 0, 9, 9]}], "relationships": None},
+        {"objects": functools.reduce(lambda inner, _: [inner], range(5000), [])},
+        {"objects": [], "relationships": [{"subject": "a", "predicate": "b", "object": []}]},
+    ],
+    ids=["number", "nan", "digits", "surrogate", "deep", "relation"],
+)
+def test_hostile_objects_are_invalid_answers(codec, document):
+    reference = get_codec(codec).encode(GRAPH)
+    for preset in PRESETS:
+        score = GraphScorer(codec, 640, 480, preset=preset)(document, reference)
+        assert not score.valid and score.reason
+    SceneGraphMetrics(codec, 640, 480).add(document, reference)
+    SceneGraphRecall(codec, 640, 480).add(document, reference)
 
 
 def test_invalid_text_has_a_reason_and_diagnostics(scorer):
@@ -178,6 +287,8 @@ def test_many_wants_one_reference_each(scorer):
         ({"hallucination_power": 0}, "hallucination_power must be positive"),
         ({"hallucination_power": float("inf")}, "hallucination_power must be positive"),
         ({"width": 0}, "must be positive"),
+        ({"width": None}, "must be positive"),
+        ({"height": float("nan")}, "must be positive"),
         ({"task": "ssg"}, "did you mean 'sgg'"),
         ({"similarity": 3}, "similarity: expected"),
         ({"similarity": (["a", "b"], [[1.0]])}, "2 words must be square"),

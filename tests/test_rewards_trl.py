@@ -1,6 +1,7 @@
 """The reward functions as trainers call them."""
 
 import importlib
+import json
 import pickle
 from collections import defaultdict
 
@@ -9,7 +10,7 @@ import pytest
 from rewards import SCENEGRAPHVLM, GraphScorer, get_preset
 from rewards import trl as functions
 from rewards.adapters import compute_score, ms_swift
-from rewards.presets import PRESETS
+from rewards.presets import FAMILIES, PRESETS
 from rewards.trl import FUNCTIONS, BatchScorer, Term, get_function, reward_functions, rewards_named
 from sgrl.errors import SgrlError
 from sgrl.text import FormatError, answer
@@ -109,6 +110,7 @@ def test_what_is_logged():
     trainer = Trainer()
     trainer(functions.relation_recall, **BATCH)
     assert {name: values[0] for name, values in trainer.metrics.items()} == {
+        "sg/without_reference": 0.0,
         "sg/malformed_references": 0.0,
         "sg/valid": 0.5,
         "sg/no_relation": 0.25,
@@ -133,12 +135,82 @@ def test_a_malformed_reference_is_left_out_with_a_warning(caplog):
     trainer = Trainer()
     batch = BATCH | {"solution": [TOON, "no graph", PAIRS.replace("2]", "3]", 1), None]}
     assert trainer(functions.format, **batch) == [1.0, None, None, None]
-    assert trainer.metrics["sg/malformed_references"] == [0.75]
+    assert trainer.metrics["sg/without_reference"] == [0.25]
+    assert trainer.metrics["sg/malformed_references"] == [pytest.approx(2 / 3)]
     assert trainer.columns["sg/format"] == [1.0, None, None, None]
     assert "malformed reference" in caplog.text and "no graph" in caplog.text
 
 
-@pytest.mark.parametrize("completion", [None, [], chat(None), [None], 7, chat("\ud800"), chat("\x00" * 1000)])
+NAN = float("nan")
+MIXTURE = {  # rows of another task have nulls, which tables may turn into NaN
+    "completions": [chat(answer.wrap(TOON)), chat("4"), chat(answer.wrap(TOON)), chat(answer.wrap(TOON)), chat("")],
+    "solution": [TOON, None, TOON, TOON, None],
+    "width": [640, 640, None, 640.0, None],
+    "height": [480, 480, 480, NAN, NAN],
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_row_without_a_reference_gets_none(name, caplog):
+    trainer = Trainer()
+    values = trainer(get_function(name), **MIXTURE)
+    assert values[1:] == [None] * 4 and values[0] is not None
+    assert trainer.metrics["sg/without_reference"] == [0.8] and trainer.metrics["sg/malformed_references"] == [0.0]
+    assert trainer.columns["sg/reason"] == [None] * 5 or name.startswith(("r1", "hard", "soft"))
+    assert all(len(column) == 5 and column[1:] == [None] * 4 for column in trainer.columns.values())
+    assert not caplog.text
+
+
+def test_a_batch_of_rows_without_a_reference():
+    trainer = Trainer()
+    nothing = {"completions": ["a", "b"], "solution": [None] * 2, "width": [None] * 2, "height": [None] * 2}
+    for function in reward_functions("full")[0]:
+        assert trainer(function, **nothing) == [None, None]
+    assert trainer.metrics == {"sg/without_reference": [1.0], "sg/malformed_references": [0.0]}
+
+
+@pytest.mark.parametrize("solution", [42, 0.5, {}, [], ["x"], {"objects": []}, "", "4", True])
+def test_the_answer_of_another_task_is_a_malformed_reference(solution, caplog):
+    """A mixture may also have answers of its other tasks in the same column."""
+    trainer = Trainer()
+    batch = {"completions": [answer.wrap(TOON)] * 2, "solution": [TOON, solution], "width": 640, "height": 480}
+    assert trainer(functions.relation_f1, **batch) == [1.0, None]
+    assert trainer.metrics["sg/malformed_references"] == [0.5] and "left out of the rewards" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, -3])
+def test_a_size_that_is_none_is_left_out(size):
+    assert functions.format([answer.wrap(TOON)] * 2, [TOON] * 2, width=[640, size], height=480) == [1.0, None]
+
+
+def test_a_reference_may_be_a_parsed_json_object():
+    reference = json.loads(JSON)
+    for f in reward_functions("r1-sgg")[0]:
+        assert f([f"<think></think><answer>{JSON}</answer>"], [reference], width=100, height=100) == [1.0]
+    score = compute_score("x", f"<answer>{JSON}</answer>", reference, {"width": 100, "height": 100})
+    assert score["score"] == 9.5
+
+
+def test_null_rows_in_the_adapters():
+    for orm in ms_swift("full").values():
+        assert orm()(**MIXTURE)[1:] == [0.0] * 4
+    size = {"width": 640, "height": 480}
+    zeros = dict.fromkeys(compute_score("x", "", TOON, size), 0.0)
+    for reference, info in (
+        (None, size),
+        (None, None),
+        (TOON, size | {"width": None}),
+        (TOON, size | {"height": NAN}),
+    ):
+        assert compute_score("x", answer.wrap(TOON), reference, info) == zeros
+    assert compute_score("x", "", None, None, preset="r1-sgg").keys() == {"score", *FAMILIES["r1-sgg"]}
+    with pytest.raises(SgrlError, match="extra_info needs width and height"):
+        compute_score("x", "", TOON, {"width": 640})
+    with pytest.raises(SgrlError, match="'width' holds 'wide'"):
+        compute_score("x", "", TOON, size | {"width": "wide"})
+
+
+@pytest.mark.parametrize("completion", [None, [], chat(None), [None], chat("\ud800"), chat("\x00" * 1000)])
 def test_no_completion_raises(completion):
     assert functions.format([completion], [TOON], width=640, height=480) == [0.0]
     assert functions.hard_recall([completion], [JSON], width=100, height=100) == [0.0]
@@ -147,6 +219,10 @@ def test_no_completion_raises(completion):
 def test_missing_columns_and_wrong_lengths():
     with pytest.raises(SgrlError, match="need the column 'width'"):
         functions.format([""], [TOON], height=480)
+    with pytest.raises(SgrlError, match="need the column 'solution'"):
+        functions.format([""], width=640, height=480)
+    with pytest.raises(SgrlError, match="'height' holds 'tall'; expected a number of pixels, or null"):
+        functions.format([""], [TOON], width=640, height=["tall"])
     with pytest.raises(SgrlError, match="2 completions, but 1 values in the column 'height'"):
         functions.format(["", ""], [TOON, TOON], width=[640, 640], height=[480])
     with pytest.raises(SgrlError, match="2 completions, but 1 solutions"):

@@ -212,9 +212,30 @@ def test_hostile_columns_change_nothing(score):
     _, found, _ = score(rows, "--metric", "recall")
     assert found["by_writing"]["recall@20"] == 1 and "by_confidence" not in found
     _, found, _ = score([row | {"prediction": odd[n]} for n, row in enumerate(rows)])
-    assert found["failures"] == 10 and found["missing"] == 1
+    assert found["failures"] == 10 and found["missing"] == 5  # null, and what is neither a text nor a graph
+    assert found["input"]["damaged"]["count"] == 4 and "found int" in found["input"]["damaged"]["examples"][0]
     _, found, _ = score([row | {"prediction": odd[n]} for n, row in enumerate(rows)], "--metric", "recall")
     assert found["by_writing"]["failures"] == 10 and found["by_writing"]["recall@20"] == 0
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.parquet"])
+def test_graphs_that_have_been_parsed_are_scored(score, name):
+    def parsed(n):
+        return json.loads(get_codec("json").encode(get_codec("toon").decode(text(n), 640, 480)))
+
+    rows = [{"image_id": f"i{n}", "prediction": parsed(n)} for n in range(10)]
+    for metric, best in (("strict", "sgg_score"), ("recall", "recall@20")):
+        status, found, printed = score(rows, "--metric", metric, name=name)
+        assert status == 0, printed
+        assert (found if metric == "strict" else found["by_writing"])[best] == 1
+
+
+def test_a_column_of_another_type_is_refused(score):
+    rows = [{"image_id": f"i{n}", "prediction": n} for n in range(10)]
+    status, _, printed = score(rows, name="predictions.parquet")
+    assert status == 1 and "column prediction: expected a text, found int" in printed
+    status, _, printed = score(rows)
+    assert status == 1 and "holds no prediction" in printed and "found int" in printed
 
 
 def test_differences_are_paired(score, tmp_path):
