@@ -19,6 +19,11 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 """Without these nothing trains; of all others the version is compared where they are installed."""
 
+SAMPLE = 5000
+"""So many images of a split are looked at."""
+TRIED = 40
+"""So many of their sizes, and the extremes, go through the processor."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -113,8 +118,8 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     budget = pixel_budget(processor)
     if budget is not None:
         yield Finding("ok", f"pixel budget of {path}: {budget[0]:,} to {budget[1]:,}")
-        if dataset is not None:
-            yield from _check_pixels(dataset, processor, budget)
+    if dataset is not None:
+        yield from _check_pixels(dataset, processor, budget)
 
 
 def check_kernels(config) -> Iterator[Finding]:
@@ -128,35 +133,123 @@ def check_kernels(config) -> Iterator[Finding]:
         yield Finding("warn", what, advice)
 
 
-def _check_pixels(dataset: str, processor, budget: tuple[int, int]) -> Iterator[Finding]:
-    import io
-
-    from datasets import Image
-    from PIL import Image as Pillow
-
-    split = data.splits(dataset)[0]
-    rows = data.load(dataset, split).cast_column("image", Image(decode=False))
-    if not len(rows):
-        yield Finding("fail", f"{dataset}, split {split}, has no rows", "convert it again")
-        return
-    row = rows[0]
-    image = Pillow.open(io.BytesIO(row["image"]["bytes"]) if row["image"]["bytes"] else row["image"]["path"])
-    pixels = image.width * image.height
+def _check_pixels(dataset: str, processor, budget: tuple[int, int] | None) -> Iterator[Finding]:
+    """What the processor makes of the images of a data set, of many rows of each split. budget: see `pixel_budget`."""
     pixel_frame = data.read_metadata(dataset)["coords"] == "pixel"
-    size = f"images of {dataset}: {image.width} x {image.height}"
-    if not budget[0] <= pixels <= budget[1]:
-        advice = (
-            f"set max_pixels: {max(pixels, budget[1])} and min_pixels: {min(pixels, budget[0])}, or convert with "
-            "another --resize; boxes are in pixels of the stored image"
-        )
-        level = "warn" if pixel_frame else "ok"
-        yield Finding(level, f"{size}, which the processor resizes", advice if pixel_frame else "")
-    elif pixel_frame and (row["width"], row["height"]) != image.size:
+    for split in data.splits(dataset):
+        name = f"images of {dataset}, {split}"
+        images = _Images(dataset, split, pixel_frame)
+        if not images.looked_at:
+            yield Finding("fail" if split == "train" else "warn", f"{name}: there is none", "convert it again")
+            continue
+        some = f" ({images.looked_at:,} of {images.count:,} looked at)" * (images.looked_at < images.count)
+        for kind, found in images.wrong.items():
+            yield Finding("fail", f"{name}: {len(found):,} {kind}, such as {found[0]}{some}", "convert it again")
+        if images.sizes:
+            yield from _check_sizes(f"{name}: ", some, images, processor, budget, pixel_frame)
+
+
+class _Images:
+    """The sizes of the images of a split: all of them, or as many as SAMPLE spread over it and the extremes.
+
+    Attributes:
+        count: of rows. looked_at: of them. sizes: (width, height) as seen -> how many, and one of their ids.
+        wrong: what keeps rows from being used -> which rows.
+    """
+
+    def __init__(self, dataset: str, split: str, pixel_frame: bool):
+        import numpy as np
+        from datasets import Image
+
+        from sgrl.images import image_sizes
+
+        rows = data.load(dataset, split).cast_column("image", Image(decode=False))
+        self.count = len(rows)
+        chosen = set(range(0, self.count, -(-self.count // SAMPLE) or 1))
+        if pixel_frame and self.count > SAMPLE:
+            width, height = (np.asarray(rows[name], np.float64) for name in ("width", "height"))
+            for order in (width * height, width / height):
+                chosen |= {int(order.argmin()), int(order.argmax())}
+        self.looked_at = len(chosen)
+        self.sizes: dict[tuple[int, int], tuple[int, str]] = {}
+        self.wrong: dict[str, list[str]] = {}
+        for row in rows.select(sorted(chosen)):
+            called = repr(row["image_id"])
+            try:
+                size = image_sizes(row["image"], called).upright
+            except SgrlError as error:
+                self.wrong.setdefault("do not open", []).append(str(error))
+                continue
+            if pixel_frame and (row["width"], row["height"]) != size:
+                text = f"{called}, {_by(size)} with boxes in {row['width']} x {row['height']}"
+                self.wrong.setdefault("are of another size than the frame of their boxes", []).append(text)
+            number, first = self.sizes.get(size, (0, called))
+            self.sizes[size] = number + 1, first
+
+
+def _check_sizes(name: str, some: str, images: _Images, processor, budget, pixel_frame: bool) -> Iterator[Finding]:
+    """The most frequent sizes and the extremes, through the processor itself."""
+    sizes = images.sizes
+    order = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    oblong = max(order, key=lambda size: max(size) / min(size))
+    frequent = sorted(order, key=lambda size: -sizes[size][0])[:TRIED]
+    found, refused = {}, {}
+    for size in dict.fromkeys([*frequent, order[0], order[-1], oblong]):
+        try:
+            found[size] = _becomes(processor, size)
+        except Exception as error:  # whatever its code raises would end a run
+            refused[size] = (str(error) or type(error).__name__).splitlines()[0]
+    for size, reason in refused.items():
+        number, first = sizes[size]
         yield Finding(
-            "fail", f"{size}, but their boxes are in {row['width']} x {row['height']}", "convert the data set again"
+            "fail",
+            f"{name}{_by(size)} ({number:,} of them, such as {first}), which the processor refuses: {reason}",
+            "leave them out, or convert with another --resize",
         )
-    else:
-        yield Finding("ok", f"{size}, seen as they are")
+    several = f"{len(sizes):,} sizes from {_by(order[0])} to {_by(order[-1])}, the most oblong {_by(oblong)}"
+    text = name + (several if len(sizes) > 1 else _by(order[0])) + some
+    other = [size for size, seen in found.items() if seen not in (size, None)]
+    if None in found.values():
+        yield Finding("ok", f"{text}, which the processor cuts into tiles or scales to one size")
+    elif other:
+        shown = ", ".join(f"{_by(size)} becomes {_by(found[size])}" for size in _few(other))
+        number = sum(sizes[size][0] for size in other)
+        what = f"{text}, which the processor resizes ({number:,}: {shown}{', ...' * (len(other) > 3)})"
+        pixels = [width * height for width, height in other]
+        advice = f"convert with --resize {'x'.join(map(str, found[other[0]]))}"
+        if budget and not budget[0] <= min(pixels) <= max(pixels) <= budget[1]:
+            advice = (
+                f"set max_pixels: {max(*pixels, budget[1])} and min_pixels: {min(*pixels, budget[0])}, or {advice}"
+            )
+        advice += "; boxes are in pixels of the stored image"
+        yield Finding("warn", what, advice) if pixel_frame else Finding("ok", what)
+    elif found:
+        yield Finding("ok", f"{text}, seen as they are")
+
+
+def _few(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Three at most: the most frequent one, which comes first, the smallest and the largest."""
+
+    def area(size: tuple[int, int]) -> int:
+        return size[0] * size[1]
+
+    return list(dict.fromkeys([sizes[0], min(sizes, key=area), max(sizes, key=area)]))
+
+
+def _becomes(processor, size: tuple[int, int]) -> tuple[int, int] | None:
+    """The (width, height) that the processor makes of an image, None for a family whose images have no one size."""
+    from PIL import Image
+
+    seen = processor.image_processor(images=[Image.new("RGB", size)], return_tensors="np")
+    patch = getattr(processor.image_processor, "patch_size", None)
+    if "image_grid_thw" not in seen or not isinstance(patch, int):
+        return None
+    _, rows, columns = seen["image_grid_thw"][0]
+    return int(columns) * patch, int(rows) * patch
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
 def check_dataset(path: str) -> Iterator[Finding]:

@@ -1,10 +1,14 @@
 """python -m sgrl doctor, inspect and report, on a good set-up and on broken ones."""
 
 import importlib.metadata
+import io
 import json
 import shutil
+from types import SimpleNamespace
 
+import pyarrow.parquet
 import pytest
+from PIL import Image
 
 from sgrl import doctor
 from sgrl.__main__ import main
@@ -86,10 +90,89 @@ def test_doctor_on_broken_set_ups(toy, pins, tmp_path, capsys):
     assert printed.endswith("2 problems to solve first\n")
 
 
+@pytest.fixture
+def images_of(toy, tmp_path):
+    """A function that writes a data set with images of these sizes, or files, and these frames of their boxes."""
+
+    def write(*images, coords="pixel", frames=None, split="train"):
+        (file,) = (toy / "data").glob("train-*.parquet")
+        table = pyarrow.parquet.read_table(file)
+        row = table.to_pylist()[0]
+        answer = "obj[1]{id,name,x1,y1,x2,y2}:\n  1,circle,0,0,5,5\nrel[0]{subj,pred,obj}:"
+        rows = []
+        for i, image in enumerate(images):
+            width, height = frames[i] if frames else image
+            if not isinstance(image, bytes):
+                buffer = io.BytesIO()
+                Image.new("RGB", image).save(buffer, "PNG")
+                image = buffer.getvalue()
+            new = {"image": {"bytes": image, "path": None}, "image_id": f"im{i}", "solution": answer}
+            rows.append(row | new | {"width": width, "height": height})
+        metadata = dict(table.schema.metadata)
+        own = json.loads(metadata[b"sgrl"]) | {"coords": coords}
+        schema = table.schema.with_metadata(metadata | {b"sgrl": json.dumps(own).encode()})
+        (tmp_path / "data").mkdir(exist_ok=True)
+        table = pyarrow.Table.from_pylist(rows, schema)
+        pyarrow.parquet.write_table(table, tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+        return str(tmp_path / "data")
+
+    return write
+
+
+BUDGET = (56 * 56, 512 * 28 * 28)
+
+
+def pixels(dataset):
+    """What doctor says of the images for Qwen2.5-VL's processor, of which sides become multiples of 28."""
+    from transformers import Qwen2VLImageProcessor
+
+    size = {"shortest_edge": BUDGET[0], "longest_edge": BUDGET[1]}
+    processor = SimpleNamespace(image_processor=Qwen2VLImageProcessor(patch_size=14, merge_size=2, size=size))
+    return list(doctor._check_pixels(dataset, processor, BUDGET))
+
+
+def test_doctor_says_what_images_become(images_of):
+    (finding,) = pixels(images_of((644, 476), (644, 476)))
+    assert finding.level == "ok" and finding.what.endswith("data, train: 644 x 476, seen as they are")
+    (finding,) = pixels(images_of((644, 476), (448, 336), (28, 112)))
+    assert finding.level == "ok" and "3 sizes from 28 x 112 to 644 x 476, the most oblong 28 x 112" in finding.what
+    (finding,) = pixels(images_of(*[(640, 480)] * 3))
+    assert finding.level == "warn" and "(3: 640 x 480 becomes 644 x 476)" in finding.what
+    assert finding.advice.startswith("convert with --resize 644x476") and "max_pixels" not in finding.advice
+    (finding,) = pixels(images_of((448, 336), (1280, 960), (28, 28), (1280, 960)))  # the first is no measure
+    assert finding.level == "warn" and "(3: 1280 x 960 becomes 728 x 532, 28 x 28 becomes 56 x 56)" in finding.what
+    assert "set max_pixels: 1228800 and min_pixels: 784, or convert" in finding.advice
+    (finding,) = pixels(images_of((640, 480), coords="norm1000", frames=[(1000, 1000)]))
+    assert (finding.level, finding.advice) == ("ok", "") and "640 x 480 becomes 644 x 476" in finding.what
+
+
+def test_doctor_never_says_ready_for_an_image_that_ends_a_run(images_of):
+    refused, seen = pixels(images_of((644, 476), (3000, 14), (644, 476)))
+    assert (
+        refused.level == "fail" and "3000 x 14 (1 of them, such as 'im1'), which the processor refuses" in refused.what
+    )
+    assert seen.level == "ok" and "the most oblong 3000 x 14" in seen.what
+    frame, _ = pixels(images_of((644, 476), (448, 336), frames=[(644, 476), (640, 480)]))
+    assert frame.level == "fail" and "'im1', 448 x 336 with boxes in 640 x 480" in frame.what
+    broken, _ = pixels(images_of((644, 476), b"no picture", frames=[(644, 476)] * 2))
+    assert broken.level == "fail" and "1 do not open, such as image 'im1'" in broken.what
+    images_of((644, 476))
+    levels = [finding.level for finding in pixels(images_of((644, 476), (14, 3000), split="test"))]
+    assert levels == ["ok", "fail", "ok"]  # of train, and of test
+
+
+def test_doctor_finds_the_extremes_of_many_images(images_of, monkeypatch):
+    monkeypatch.setattr(doctor, "SAMPLE", 4)
+    monkeypatch.setattr(doctor, "TRIED", 1)
+    sizes = [(644, 476)] * 30
+    sizes[7], sizes[11], sizes[13] = (3000, 14), (28, 28), (1000, 1000)
+    refused, resized = pixels(images_of(*sizes))
+    assert "3000 x 14" in refused.what and "(7 of 30 looked at)" in resized.what
+    assert "28 x 28 becomes 56 x 56" in resized.what and "1000 x 1000 becomes" in resized.what
+
+
 @pytest.mark.slow
 def test_inspect(toy, tmp_path, capsys):
-    from PIL import Image
-
     words = ["inspect", str(toy / "data"), "--rows", "2", "--output", str(tmp_path), "--model", str(toy / "model")]
     assert main(words) == 0
     printed = capsys.readouterr().out
