@@ -4,6 +4,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -139,3 +140,18 @@ def test_a_stream_follows_its_engines_model(trained, context, expected, model, c
     assert engine.trained_context == trained
     assert SceneGraphStream(engine, get_codec("toon"), "Write.", context).context == expected
     assert ("not what it knows" in caplog.text) == (context is not None)
+
+
+def test_a_video_of_another_data_set_hands_nothing_on(tmp_path):
+    """Rows of a mixture: video 7 of one data set ends where video 7 of another begins."""
+    keys, contexts = [("a", "1"), ("b", "1"), ("b", "2")], []
+    rows = SimpleNamespace(
+        codec=get_codec("toon"), vocabulary=None, keys=keys, videos=["7"] * 3, solution=lambda index: GRAPH
+    )
+    args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path)
+    predictor = Predictor(args, rows, PredictionFolder(tmp_path, {"model": "m"}, ()), None)
+    for index, (dataset, _) in enumerate(keys):
+        prompt = [{"role": "user", "content": "Write."}]
+        row = {"index": index, "dataset": dataset, "video_id": "7", "prompt": prompt}
+        contexts.append(split_previous(predictor._prompt(row)[0]["content"])[1])
+    assert contexts == [None, None, GRAPH]

@@ -1,5 +1,6 @@
 """The user's own images, folders and videos as rows."""
 
+import json
 import os
 import shutil
 
@@ -138,6 +139,16 @@ def test_what_is_no_image_of_the_users_is_left_out_and_named(toy, tmp_path, capl
     assert "2 of other kinds (own/notes.txt, own/sub/photo.heic)" in caplog.text
     assert "1 pipes and devices (own/pipe.jpg)" in caplog.text
     assert ids(FileRows([str(own / ".hidden.png")], str(toy / "data"), False)) == [".hidden.png"]  # asked for by name
+
+
+def test_names_that_are_no_utf8(toy, tmp_path, caplog):
+    own = os.fsencode(images(tmp_path / "own", "a.png"))
+    shutil.copy(own + b"/a.png", own + b"/caf\xe9.png")
+    shutil.copy(own + b"/a.png", own + b"/\x1b[2J.txt")
+    rows = FileRows([str(tmp_path / "own")], str(toy / "data"), False)
+    assert ids(rows) == ["own/a.png", "own/caf\udce9.png"] and rows[1]["image"].size == (96, 96)
+    assert "\x1b" not in caplog.text and r"own/\x1b[2J.txt" in caplog.text
+    json.loads(json.dumps(rows.keys[1]))
 
 
 def test_links_are_followed_once(toy, tmp_path, caplog):

@@ -376,7 +376,8 @@ class Predictor:
                 del graphs[: before - 1]  # frames come in order: no later one will ask for these
         elif self.args.context == "gt":
             index = row["index"]
-            if index and self.rows.videos[index - 1] == row["video_id"]:
+            before = index and (self.rows.keys[index - 1][0], self.rows.videos[index - 1])
+            if before == (row["dataset"], row["video_id"]):
                 previous = self.rows.solution(index - 1)
         return with_context(row["prompt"], previous)
 

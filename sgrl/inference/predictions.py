@@ -38,7 +38,7 @@ def fingerprint(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in sorted(files):
         size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode())
+        digest.update(f"{path.name}:{size};".encode(errors="surrogateescape"))  # names need not be UTF-8
         with open(path, "rb") as file:
             for index in range(_BLOCKS if size > _BLOCKS * _BLOCK else 1):
                 file.seek(index * (size // _BLOCKS))
