@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import signal
 from collections import deque
@@ -12,12 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.readers.record import EmbeddedImage
 from sgrl.errors import SgrlError
+from sgrl.images import check_file, opened, orientation, rgb, transparent, turned
+from sgrl.terminal import printable
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-_ORIENTATION = 0x0112  # EXIF
 _CHUNK = 16  # images that a process gets at once
 
 
@@ -38,36 +38,44 @@ def encoded(
     The file's own bytes are returned when nothing has to change; else a JPEG of `quality`, scaled bilinearly without
     regard to the aspect (as SceneGraphVLM does). Every image is decoded completely, so a truncated file is found.
 
+    An image that lies on its side or its head according to its EXIF is turned, as viewers do, unless the annotation's
+    size is the stored one and would not be that of the turned image.
+
     Args:
-        path: an image file of any format that Pillow reads.
+        path: an image file, see `sgrl.images`.
         expected: (width, height) in pixels that the annotation was made for.
         size: (width, height) to scale to, None to keep.
 
     Raises:
         SgrlError: the file is missing, does not open, or has another size than expected.
     """
-    from PIL import Image, ImageOps
+    raw = file_bytes(path)
+    with opened(raw, path) as image:
+        if image.format != "JPEG":
+            image.load()  # a PNG may say further down how it lies, a TIFF is turned by Pillow
+        turn = orientation(image)
+        sizes = (image.size, image.size[::-1] if turn >= 5 else image.size)
+        if expected not in sizes:
+            found = " or ".join(map(_by, dict.fromkeys(sizes)))
+            raise SgrlError(f"image {printable(path)} has {found} pixels, its annotation says {_by(expected)}")
+        turn = turn if expected == sizes[1] else 1
+        plain = image.mode == "RGB" and orientation(image) == 1 and not transparent(image)
+        if plain and image.format in ("JPEG", "PNG") and size in (None, expected):
+            image.load()
+            return raw
+        of_file = raw if plain and image.format == "JPEG" else None
+        return _jpeg(scaled(image if of_file else turned(rgb(image), turn), size or expected, of_file), quality)
 
+
+def file_bytes(path: Path | EmbeddedImage) -> bytes:
+    """What an image file holds. Raises SgrlError for what cannot be read, as a folder or a link to nothing."""
+    if isinstance(path, EmbeddedImage):
+        return path.data
+    check_file(path)
     try:
-        raw = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        raise SgrlError(f"image {path} cannot be read: {error.strerror or error}") from None
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            turned = image.getexif().get(_ORIENTATION, 1) != 1
-            of_file = None if turned or image.mode != "RGB" else image.format
-            if turned and image.size != expected:
-                image = ImageOps.exif_transpose(image)  # the annotators saw it turned
-            if image.size != expected:
-                raise SgrlError(f"image {path} has {_by(image.size)} pixels, its annotation says {_by(expected)}")
-            if of_file in ("JPEG", "PNG") and size in (None, expected):
-                image.load()
-                return raw
-            return _jpeg(scaled(image, size or expected, raw if of_file == "JPEG" else None), quality)
-    except SgrlError:
-        raise
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        raise SgrlError(f"image {path} does not open: {type(error).__name__}: {error}") from None
+        raise SgrlError(f"image {printable(path)} cannot be read: {error.strerror or error}") from None
 
 
 def scaled(image: Image.Image, size: tuple[int, int], jpeg: bytes | None = None) -> np.ndarray:
@@ -90,7 +98,7 @@ def scaled(image: Image.Image, size: tuple[int, int], jpeg: bytes | None = None)
     if jpeg and not smaller:
         pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:  # also of a damaged file: Pillow says what is wrong with it
-        image = image.convert("RGB")
+        image = image if image.mode == "RGB" else rgb(image)
         if smaller:
             image = image.resize(size, Image.Resampling.BILINEAR)
         pixels = np.frombuffer(image.tobytes("raw", "BGR"), np.uint8).reshape(image.height, image.width, 3)

@@ -86,15 +86,13 @@ def opened(source: Source, name: object = None) -> Iterator[Image.Image]:
         path, source = source.get("path"), source.get("bytes")
         source = path if source is None else source
         name = path if name is None else name
-    is_path = isinstance(source, str | os.PathLike)
-    if name is None and is_path:
-        name = os.fspath(source)
-    called = "image" if name is None else f"image {printable(name)}"
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source) if name is None else name
+        check_file(source, name)
+    called = _called(name)
+    if source is None:
+        raise SgrlError(f"{called} is missing: there are neither bytes nor a path")
     try:
-        if source is None:
-            raise SgrlError(f"{called} is missing: there are neither bytes nor a path")
-        if is_path and not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
-            raise SgrlError(f"{called} is {'a folder' if os.path.isdir(source) else 'no regular file'}")
         file = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
         with _pillow().open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -102,10 +100,21 @@ def opened(source: Source, name: object = None) -> Iterator[Image.Image]:
             yield image
     except SgrlError:
         raise
-    except FileNotFoundError:
-        raise SgrlError(f"{called} {'is a link to nothing' if os.path.islink(source) else 'does not exist'}") from None
     except Exception as error:  # decoders raise nearly anything: OSError, SyntaxError, struct.error, TypeError, ...
         raise SgrlError(_reason(called, error)) from None
+
+
+def check_file(path: str | os.PathLike, name: object = None) -> None:
+    """Raise SgrlError for what is no file: a pipe, for one, would be waited for."""
+    called = _called(path if name is None else name)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise SgrlError(f"{called} {'is a link to nothing' if os.path.islink(path) else 'does not exist'}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise SgrlError(_reason(called, error)) from None
+    if not stat.S_ISREG(mode):
+        raise SgrlError(f"{called} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
 
 
 def orientation(image: Image.Image) -> int:
@@ -184,6 +193,10 @@ def _pillow():
     # It warns from half of MAX_PIXELS on; photographs of 108 megapixels are no attack.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     return Image
+
+
+def _called(name: object) -> str:
+    return "image" if name is None else f"image {printable(name)}"
 
 
 def _too_large(called: str, size: str) -> str:

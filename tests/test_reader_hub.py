@@ -122,7 +122,7 @@ DAMAGE = {
         {"relationships": '[{"subject": "car.1", "object": "traffic light.1"}]'},
         "the predicate must be a string",
     ),
-    "no image": ({"image": {"bytes": b"nothing", "path": None}}, "the image of .*, row 0 does not open"),
+    "no image": ({"image": {"bytes": b"nothing", "path": None}}, "image of .*, row 0 does not open"),
     "no image_id": ({"image_id": None}, "image_id must be a whole number or a string"),
 }
 

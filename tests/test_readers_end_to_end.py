@@ -90,7 +90,7 @@ def test_psg4d_with_faults_is_converted_but_for_them(tmp_path, capsys):
     said = captured.out + captured.err
     damaged = (tmp_path / "rows" / "damaged.txt").read_text()
     assert len(damaged.splitlines()) == 3
-    for message in ("000001.bmp cannot be read", "96 x 50 pixels, its image 96 x 96", "is of the object 5; expected"):
+    for message in ("000001.bmp does not exist", "96 x 50 pixels, its image 96 x 96", "is of the object 5; expected"):
         assert message in damaged
     assert "label outside the vocabulary" in said
 

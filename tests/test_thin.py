@@ -222,7 +222,7 @@ def test_psfr_of_a_data_set(tmp_path):
     outcome = thin(ListReader(records), "psfr")
     assert outcome.kept == {"train": {"a_0", "a_2", "a_4"}, "test": {"b_0", "b_3"}}
     assert [row.unreadable for row in outcome.rows] == [1, 1] and len(outcome.unreadable) == 2
-    assert "a/0001.png cannot be read" in outcome.unreadable[0] and "b/0001.png is truncated" in outcome.unreadable[1]
+    assert "a/0001.png does not exist" in outcome.unreadable[0] and "b/0001.png does not open" in outcome.unreadable[1]
     assert "  unreadable                                   1           1\n" in outcome.table()
     only_test = thin(ListReader(records), "psfr", ["test"], retention=0.5, patches=3)
     assert only_test.kept == {"test": {"b_0", "b_3"}}

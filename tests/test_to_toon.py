@@ -331,5 +331,5 @@ def test_encoded_image(tmp_path):
     with pytest.raises(SgrlError, match="has 40 x 20 pixels, its annotation says 41 x 20"):
         encoded(path, (41, 20))
     (tmp_path / "text.jpg").write_text("no image")
-    with pytest.raises(SgrlError, match="text.jpg does not open: UnidentifiedImageError"):
+    with pytest.raises(SgrlError, match="text.jpg does not open: it is damaged, or none of"):
         encoded(tmp_path / "text.jpg", (1, 1))

@@ -23,6 +23,7 @@ from data_prep.readers.masks import numbered
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.images import image_sizes
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 ANNOTATIONS = "object_bbox_and_relationship.pkl"
@@ -199,15 +200,10 @@ class ActionGenomeReader:
 
 def _size_of(image: Path) -> tuple[int, int]:
     """The size of a frame that only the image knows."""
-    from PIL import Image
-
     try:
-        with Image.open(image) as opened:
-            return opened.size
-    except Exception as error:  # Pillow raises nearly anything on damaged files
-        raise GraphError(
-            f"person_bbox.pkl has no entry, which gives the size of the frame, and {image} does not open ({error})"
-        ) from None
+        return image_sizes(image).upright
+    except SgrlError as error:
+        raise GraphError(f"person_bbox.pkl has no entry, which gives the size of the frame, and {error}") from None
 
 
 def _find(root: Path, annotations: str) -> Path:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural, open_text
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.images import image_sizes
 from sgrl.vocabulary import VOCABULARIES, Vocabulary, get_vocabulary
 
 _TEXTS = ("objects", "relationships")
@@ -168,15 +168,11 @@ def _image(place: str, row: dict, path: Path) -> Path | EmbeddedImage:
 
 
 def _size(image: Path | EmbeddedImage) -> tuple[int, int]:
-    """(width, height) in pixels; only the header is decoded."""
-    from PIL import Image
-
+    """(width, height) in pixels as viewers show it, which is how the boxes were drawn; only the header is decoded."""
     try:
-        with Image.open(io.BytesIO(image.data) if isinstance(image, EmbeddedImage) else image) as opened:
-            return opened.size
-    except Exception as error:  # Pillow's plugins raise many kinds
-        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"does not open ({error})"
-        raise GraphError(f"the image {image} {reason}, and the rows do not say how large it is") from None
+        return image_sizes(image.data if isinstance(image, EmbeddedImage) else image, image).upright
+    except SgrlError as error:
+        raise GraphError(f"{error}; the rows do not say how large it is") from None
 
 
 def _rows(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict]:

@@ -26,6 +26,7 @@ from data_prep.readers.psg4d_video import Schema, Video
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, class_list, raised
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.images import image_sizes
 from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 from sgrl.vocabulary import Vocabulary
 
@@ -340,12 +341,9 @@ def _ignored(error: RecordError) -> None:
 
 def _size(image: Path) -> tuple[int, int] | None:
     """(width, height) of an image file, None if it is missing or damaged: the converter says so."""
-    from PIL import Image
-
     try:
-        with Image.open(image) as opened:
-            return opened.size
-    except Exception:
+        return image_sizes(image).upright
+    except SgrlError:
         return None
 
 

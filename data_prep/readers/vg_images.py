@@ -11,6 +11,7 @@ from data_prep.readers.json_stream import items
 from data_prep.readers.record import below, identity, shown
 from sgrl.errors import SgrlError
 from sgrl.graph import GraphError
+from sgrl.images import image_sizes
 
 CORRUPT = frozenset((1592, 1722, 4616, 4617))
 """Image ids that VG150 leaves out because their files were damaged; rows of its h5 file are counted without them."""
@@ -89,16 +90,11 @@ def true_size(image: Path, entry: dict) -> tuple[int, int]:
     Several sizes in the official image_data.json are wrong, and boxes are scaled by them. Raises GraphError for a size
     that is none, with no image to ask.
     """
-    from PIL import Image
-
     stated = (entry.get("width"), entry.get("height"))
     try:
-        with Image.open(image) as opened:  # the header only
-            if opened.size == stated:
-                return opened.size
-            turned = opened.getexif().get(0x0112, 1) >= 5  # Orientation: the annotators saw it on its side
-            return opened.size[::-1] if turned else opened.size
-    except Exception:  # missing or damaged: the converter says so when it reads the pixels
+        sizes = image_sizes(image)
+        return stated if stated in sizes else sizes.upright  # turned by its EXIF, as the annotators saw it
+    except SgrlError:  # missing or damaged: the converter says so when it reads the pixels
         pass
     if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in stated):
         raise GraphError(

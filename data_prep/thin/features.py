@@ -15,6 +15,7 @@ import numpy as np
 from data_prep.thin.thinning import Unreadable, check_number
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.images import open_image
 
 logger = logging.getLogger(__name__)
 
@@ -186,15 +187,10 @@ def _decoded(frames: Sequence[Path], ahead: int) -> Iterator:
 
 
 def _open(frame: Path):
-    from PIL import Image
-
     try:
-        with Image.open(frame) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        return SgrlError(f"frame {frame} does not exist")
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others
-        return SgrlError(f"frame {frame} does not open: {type(error).__name__}: {error}")
+        return open_image(frame)
+    except SgrlError as error:
+        return error
 
 
 def _identity(model: str, config) -> str:

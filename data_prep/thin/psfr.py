@@ -20,9 +20,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from data_prep.images import file_bytes
 from data_prep.readers.record import Record
 from data_prep.thin.thinning import Method, Unreadable, check_number, check_protocol
 from sgrl.errors import SgrlError
+from sgrl.images import open_image, opened, transparent
 from sgrl.vocabulary import Vocabulary
 
 SIZE = (640, 360)  # (width, height) in pixels that frames are scaled to, without regard to the aspect
@@ -230,29 +232,24 @@ def _decoded(paths: Sequence[Path], unreadable: Unreadable) -> Iterator[np.ndarr
 
 
 def read(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, BGR. Raises SgrlError for a file that is missing, truncated or no image."""
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise SgrlError(f"frame {path} cannot be read: {error.strerror or error}") from None
-    if not _complete(raw):
-        raise SgrlError(f"frame {path} is truncated")
-    try:
-        frame = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR) if raw else None
-    except cv2.error as error:
-        raise SgrlError(f"frame {path} does not open: {error.err}") from None
-    if frame is None:
-        raise SgrlError(f"frame {path} is not an image that OpenCV reads")
-    return frame
+    """(H, W, 3) uint8, BGR. Raises SgrlError for a file that is missing, truncated or no image.
+
+    OpenCV decodes plain colours of JPEG and PNG, faster and to the same pixels; other files are `sgrl.images`'s.
+    """
+    raw = file_bytes(path)
+    frame = None
+    with opened(raw, path) as image:
+        plain = image.format in ("JPEG", "PNG") and image.mode == "RGB" and not transparent(image)
+        if plain and _complete(raw):
+            frame = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)
+    return np.asarray(open_image(raw, path))[:, :, ::-1] if frame is None else frame
 
 
 def _complete(raw: bytes) -> bool:
     """False for a JPEG or PNG without its end, which OpenCV would fill up with grey."""
-    if raw.startswith(b"\xff\xd8"):
-        return raw.rfind(b"\xff\xd9") > raw.rfind(b"\xff\xda")  # its end comes after the start of its last scan
     if raw.startswith(b"\x89PNG"):
         return b"IEND" in raw[-64:]
-    return True
+    return raw.rfind(b"\xff\xd9") > raw.rfind(b"\xff\xda")  # its end comes after the start of its last scan
 
 
 def _check(retention: float, patches: int, protocol: str) -> None:
