@@ -209,7 +209,7 @@ def _open(file: Path):
 
 
 def load(path: str | Path, split: str = "train") -> datasets.Dataset:
-    """One split of a data set, checked.
+    """One split of a data set, checked; its images come as `sgrl.images.open_image` gives them.
 
     Args:
         path: the folder that data_prep/to_toon.py wrote, or one Parquet file.
@@ -223,6 +223,8 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
+    from sgrl.picture import Picture
+
     paths = files(path, split)
     read_metadata(path)
     for file in paths:
@@ -231,10 +233,11 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
         except (pyarrow.ArrowException, OSError) as error:
             raise SgrlError(f"{file} is damaged ({_first_line(error)}); convert or copy it again") from None
     try:
-        return load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
+        rows = load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
     except DatasetGenerationError as error:  # what the check leaves out: the pages of the images
         cause = _first_line(error.__cause__ or error)
         raise SgrlError(f"a file of {path}, split {split}, is damaged ({cause}); convert or copy it again") from error
+    return rows.cast_column("image", Picture())
 
 
 def _check(file: Path) -> None:

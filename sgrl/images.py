@@ -72,8 +72,22 @@ def open_image(source: Source, name: object = None) -> Image.Image:
 def image_sizes(source: Source, name: object = None) -> Sizes:
     """How large it is; only its header is read. Raises SgrlError as `open_image` does, but for damage further on."""
     with opened(source, name) as image:
-        on_its_side = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself
-        return Sizes(image.size, image.size[::-1] if on_its_side else image.size)
+        return _sizes(image)
+
+
+def check_image(source: Source, name: object = None) -> tuple[int, int]:
+    """Its upright (width, height), after all of it was decoded; a JPEG at an eighth of its size, which is faster.
+
+    Raises SgrlError as `open_image` does.
+    """
+    with opened(source, name) as image:
+        size = _sizes(image).upright
+        if image.format == "JPEG":
+            image.draft(None, (1, 1))
+            image.load()
+        else:
+            rgb(image)
+        return size
 
 
 @contextlib.contextmanager
@@ -115,6 +129,11 @@ def check_file(path: str | os.PathLike, name: object = None) -> None:
         raise SgrlError(_reason(called, error)) from None
     if not stat.S_ISREG(mode):
         raise SgrlError(f"{called} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
+
+
+def _sizes(image: Image.Image) -> Sizes:
+    on_its_side = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself
+    return Sizes(image.size, image.size[::-1] if on_its_side else image.size)
 
 
 def orientation(image: Image.Image) -> int:

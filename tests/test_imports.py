@@ -16,7 +16,7 @@ GROUND = (
     "sgrl.vocabulary",
     "sgrl.text",
 )
-ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images")
+ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images", "sgrl.picture")
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
 COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # like recipes, but found by `python -m sgrl`
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")

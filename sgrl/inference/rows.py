@@ -63,8 +63,8 @@ class DatasetRows:
         """Raises SgrlError for an image that does not open."""
         try:
             row = self._rows[index]
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises each of them for damaged files
-            raise SgrlError(f"{self.name}: image {self.keys[index][1]!r} does not open: {error}") from None
+        except SgrlError as error:
+            raise SgrlError(f"{self.name}, image_id {self.keys[index][1]!r}: {error}") from None
         return {"video_id": None, "frame": None} | row
 
     def picture(self, index: int):
