@@ -71,11 +71,11 @@ def file_bytes(path: Path | EmbeddedImage) -> bytes:
     """What an image file holds. Raises SgrlError for what cannot be read, as a folder or a link to nothing."""
     if isinstance(path, EmbeddedImage):
         return path.data
-    check_file(path)
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise SgrlError(f"image {printable(path)} cannot be read: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        check_file(path)
+        raise SgrlError(f"image {printable(path)} cannot be read: {printable(error)}") from None
 
 
 def scaled(image: Image.Image, size: tuple[int, int], jpeg: bytes | None = None) -> np.ndarray:
