@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from data_prep.readers.record import EmbeddedImage
 from sgrl.errors import SgrlError
 from sgrl.images import check_file, opened, orientation, rgb, transparent, turned
+from sgrl.process import end_with_parent
 from sgrl.terminal import printable
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ def _outcome(job: Job | None) -> bytes | SgrlError | None:
 def _prepare_worker() -> None:
     """Ctrl-C reaches every process of the terminal; the one that reads and writes ends the others."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     _keep_freed_memory()
 
 

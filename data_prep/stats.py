@@ -22,6 +22,7 @@ from data_prep.report import markdown
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
+from sgrl.process import run_command
 from sgrl.text import CODECS, get_codec
 
 BASELINE = "json"
@@ -123,25 +124,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokenizer", nargs="+", default=[], help="names on the Hub or folders, a table each")
     parser.add_argument("--limit", type=int, default=20000, help="at most this many graphs (default: %(default)s)")
     args = parser.parse_args(arguments)
-    try:
-        if args.split not in data.SPLITS:
-            raise SgrlError(f"unknown split {args.split!r}{suggest(args.split, data.SPLITS)}")
-        if args.limit < 1:
-            raise SgrlError(f"--limit is {args.limit}; expected a number above 0")
-        graphs, grouped = graphs_of(args.data, args.split, args.limit)
-        objects = np.mean([len(graph.objects) for graph in graphs])
-        relations = np.mean([len(graph.relations) for graph in graphs])
-        print(
-            f"{len(graphs):,} graphs of {args.split}: {objects:.1f} objects and {relations:.1f} relations on average"
-        )
-        for name in args.tokenizer or [None]:
-            count = token_counter(name) if name else (lambda texts: [len(text) for text in texts])
-            print(f"\n{name or 'Characters'}\n")
-            print(table(measure(graphs, count, grouped), "tokens" if name else "characters"))
-    except (SgrlError, OSError) as error:
-        print(f"stats: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command("stats", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the tables. Raises SgrlError."""
+    if args.split not in data.SPLITS:
+        raise SgrlError(f"unknown split {args.split!r}{suggest(args.split, data.SPLITS)}")
+    if args.limit < 1:
+        raise SgrlError(f"--limit is {args.limit}; expected a number above 0")
+    graphs, grouped = graphs_of(args.data, args.split, args.limit)
+    objects = np.mean([len(graph.objects) for graph in graphs])
+    relations = np.mean([len(graph.relations) for graph in graphs])
+    print(f"{len(graphs):,} graphs of {args.split}: {objects:.1f} objects and {relations:.1f} relations on average")
+    for name in args.tokenizer or [None]:
+        count = token_counter(name) if name else (lambda texts: [len(text) for text in texts])
+        print(f"\n{name or 'Characters'}\n")
+        print(table(measure(graphs, count, grouped), "tokens" if name else "characters"))
 
 
 if __name__ == "__main__":

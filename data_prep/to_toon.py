@@ -31,7 +31,8 @@ from data_prep.report import Report
 from data_prep.writer import DAMAGED, DatasetWriter, finish, unfinished
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
+from sgrl.process import run_command
 from sgrl.prompts import STYLES
 from sgrl.text import CODECS
 
@@ -217,7 +218,7 @@ def _is_done(output: Path, metadata: Mapping, overwrite: bool) -> bool:
     if said(found) == said(json.loads(json.dumps(metadata))):
         return True
     raise SgrlError(
-        f"{output} holds a data set made by: {found.get('command')}\nchoose another --output, or --overwrite it"
+        f"{output} holds a data set made by: {found.get('command')}; choose another --output, or --overwrite it"
     )
 
 
@@ -317,17 +318,18 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     args = _parser().parse_args(arguments)
     args.command = arguments
+    return run_command("to_toon", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
-        run(args)
-    except (SgrlError, OSError) as error:
-        print(f"to_toon: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
+        with folder_lock(args.output, shared=args.num_shards > 1):
+            run(args)
+    except KeyboardInterrupt as error:
         kept = unfinished(Path(args.output))
         end = "what is finished is kept, and the same command goes on from there" if kept else "nothing was written"
-        print(f"to_toon: interrupted; {end}", file=sys.stderr)
-        return 130
-    return 0
+        error.args = (f"; {end}",)
+        raise
 
 
 if __name__ == "__main__":

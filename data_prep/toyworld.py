@@ -31,7 +31,8 @@ from typing import NamedTuple
 import numpy as np
 
 from sgrl.errors import SgrlError, suggest
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
+from sgrl.process import run_command
 
 SIZE = 96
 GRID = 4
@@ -359,15 +360,16 @@ def run(args: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the head of this file. Returns the exit code."""
     args = _parser().parse_args(arguments)
+    return run_command("toyworld", lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
     try:
-        run(args)
-    except (SgrlError, OSError) as error:
-        print(f"toyworld: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"toyworld: interrupted; {args.output} is incomplete until the command is run again", file=sys.stderr)
-        return 130
-    return 0
+        with folder_lock(args.output):
+            run(args)
+    except KeyboardInterrupt as error:
+        error.args = (f"; {args.output} is incomplete until the command is run again",)
+        raise
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.process import run_command
+from sgrl.terminal import printable
 
 
 def unpack(archive: str | Path, output: str | Path, keep: int | None = None, progress: bool = False) -> int:
@@ -82,17 +84,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to unpack into")
     parser.add_argument("--keep", type=int, help="parts of the members' names to keep (default: all)")
     args = parser.parse_args(arguments)
+    return run_command("unpack", lambda: run(args))
+
+
+def run(args: argparse.Namespace) -> None:
+    """Unpack one archive after the other. Raises SgrlError."""
     try:
         for archive in args.archives:
             written = unpack(archive, args.output, args.keep, progress=sys.stderr.isatty())
-            print(f"{archive}: {written:,} files written to {args.output}")
-    except (SgrlError, OSError) as error:
-        print(f"unpack: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("unpack: interrupted; run it again to go on", file=sys.stderr)
-        return 130
-    return 0
+            print(f"{printable(archive)}: {written:,} files written to {args.output}")
+    except KeyboardInterrupt as error:
+        error.args = ("; run it again to go on",)
+        raise
 
 
 if __name__ == "__main__":

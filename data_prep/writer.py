@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.files import LOCK, atomic_path, folder_lock
+from sgrl.process import system_number
 
 # What is held in memory, and what a reader has to load to reach one row.
 _GROUP_ROWS = 1000
@@ -69,12 +69,11 @@ class DatasetWriter:
         self._open: dict[str, _Shard] = {}
         self._states: dict[str, Callable[[], dict]] = {}
         self._finished: dict[str, int] = {}  # shards per split
-        self._locks = ExitStack()
+        self._locks = ExitStack()  # of this job's part; who calls locks OUTPUT
 
     def __enter__(self) -> DatasetWriter:
-        self._locks.enter_context(folder_lock(self.output, shared=self.jobs > 1))
+        self._locks.enter_context(folder_lock(self.folder, beside=True))
         try:
-            self._locks.enter_context(folder_lock(self.folder, beside=True))
             finish(self.output)
             self._begin()
         except BaseException:
@@ -149,8 +148,7 @@ class DatasetWriter:
 
     def _failed(self, error: OSError) -> SgrlError:
         kept = "; what is finished is kept, and the same command goes on from there" if self._keeps() else ""
-        found = re.search(r"\[errno (\d+)\]", str(error))  # Arrow says it in the text alone
-        number = error.errno or (int(found[1]) if found else None)
+        number = system_number(error)
         reason = os.strerror(number) if number else error
         return SgrlError(f"{self.folder} cannot be written: {reason}{kept}")
 

@@ -15,7 +15,7 @@ import json
 from rewards.evaluation import Evaluation, table
 from rewards.rows import predicate_frequency
 from sgrl.files import atomic_path
-from sgrl.inference.predict import add_arguments, check_arguments, open_rows, predict
+from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict
 from sgrl.inference.predictions import prediction_key
 from sgrl.training.launch import command
 
@@ -31,15 +31,16 @@ def parse_arguments() -> argparse.Namespace:
 @command
 def main() -> None:
     args = parse_arguments()
-    rows = open_rows(args)
-    folder = predict(args, rows)
-    evaluation, keys = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset)), set(rows.keys)
-    # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
-    folder.rewrite(evaluation.scored(folder, lambda row: prediction_key(row) in keys))
-    found = evaluation.compute()
-    found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    with atomic_path(args.output / "metrics.json") as path:
-        path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    with locked(args):
+        rows = open_rows(args)
+        folder = predict(args, rows)
+        evaluation, keys = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset)), set(rows.keys)
+        # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
+        folder.rewrite(evaluation.scored(folder, lambda row: prediction_key(row) in keys))
+        found = evaluation.compute()
+        found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        with atomic_path(args.output / "metrics.json") as path:
+            path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(table(found))
     cut = f"; {found['truncated']:,} cut off at {args.max_new_tokens} tokens" if found["truncated"] else ""
     print(f"{found['mean_tokens']:.1f} tokens and {found['seconds_per_graph']:.4f} s per graph{cut}")

@@ -10,13 +10,12 @@ runs may share): interrupted, the same command goes on where it was. The figures
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from rewards.soft import soft_metrics
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
 from sgrl.inference.judge import EngineJudge
 from sgrl.inference.predict import add_engine_arguments, check_engine_arguments, load
 from sgrl.inference.predictions import PREDICTIONS_FILE, PredictionFolder, model_fingerprint, read_run_file
@@ -93,9 +92,8 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-@command
-def main() -> None:
-    args = parse_arguments()
+def judged(args: argparse.Namespace) -> dict:
+    """Ask, and write RUN/soft.json, which is returned. Raises SgrlError."""
     samples = Samples(args.run)
     cache = args.cache or args.run / "judge.jsonl"
     judge = EngineJudge(lambda: load(args, args.engine), identity(args), cache, args.constrain)
@@ -104,9 +102,9 @@ def main() -> None:
             samples, judge, samples.run["codec"], samples.first["width"], samples.first["height"],
             scene=args.scene, iou_threshold=args.iou_threshold,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        print(f"\nInterrupted after {judge.asked:,} answers; the same command goes on there.", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        error.args = (f" after {judge.asked:,} answers; the same command goes on there",)
+        raise
     finally:
         judge.close()
     found |= {
@@ -118,6 +116,14 @@ def main() -> None:
     }
     with atomic_path(args.run / "soft.json") as path:
         path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+@command
+def main() -> None:
+    args = parse_arguments()
+    with folder_lock(args.run):
+        found = judged(args)
     print(table(found))
 
 

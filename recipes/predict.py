@@ -11,7 +11,7 @@ Interrupted, the same command goes on where it was. Jobs of an array share the w
 import argparse
 import json
 
-from sgrl.inference.predict import add_arguments, check_arguments, open_rows, predict, summary
+from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict, summary
 from sgrl.inference.predictions import USAGE_FILE, write_parquet
 from sgrl.training.launch import command
 
@@ -34,11 +34,11 @@ def parse_arguments() -> argparse.Namespace:
 @command
 def main() -> None:
     args = parse_arguments()
-    rows = open_rows(args)
-    folder = predict(args, rows)
-    print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))
-    if args.parquet:
-        print(f"Wrote {write_parquet(folder)}")
+    with locked(args):
+        folder = predict(args, open_rows(args))
+        print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))
+        if args.parquet:
+            print(f"Wrote {write_parquet(folder)}")
 
 
 if __name__ == "__main__":

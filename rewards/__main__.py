@@ -22,6 +22,8 @@ from rewards.rows import read_rows
 from rewards.scorer import GraphScorer
 from rewards.trl import is_absent
 from sgrl.errors import SgrlError
+from sgrl.process import run_command
+from sgrl.terminal import printable
 from sgrl.text import FormatError, detect_codec
 
 TOLERANCE = 1e-9
@@ -101,17 +103,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     score.add_arguments(command)
     options = parser.parse_args(arguments)
-    try:
-        if options.command == "score":
-            print(score.run(options))
-            return 0
-        preset = get_preset(options.preset)
-        report = validate(read_rows(options.dataset), preset, options.show)
-    except SgrlError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(f"rewards {options.command}", lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.command == "score":
+        print(score.run(options))
+        return 0
+    preset = get_preset(options.preset)
+    report = validate(read_rows(options.dataset), preset, options.show)
     for row, kind, explanation in report.examples:
-        print(f"{row}: {kind}: {explanation}")
+        print(printable(f"{row}: {kind}: {explanation}"))
     failed = report.failures.total()
     if failed > len(report.examples):
         print(f"... and {failed - len(report.examples)} more")
@@ -122,7 +124,7 @@ def main(arguments: list[str] | None = None) -> int:
     if report.absent:
         print(f"{report.absent} rows have no reference (a null in solution, width or height): rewards leave them out")
     for kind, count in report.failures.most_common():
-        print(f"FAILED  {kind}: {count}")
+        print(printable(f"FAILED  {kind}: {count}"))
     if not report.rows:
         print("FAILED  the data set is empty")
     elif not failed:

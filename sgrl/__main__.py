@@ -12,6 +12,7 @@ import importlib
 import sys
 
 from sgrl.errors import SgrlError, suggest
+from sgrl.process import run_command
 
 COMMANDS = {
     "doctor": "sgrl.doctor",
@@ -28,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(__doc__)
         return 0 if arguments else 2
     name, *rest = arguments
-    try:
+
+    def run() -> int | None:
         if name not in COMMANDS:
             raise SgrlError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
-        return importlib.import_module(COMMANDS[name]).main(rest) or 0
-    except SgrlError as error:
-        print(f"sgrl {name}: {error}", file=sys.stderr)
-        return 2
+        return importlib.import_module(COMMANDS[name]).main(rest)
+
+    return run_command(f"sgrl {name}", run)
 
 
 if __name__ == "__main__":

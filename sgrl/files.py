@@ -26,6 +26,7 @@ LOCK = ".lock"
 """The file in a folder that says who writes there."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}  # of a file system
+_OF_A_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 _ATTEMPTS = 100  # to open and lock a file that others remove
 _held: weakref.WeakSet[_Lock] = weakref.WeakSet()
 
@@ -41,8 +42,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     # A number of a process is not enough: two containers that share a disk have the same ones.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with named(path):
+            yield temporary
+            os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -61,6 +63,17 @@ def open_text(path: str | Path, errors: str = "strict") -> TextIO:
     if wide and errors == "surrogateescape":  # there is none for UTF-16
         errors = "replace"
     return open(path, encoding="utf-16" if wide else "utf-8-sig", errors=errors)
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """An error of writing to a disk in this block names the file, which the system does when it opens one only."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_A_DISK:
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -86,7 +99,8 @@ def folder_lock(path: str | Path, shared: bool = False, beside: bool = False) ->
     made = [parent for parent in (file.parent, *file.parent.parents) if not parent.exists()]
     lock = None
     try:
-        lock = _Lock(folder, file, shared)
+        with _no_place():
+            lock = _Lock(folder, file, shared)
         yield
     finally:
         if lock is not None:
@@ -94,6 +108,16 @@ def folder_lock(path: str | Path, shared: bool = False, beside: bool = False) ->
         for parent in made:
             with suppress(OSError):  # not empty
                 parent.rmdir()
+
+
+@contextmanager
+def _no_place() -> Iterator[None]:
+    """Where nothing can be written there is nothing to guard: commands with nothing left to do end well there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
 
 
 class _Lock:
@@ -105,6 +129,8 @@ class _Lock:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self.file: BinaryIO = open(path, "ab+", buffering=0)
+            except PermissionError:  # of another user, who may be at work
+                self.file = open(path, "rb", buffering=0)
             except FileNotFoundError:  # the last owner removed the folder, empty as it was, a moment ago
                 if attempt == _ATTEMPTS - 1:
                     raise

@@ -15,8 +15,9 @@ from sgrl import data
 from sgrl.boxes import scale
 from sgrl.context import ContextTransform, Noise, corrupt
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
 from sgrl.graph import SceneGraph
+from sgrl.terminal import printable, printable_lines
 from sgrl.text import answer, get_codec
 
 SPOILED = Noise(omit=0, drop=0.3, insert=0.3, relabel=0.3, jitter=0.3, drop_relation=0.3, swap_predicate=0.5)
@@ -105,25 +106,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         processor = load_processor(args.model)
         kwargs = template_arguments(processor, args.thinking)
     vocabulary, codec = data.vocabulary_of(metadata), get_codec(metadata["codec"])
-    args.output.mkdir(parents=True, exist_ok=True)
-    for index in indices:
-        row = rows[index]
-        image, size = row["image"], (row["width"], row["height"])
-        prompt, completion = row["prompt"], row["completion"][0]["content"]
-        rendered, tokens = prompt[-1]["content"], {}
-        if processor is not None:
-            rendered, tokens = tokens_of(processor, prompt, completion, image.size, kwargs)
-        picture = args.output / f"{args.split}-{index}.png"
-        with atomic_path(picture) as temporary:
-            draw(image, codec.decode(row["solution"], *size, tags=False)).save(temporary, format="PNG")
-        print(f"== row {index}: {row['dataset']} {row['image_id']}, image {image.width} x {image.height} -> {picture}")
-        print(f"-- prompt\n{rendered}\n-- answer\n{completion}")
-        if tokens:
-            print("-- tokens: " + ", ".join(f"{name} {count}" for name, count in tokens.items()))
-        for name, (total, terms) in scores_of(
-            codec.name, row["solution"], *size, vocabulary, args.reward, index
-        ).items():
-            parts = ", ".join(f"{term} {value:.2f}" for term, value in terms.items())
-            print(f"-- {name} scores {total:.2f} ({parts})")
-        print()
+    with folder_lock(args.output):
+        for index in indices:
+            row = rows[index]
+            image, size = row["image"], (row["width"], row["height"])
+            prompt, completion = row["prompt"], row["completion"][0]["content"]
+            rendered, tokens = prompt[-1]["content"], {}
+            if processor is not None:
+                rendered, tokens = tokens_of(processor, prompt, completion, image.size, kwargs)
+            picture = args.output / f"{args.split}-{index}.png"
+            with atomic_path(picture) as temporary:
+                draw(image, codec.decode(row["solution"], *size, tags=False)).save(temporary, format="PNG")
+            label = f"{row['dataset']} {row['image_id']}"
+            print(f"== row {index}: {printable(label)}, image {image.width} x {image.height} -> {picture}")
+            print(f"-- prompt\n{printable_lines(rendered)}\n-- answer\n{printable_lines(completion)}")
+            if tokens:
+                print("-- tokens: " + ", ".join(f"{name} {count}" for name, count in tokens.items()))
+            for name, (total, terms) in scores_of(
+                codec.name, row["solution"], *size, vocabulary, args.reward, index
+            ).items():
+                parts = ", ".join(f"{term} {value:.2f}" for term, value in terms.items())
+                print(f"-- {name} scores {total:.2f} ({parts})")
+            print()
     return 0

@@ -1,4 +1,4 @@
-"""Foreign text made harmless for terminals and logs, and commands whose every end is one line.
+"""Foreign text made harmless for terminals and logs.
 
 Labels, file names and what a server or a model answers may hold anything: escape sequences that rewrite the screen or
 a window's title, line breaks that forge a line of a log, characters that turn the order of the text around.
@@ -6,6 +6,7 @@ a window's title, line breaks that forge a line of a log, characters that turn t
 
 from __future__ import annotations
 
+import logging
 import re
 
 # Control characters (C0, DEL, C1: all escape sequences begin with one), what is invisible or changes the direction of
@@ -44,3 +45,19 @@ def _escape(match: re.Match) -> str:
     if character in _SHORT:
         return _SHORT[character]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def printable_lines(text: object) -> str:
+    """Text whose own line breaks stay, for what is meant to have several lines."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+class LogFormatter(logging.Formatter):
+    """A message is one line, whatever names and answers it quotes; a traceback keeps its lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def formatException(self, ei) -> str:
+        return printable_lines(super().formatException(ei))

@@ -9,6 +9,7 @@ import pytest
 GROUND = (
     "sgrl.errors",
     "sgrl.terminal",
+    "sgrl.process",
     "sgrl.files",
     "sgrl.graph",
     "sgrl.boxes",

@@ -227,7 +227,7 @@ def test_interrupted_it_goes_on_there(serve, run, folder, monkeypatch):
         status, _, log = run(*words)
     finally:
         signal.signal(signal.SIGINT, old)
-    assert status == 130 and "Interrupted after 8 answers; the same command goes on there." in log
+    assert status == 130 and "interrupted after 8 answers; the same command goes on there\n" in log
     assert len((folder / "judge.jsonl").read_text().splitlines()) == 8 and not (folder / "soft.json").exists()
     status, printed, _ = run(*words)
     assert status == 0 and "8 answered before" in printed

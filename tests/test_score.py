@@ -110,7 +110,7 @@ def test_the_published_protocol(score):
     _, found, _ = score(rows, "--protocol", "published")
     assert found["failures"] == 1 and found["protocol"] == "published"
     status, _, printed = score(rows, "--protocol", "publishd")
-    assert status == 1 and "did you mean 'published'" in printed
+    assert status == 2 and "did you mean 'published'" in printed
 
 
 def test_predictions_in_another_layout(score):
@@ -118,7 +118,7 @@ def test_predictions_in_another_layout(score):
     assert score(rows)[1]["failures"] == 10
     assert score(rows, "--format", "json")[1]["sgg_score"] == 1
     status, _, printed = score(rows, "--format", "toon-pairs")
-    assert status == 1 and "only one of them has groups" in printed
+    assert status == 2 and "only one of them has groups" in printed
 
 
 def test_missing_unknown_double_and_damaged_ones_are_counted_and_named(score):
@@ -140,7 +140,7 @@ def test_missing_unknown_double_and_damaged_ones_are_counted_and_named(score):
     assert "Note: 2 no prediction (they count as failures, zero in every figure): 'i8', 'i9'" in printed
     assert "Note: 4 damaged lines (left out)" in printed
     status, found, printed = score(lines, "--strict")
-    assert status == 1 and found is None and "2 x no prediction: 'i8', 'i9'; --strict allows none" in printed
+    assert status == 2 and found is None and "2 x no prediction: 'i8', 'i9'; --strict allows none" in printed
     assert score(good(), "--strict")[0] == 0
 
 
@@ -164,7 +164,7 @@ def test_a_last_line_that_ends_in_the_middle(score):
 )
 def test_files_that_hold_no_predictions(score, rows, message):
     status, found, printed = score(rows)
-    assert status == 1 and found is None and message in printed and "Traceback" not in printed
+    assert status == 2 and found is None and message in printed and "Traceback" not in printed
 
 
 def test_other_bad_input(score, tmp_path, references):
@@ -174,7 +174,7 @@ def test_other_bad_input(score, tmp_path, references):
     assert "is not a readable Parquet file" in score(b"PAR1", name="predictions.parquet")[2]
     assert "has no prediction" in score([{"image_id": "i1"}], name="predictions.parquet")[2]
     (tmp_path / "empty").mkdir()
-    assert main(["score", str(tmp_path / "empty"), "--reference", str(references)]) == 1
+    assert main(["score", str(tmp_path / "empty"), "--reference", str(references)]) == 2
     table = pyarrow.parquet.read_table(references / "test-0.parquet")
     (tmp_path / "none").mkdir()
     pyarrow.parquet.write_table(table.slice(0, 0), tmp_path / "none/test-0.parquet")
@@ -261,7 +261,7 @@ def test_recall_by_confidence_and_by_writing(score):
     )
     assert "by_confidence" not in found and "the predictions have no confidences" in printed
     status, _, printed = score(rows, "--metric", "ag-recall")
-    assert status == 1 and "use --metric recall" in printed
+    assert status == 2 and "use --metric recall" in printed
     assert score(rows, "--metric", "recall", "--against", "x")[0] == 1
 
 
@@ -284,7 +284,7 @@ def test_recall_of_action_genome(score, tmp_path):
     _, found, _ = score(rows, *arguments, "with", reference=tmp_path / "ag.parquet")
     assert found["by_confidence"]["recall@10"] == pytest.approx(5 / 6)
     status, _, printed = score(rows, *arguments, "semi", "--protocol", "oed", reference=tmp_path / "ag.parquet")
-    assert status == 1 and "has no semi constraint" in printed
+    assert status == 2 and "has no semi constraint" in printed
     assert score(rows, reference=tmp_path / "ag.parquet")[1]["relation_recall"] == 1
 
 
@@ -318,5 +318,5 @@ def test_recall_of_videos(score, references, tmp_path):
     assert re.search(r"\nrecall +0.5000   0.5000   0.5000\n", printed) and "2 videos with 2 relations" in printed
     assert "Note: 5 no prediction" in printed
     status, _, printed = score(good(video_id=["a"]), "--metric", "video-recall")  # references say what is a video
-    assert status == 1 and "has no videos (columns video_id and frame)" in printed
+    assert status == 2 and "has no videos (columns video_id and frame)" in printed
     assert "published" in score(said, "--metric", "video-recall", "--protocol", "publishe")[2]

@@ -8,6 +8,7 @@ What the questions are is no matter of this module; `rewards.soft` asks some.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import logging
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from sgrl.errors import SgrlError
+from sgrl.files import named
 from sgrl.inference.engines import Engine, Generation
 from sgrl.inference.video import generate_apart
 from sgrl.text.answer import without_thoughts
@@ -207,12 +209,13 @@ class EngineJudge:
         # ASCII: an answer may hold halves of a character that UTF-8 can't write.
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows).encode()
         self.cache.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.cache, "ab+", buffering=0) as file:
+        with named(self.cache), open(self.cache, "ab+", buffering=0) as file:
             if file.seek(0, os.SEEK_END):
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
                     text = b"\n" + text
-            file.write(text)
+            if file.write(text) < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Free the model's memory."""

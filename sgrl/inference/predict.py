@@ -13,11 +13,13 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from sgrl import data
 from sgrl.context import CONTEXTS, context_of, trained_context, warn_of_context, with_context
 from sgrl.errors import SgrlError
+from sgrl.files import folder_lock
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
 from sgrl.inference.engines import DTYPES, ENGINES, Engine, Generation, load_engine
@@ -35,6 +37,7 @@ from sgrl.inference.predictions import (
 from sgrl.inference.presentation import moved, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import batches, generate_apart
+from sgrl.terminal import printable
 from sgrl.text.grammar import ebnf
 from sgrl.text.repair import repair
 from sgrl.training.model import check_model_folder, thinks
@@ -170,6 +173,15 @@ def _at_least_one(args: argparse.Namespace, *names: str) -> None:
             raise SgrlError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
 
 
+@contextmanager
+def locked(args: argparse.Namespace) -> Iterator[None]:
+    """No other process writes this run's folder, or this shard's of it, in this block. Raises SgrlError."""
+    jobs = args.num_shards
+    with folder_lock(args.output, shared=jobs > 1):
+        with folder_lock(shard_folder(args.output, args.shard_index, jobs)) if jobs > 1 else nullcontext():
+            yield
+
+
 def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
     if args.input:
         rows = FileRows(args.input, args.dataset, args.context != "none", args.every, args.limit, not args.zero_shot)
@@ -239,9 +251,9 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
         engine = engine or load(args, name)
         try:
             failed = Predictor(args, rows, folder, engine).run(units)
-        except KeyboardInterrupt:
-            print(f"\nInterrupted after {len(folder.keys):,} images; the same command goes on there.", file=sys.stderr)
-            sys.exit(130)
+        except KeyboardInterrupt as error:
+            error.args = (f" after {len(folder.keys):,} images; the same command goes on there",)
+            raise
         finally:
             engine.close()
         if failed:
@@ -315,7 +327,8 @@ class Predictor:
         width = self.engine.batch_size * (1 if self.args.context == "generated" else 2)
         warm = False
         silent = 0  # images in a row that got no answer
-        with tqdm(total=total, initial=total - left, unit="image", desc=self.args.output.name) as progress:
+        name = printable(self.args.output.name, 40)
+        with tqdm(total=total, initial=total - left, unit="image", desc=name) as progress:
             for indices, batch in self._prefetched(batches(todo, width)):
                 if batch and not warm and self.engine.name != "openai":
                     self._generate(batch[:1])  # the first batch is timed like the others

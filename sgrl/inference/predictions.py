@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, named
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class PredictionFolder:
         rows = list(rows)
         # ASCII: what a model wrote may hold halves of a character that UTF-8 can't write.
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
-        with open(self.path, "a", encoding="utf-8") as file:
+        with named(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(text)
         self.keys.update(prediction_key(row) for row in rows)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from sgrl import data
 from sgrl.boxes import scale as scale_boxes
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
 from sgrl.images import SUFFIXES
 from sgrl.inference.predictions import Key
 from sgrl.report.gallery import MAX_OBJECTS, common_units, cut, thousandths
@@ -209,6 +209,8 @@ def write_video(path: Path, frames: Iterable[Image.Image], fps: float) -> int:
                 writer.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
                 count += 1
             writer.release()
+            if cv2.VideoCapture(str(part)).get(cv2.CAP_PROP_FRAME_COUNT) != count:  # OpenCV does not say so itself
+                raise SgrlError(f"{path}: the video was not written to its end; is the disk full?")
             part.rename(temporary)
         finally:
             part.unlink(missing_ok=True)
@@ -262,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     codec = get_codec(run.info.get("codec") or data.read_metadata(args.dataset or pictures.name)["codec"])
     names = names_of(units, run)
     videos = sum(unit[0] in run.places for unit in units)
-    with tqdm(total=len(run.keys), unit="image", desc="draw") as progress:
+    with folder_lock(args.output), tqdm(total=len(run.keys), unit="image", desc="draw") as progress:
         for start, unit in enumerate(units):
             if unit[0] not in run.rows:
                 ahead = itertools.islice(itertools.chain(*units[start:]), max(KEPT_TOGETHER, len(unit)))

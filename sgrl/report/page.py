@@ -7,12 +7,13 @@ import hashlib
 import shlex
 import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from html import escape
 from pathlib import Path
 from string import Template
 
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path
+from sgrl.files import atomic_path, folder_lock
 from sgrl.report import analysis, tables
 from sgrl.report.charts import curve_charts
 from sgrl.report.gallery import Gallery, to_json
@@ -118,12 +119,13 @@ class Folder:
     """A folder that becomes `path` at the end of the block, in place of an older report, or is removed on failure.
 
     Raises:
-        SgrlError: `path` is something else than a report.
+        SgrlError: `path` is something else than a report, or another process writes it.
     """
 
     def __init__(self, path: Path):
         self.path = path = path.resolve()
         self.part = path.with_name(f".{path.name}.part")
+        self._lock = ExitStack()
         index = path / "index.html"
         if path.exists() and not (index.is_file() and GENERATOR in index.read_text("utf-8", "replace")[:2000]):
             empty = path.is_dir() and not any(path.iterdir())
@@ -131,18 +133,24 @@ class Folder:
                 raise SgrlError(f"{path} exists and is not a report; choose another --output")
 
     def __enter__(self) -> Path:
-        shutil.rmtree(self.part, ignore_errors=True)
-        for name in ("images", "data"):
-            (self.part / name).mkdir(parents=True)
+        self._lock.enter_context(folder_lock(self.path, beside=True))
+        try:
+            shutil.rmtree(self.part, ignore_errors=True)
+            for name in ("images", "data"):
+                (self.part / name).mkdir(parents=True)
+        except BaseException:
+            self.__exit__(OSError)
+            raise
         return self.part
 
     def __exit__(self, kind, *_):
-        if kind is None:
-            if self.path.exists():
-                shutil.rmtree(self.path)
-            self.part.rename(self.path)
-        else:
-            shutil.rmtree(self.part, ignore_errors=True)
+        with self._lock:
+            if kind is None:
+                if self.path.exists():
+                    shutil.rmtree(self.path)
+                self.part.rename(self.path)
+            else:
+                shutil.rmtree(self.part, ignore_errors=True)
 
 
 def write_chunks(folder: Path, gallery: Gallery) -> None:

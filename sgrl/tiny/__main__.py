@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
+from sgrl.files import folder_lock
+from sgrl.process import run_command
 from sgrl.tiny.families import FAMILIES
 from sgrl.tiny.model import TOY_OBJECTS, TOY_PREDICATES, build_tiny_vlm
 from sgrl.tiny.tokenizer import PIECES
@@ -18,14 +21,19 @@ def main() -> None:
     parser.add_argument("--objects", nargs="+", default=TOY_OBJECTS, help="class names that get a token each")
     parser.add_argument("--predicates", nargs="+", default=TOY_PREDICATES, help="predicates that get a token each")
     arguments = parser.parse_args()
-    build_tiny_vlm(
-        arguments.output,
-        arguments.seed,
-        arguments.objects,
-        arguments.predicates,
-        family=arguments.family,
-        codec=arguments.format,
-    )
+    sys.exit(run_command("sgrl.tiny", lambda: run(arguments)))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    with folder_lock(arguments.output):
+        build_tiny_vlm(
+            arguments.output,
+            arguments.seed,
+            arguments.objects,
+            arguments.predicates,
+            family=arguments.family,
+            codec=arguments.format,
+        )
     print(f"wrote {arguments.output}")
 
 

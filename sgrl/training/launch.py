@@ -18,6 +18,8 @@ import yaml
 
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
+from sgrl.process import end_with_launcher, run_command
+from sgrl.terminal import LogFormatter
 from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
 
@@ -158,35 +160,39 @@ class GRPOArguments(SceneGraphArguments):
 
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a recipe's `main`: settings of the machine first, log lines, and user errors without a traceback."""
+    """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
 
     @functools.wraps(main)
     def wrapped() -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        end_with_launcher()
         first = os.environ.get("RANK", "0") == "0"
-        logging.basicConfig(
-            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-            datefmt="%H:%M:%S",
-            level=logging.WARNING,
-            stream=sys.stderr,
-        )
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
         for package in ("sgrl", "recipes"):
             logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
-        try:
-            main()
-        except SgrlError as error:
-            print(f"{Path(sys.argv[0]).name}: {error}", file=sys.stderr)
-            sys.exit(2)
+        status = run_command(Path(sys.argv[0]).name, main)
+        if status > 128 and _in_process_group():
+            os._exit(status)  # the others of the group may never answer
+        if status:
+            sys.exit(status)
         _leave_process_group()
 
     return wrapped
 
 
+def _in_process_group() -> bool:
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    return distributed is not None and distributed.is_initialized()
+
+
 def _leave_process_group() -> None:
     """Left to the interpreter's exit, gloo's threads may abort or hang a process, and the launcher ends the others."""
-    distributed = getattr(sys.modules.get("torch"), "distributed", None)
-    if distributed is not None and distributed.is_initialized():
+    if _in_process_group():
+        import torch.distributed as distributed
+
         vllm = sys.modules.get("vllm.distributed.parallel_state")
         if vllm is not None and vllm.model_parallel_is_initialized():
             vllm.cleanup_dist_env_and_memory()  # an engine in this process has groups of its own

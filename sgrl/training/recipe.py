@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import torch
 
 from sgrl.context import store_context
 from sgrl.data import read_metadata
+from sgrl.files import folder_lock
 from sgrl.training.checks import check_best, check_checkpoint, check_template, load_config
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.model import (
@@ -59,6 +62,19 @@ class _Prepared:
     evaluation: Dataset | None
 
 
+def _alone(train: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a training: no other one writes its `output_dir` meanwhile. The first process locks it for all."""
+
+    @functools.wraps(train)
+    def wrapped(script_args, training_args, *rest) -> None:
+        first = training_args.process_index == 0
+        with folder_lock(training_args.output_dir) if first else nullcontext():
+            train(script_args, training_args, *rest)
+
+    return wrapped
+
+
+@_alone
 def train_sft(script_args: SFTArguments, training_args: SFTConfig, model_args: ModelConfig, data: DataKind) -> None:
     """Supervised fine-tuning, from the checks to the model folder in `output_dir` (and to the Hub).
 
@@ -95,6 +111,7 @@ def train_sft(script_args: SFTArguments, training_args: SFTConfig, model_args: M
     _train("sft", trainer, prepared, script_args, model_args)
 
 
+@_alone
 def train_grpo(
     script_args: GRPOArguments,
     training_args: GRPOConfig,
