@@ -52,10 +52,10 @@ def run_command(name: str, main: Callable[[], int | None]) -> int:
         the exit status: that of `main` (None is 0), 2 for what the user can change, 128 + N for signal N.
     """
     _make_printable()
-    if (parent := os.environ.get(PARENT, "")).isdecimal():
-        end_with(int(parent))
     with _signals():
         try:
+            if (parent := os.environ.get(PARENT, "")).isdecimal():
+                end_with(int(parent))
             status = main() or 0
             sys.stdout.flush()
             return status

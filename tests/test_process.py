@@ -235,15 +235,14 @@ def test_a_training_ends_with_its_launcher_alone(tmp_path, case, number):
 def test_a_command_ends_with_the_process_that_its_environment_names():
     """Further up than the parent: a benchmark whose trainings a launcher starts."""
     owner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    code = COMMAND.format("__import__('time').sleep(600)")
+    code = COMMAND.format("print('begun', flush=True) or __import__('time').sleep(600)")
     child = subprocess.Popen(
-        [sys.executable, "-c", code], env={**os.environ, "SGRL_PARENT": str(owner.pid)}, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-c", code], env={**os.environ, "SGRL_PARENT": str(owner.pid)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
-        time.sleep(0.5)
-        assert child.poll() is None
+        assert child.stdout.readline() == b"begun\n"
     finally:
         owner.kill()
         owner.wait()
-    assert child.wait(30) == 143 and child.stderr.read() == b"x: ended by SIGTERM\n"
-    child.stderr.close()
+    assert child.communicate(timeout=30) == (b"", b"x: ended by SIGTERM\n") and child.returncode == 143

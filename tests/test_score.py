@@ -262,7 +262,7 @@ def test_recall_by_confidence_and_by_writing(score):
     assert "by_confidence" not in found and "the predictions have no confidences" in printed
     status, _, printed = score(rows, "--metric", "ag-recall")
     assert status == 2 and "use --metric recall" in printed
-    assert score(rows, "--metric", "recall", "--against", "x")[0] == 1
+    assert score(rows, "--metric", "recall", "--against", "x")[0] == 2
 
 
 def test_recall_of_action_genome(score, tmp_path):
