@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rewards.r1_sgg import normalised
+from sgrl.vocabulary import normalised
 
 RESAMPLES = 2000
 _BLOCK = 1 << 20  # draws at once: memory stays small however many images and resamples there are

@@ -20,19 +20,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards.r1_sgg import normalised
 from rewards.reading import completion_of, graph_text, read_reference
 from rewards.scorer import LARGEST_BROADCAST
 from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
+from sgrl.vocabulary import normalised
 
 PROTOCOLS = ("default", "published")
 VALUES = (
@@ -62,7 +61,6 @@ _RELATION_HEADER = {
 
 _NAMES = (*VALUES, "failure", "matched_iou", *COUNTS)
 _ZEROS = dict.fromkeys(_NAMES, 0.0) | {"failure": 1.0}
-_normalised = lru_cache(maxsize=8192)(normalised)  # labels are at most sgrl.text.labels.MAX_LABEL long
 
 
 class Comparison(NamedTuple):
@@ -313,11 +311,11 @@ class SceneGraphMetrics:
         partner = dict(pairs)
         free: dict[tuple, list[int]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
-            free.setdefault((subject, _normalised(predicate), target), []).append(j)
+            free.setdefault((subject, normalised(predicate), target), []).append(j)
         relations = []
         for i, (subject, predicate, target) in enumerate(graph.relations):
             # an object without a partner, or one that does not exist, is nobody in the reference
-            same = free.get((partner.get(subject), _normalised(predicate), partner.get(target)))
+            same = free.get((partner.get(subject), normalised(predicate), partner.get(target)))
             if same:
                 relations.append((i, same.pop(0)))
         return objects, relations, overlaps
@@ -338,7 +336,7 @@ class _Stack:
             rows = sorted(zip(graph.boxes, graph.labels, range(len(graph.labels)), strict=True))
             boxes, labels, order = zip(*rows, strict=True)
             self.boxes += boxes
-            self.labels += map(_normalised, labels)
+            self.labels += map(normalised, labels)
             self.order += order
 
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from sgrl.text import answer
 from sgrl.text import json as layout
 from sgrl.text.codec import Codec
 from sgrl.text.parsed import MAX_RECOVERED, FormatError, ParsedGraph
+from sgrl.vocabulary import normalised
 
 TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax")
 TASKS = ("sgg", "det", "cls")
@@ -55,16 +55,6 @@ class Reading(NamedTuple):
     triplets: list[tuple[str, str, str]]
     format: float
     reason: str | None
-
-
-@lru_cache(maxsize=16384)
-def normalised(label: str) -> str:
-    """A label for comparison.
-
-    >>> normalised("Looking_at")
-    'looking at'
-    """
-    return label.lower().replace("_", " ").replace("-", " ").strip()
 
 
 def reference(graph: ParsedGraph) -> Reference:

@@ -19,7 +19,7 @@ image; here by the verdict on that object.
 from __future__ import annotations
 
 import json
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -28,8 +28,8 @@ import numpy as np
 
 from rewards.matching import assign
 from rewards.metrics import TIE, Aligned, SceneGraphMetrics
-from rewards.r1_sgg import normalised
 from sgrl.text.parsed import ParsedGraph
+from sgrl.vocabulary import normalised
 
 Judge = Callable[[Sequence[str]], Sequence[bool | None]]
 """Answers questions: True for yes, False for no, None for an answer that is neither."""
@@ -43,7 +43,8 @@ KEPT = 100
 """How many disputes, the most frequent ones, a result lists."""
 
 # Labels come from a model: what is no short name is not shown to another one, and counts as wrong.
-_NAME = re.compile(r"\w[\w .,'’/()&+-]{0,39}")
+LONGEST_NAME = 40
+_NAME_SIGNS = frozenset(" .,'’/()&+#*%-_")
 
 _OBJECT = (
     "Two people have labelled the same object in an image. One wrote {}, the other wrote {}. Do the two labels mean "
@@ -202,7 +203,9 @@ def _settled(said: Sequence[tuple[int, str]], wanted: Sequence[tuple[int, str]])
 
 def _name(label: str) -> str | None:
     """A label in quotes, or None for what is no name."""
-    return json.dumps(label, ensure_ascii=False) if _NAME.fullmatch(label) else None
+    named = 0 < len(label) <= LONGEST_NAME and label[0].isalnum()
+    named = named and all(c.isalnum() or c in _NAME_SIGNS or unicodedata.category(c)[0] == "M" for c in label)
+    return json.dumps(label, ensure_ascii=False) if named else None
 
 
 def soft_metrics(

@@ -12,28 +12,79 @@ from importlib import resources
 from sgrl.errors import SgrlError, suggest
 
 UNNAMED = "unknown"
-"""The text form of a label without a single letter or digit."""
+"""The text form of a label without a single character that can be seen."""
 
-_NOT_ALNUM = re.compile(r"[^a-z0-9]+")
-_NOT_WIDE = re.compile(r"[^a-z0-9._/]+")
+# Labels of other scripts are rid of all that is no letter before these are applied.
+_NOT_ALNUM = re.compile(r"[^a-z0-9\x80-\U0010ffff]+")
+_NOT_WIDE = re.compile(r"[^a-z0-9._/\x80-\U0010ffff]+")
 _DOUBLED = re.compile(r"[-._/]*([-._/])[-._/]*")
+
+# What tells labels apart (C++, C#, C*) is spelt; other ASCII punctuation only separates words.
+_SPELT = {
+    **{"+": "plus", "#": "sharp", "&": "and", "@": "at", "%": "percent"},
+    **{"*": "star", "=": "equals", "<": "less", ">": "more", "$": "dollar"},
+}
+_SYMBOL = re.compile("[" + re.escape("".join(_SPELT)) + "]")
 
 
 def canonical(label: str, wide: bool = False) -> str:
     """The spelling of a label in text: lower case, words joined by single hyphens. `wide` also keeps `_`, `.` and `/`
-    between words, as Action Genome spells. Accents are dropped; what has no letter or digit left becomes "unknown".
+    between words, as Action Genome spells.
+
+    Letters of every script are letters, with the marks that belong to them, in Unicode's normal form NFKC; digits of
+    every script are digits. Symbols become words, or "u" with their number in Unicode; so does punctuation where there
+    is nothing else. What has no visible character becomes "unknown".
 
     >>> canonical("Traffic light"), canonical("in_front_of"), canonical("cup/glass/bottle", wide=True)
     ('traffic-light', 'in-front-of', 'cup/glass/bottle')
+    >>> canonical("C++"), canonical("C#"), canonical("Кот учёный")
+    ('c-plus-plus', 'c-sharp', 'кот-учёный')
+    >>> canonical("5 €"), canonical("?")
+    ('5-u20ac', 'u3f')
     """
-    label = label.lower()
-    if not label.isascii():
-        label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode().lower()
+    text = label.lower()
+    if not text.isascii():
+        text = "".join(map(_letters, _normal_form(label)))
+    if _SYMBOL.search(text):
+        text = _SYMBOL.sub(lambda match: f" {_SPELT[match[0]]} ", text)
     if wide:
-        text = _DOUBLED.sub(r"\1", _NOT_WIDE.sub("-", label)).strip("-._/")
+        text = _DOUBLED.sub(r"\1", _NOT_WIDE.sub("-", text)).strip("-._/")
     else:
-        text = _NOT_ALNUM.sub("-", label).strip("-")
-    return text or UNNAMED
+        text = _NOT_ALNUM.sub("-", text).strip("-")
+    return text or _named(label) or UNNAMED
+
+
+def _normal_form(label: str) -> str:
+    """Lower case in NFKC, without characters that cannot be seen (joiners, marks of direction)."""
+    visible = "".join([c for c in label if unicodedata.category(c) != "Cf"])
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).lower())
+
+
+def _letters(character: str) -> str:
+    """What stands for a character: itself if it is ASCII or a letter, a digit, a symbol's number, else a blank."""
+    if character.isascii():
+        return character
+    kind = unicodedata.category(character)
+    if kind == "Nd":
+        return str(unicodedata.decimal(character))
+    if kind[0] in "LMN":
+        return character
+    return f" u{ord(character):x} " if kind in ("Sm", "Sc", "So") else " "
+
+
+def _named(label: str) -> str:
+    """The numbers of the characters of a label that is all punctuation."""
+    return "-".join([f"u{ord(c):x}" for c in label if unicodedata.category(c)[0] in "PS"])
+
+
+@functools.lru_cache(maxsize=16384)
+def normalised(label: str) -> str:
+    """A label as the published evaluators compare it: without regard to case, `_` and `-`.
+
+    >>> normalised("Looking_at")
+    'looking at'
+    """
+    return label.lower().replace("_", " ").replace("-", " ").strip()
 
 
 class VocabularyError(SgrlError):
@@ -74,7 +125,7 @@ class Vocabulary:
             for label in labels:
                 text = canonical(label)
                 if text == UNNAMED and label != UNNAMED:
-                    raise VocabularyError(f"vocabulary {self.name!r}: {label!r} has no letter or digit")
+                    raise VocabularyError(f"vocabulary {self.name!r}: {label!r} has no visible character")
                 if official.setdefault(text, label) != label:
                     raise VocabularyError(
                         f"vocabulary {self.name!r}: {official[text]!r} and {label!r} are both {text!r} in text; "

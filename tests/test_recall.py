@@ -531,3 +531,23 @@ def test_recall_of_single_images_is_kept_on_request():
         SceneGraphRecall().of_images()
     with pytest.raises(SgrlError, match="different settings"):
         first.merge(SceneGraphRecall(ks=(1, 5)))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        (("人", "骑", "马"), ("狗", "吃", "桌子")),
+        (("собака", "под", "лес"), ("кошка", "на", "стол")),
+        (("C#", "on", "cup"), ("C++", "on", "cup")),
+        (("año", "on", "cup"), ("ano", "on", "cup")),
+    ],
+)
+@pytest.mark.parametrize("codec", ["toon", "json"])
+def test_other_names_are_other_names_in_every_script(right, wrong, codec):
+    def text(subject, predicate, target):
+        objects = [Object(subject, (100, 50, 300, 470)), Object(target, (80, 200, 420, 478))]
+        return get_codec(codec).encode(SceneGraph(objects, [Relation(0, predicate, 1)], 640, 480))
+
+    counted = SceneGraphRecall(codec, 640, 480)
+    found = [counted.add(text(*said), text(*right))["found@20"] for said in (wrong, right)]
+    assert found == [0, 1] and counted.compute()["predicates"] == 1

@@ -281,3 +281,20 @@ def test_a_reference_tells_its_codec(text, name):
 def test_a_text_without_graph_has_no_codec(text):
     with pytest.raises(FormatError, match="no graph"):
         detect_codec(text)
+
+
+@pytest.mark.parametrize(("name", "text"), [("toon", TOON), ("toon-pairs", PAIRS), ("toon-lean", LEAN)])
+def test_labels_of_other_scripts(name, text):
+    """Their letters are letters; their digits, blanks and look-alikes are not, and numbers are ASCII."""
+    object_label = "dog" if "dog" in text else "sofa"
+    predicate = "looking-at" if "looking-at" in text else "touching"
+    other = text.replace(object_label, "Кот-учёный").replace(predicate, "खाना")
+    parsed = parse(name, other)
+    assert "кот-учёный" in parsed.labels and any("खाना" in predicate for _, predicate, _ in parsed.relations)
+    assert get_codec(name).recover_parsed(other, 640, 480) == (parsed, [])
+    for wrong in ("кот--a", "-кот", "кот\u00a0a", "кот\u200b", "cafe\u0301", "\u212aot", "٣", "ａ", "\ud800"):
+        error = refused(name, text.replace(object_label, wrong))
+        assert "label" in error.reason and error.line == 1 + next(
+            i for i, line in enumerate(text.split("\n")) if object_label in line
+        )
+    refused(name, text.replace("10,20", "١٠,20"))

@@ -1,10 +1,12 @@
 import json
+import sys
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgrl.vocabulary import VOCABULARIES, Vocabulary, VocabularyError, canonical, get_vocabulary
+from sgrl.vocabulary import VOCABULARIES, Vocabulary, VocabularyError, canonical, get_vocabulary, normalised
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_any_lists_may_be_given():
     [
         (("v", ["a", "a"], []), "'a' stands twice among the objects"),
         (("v", ["red ball", "red-ball"], []), "both 'red-ball' in text"),
-        (("v", ["  "], []), "no letter or digit"),
+        (("v", ["  "], []), "no visible character"),
         (("v", ["a"], ["on"], {"spatial": ["onn"]}), "did you mean 'on'"),
     ],
 )
@@ -90,9 +92,21 @@ def test_a_misspelt_name_gets_a_hint():
         ("in_front_of", "in-front-of", "in_front_of"),
         ("Cup/Glass/Bottle", "cup-glass-bottle", "cup/glass/bottle"),
         ("  --a__b//-c. ", "a-b-c", "a_b-c"),
-        ("café", "cafe", "cafe"),
-        ("日本", "unknown", "unknown"),
+        ("Café", "café", "café"),
+        ("cafe\u0301", "café", "café"),  # one letter, written as two
+        ("ＴＶ", "tv", "tv"),  # full width
+        ("日本", "日本", "日本"),
+        ("Кот под_столом", "кот-под-столом", "кот-под_столом"),
+        ("हिन्दी भाषा", "हिन्दी-भाषा", "हिन्दी-भाषा"),  # its vowels are marks, not letters
+        ("می\u200cخواهم", "میخواهم", "میخواهم"),  # a joiner, which can't be seen
+        ("٣ cups", "3-cups", "3-cups"),
+        ("C++", "c-plus-plus", "c-plus-plus"),
+        ("C#", "c-sharp", "c-sharp"),
+        ("salt & pepper", "salt-and-pepper", "salt-and-pepper"),
+        ("5 €", "5-u20ac", "5-u20ac"),
+        ("?!", "u3f-u21", "u3f-u21"),
         ("", "unknown", "unknown"),
+        (" \n\0\ud800\u200d", "unknown", "unknown"),
     ],
 )
 def test_canonical_spelling(label, narrow, wide):
@@ -105,4 +119,30 @@ def test_canonical_is_idempotent_and_clean(label, wide):
     assert canonical(text, wide) == text
     assert canonical(canonical(label, wide=True)) == canonical(label)
     parts = text.replace("_", "-").replace(".", "-").replace("/", "-") if wide else text
-    assert all(part.isascii() and part.isalnum() and part == part.lower() for part in parts.split("-"))
+    assert all(parts.split("-")) and text == text.lower() and unicodedata.is_normalized("NFKC", text)
+    assert all(unicodedata.category(c)[0] in "LMN" for c in parts if c != "-")
+
+
+def test_every_letter_of_every_script_is_one():
+    """Of all characters, those that are equal in canonical form are so in Unicode's own normal form and lower case."""
+    letters = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "L"]
+    assert all(canonical(c) not in ("unknown", "") and canonical(f"a{c}b") != "ab" for c in letters)
+    forms = {unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", c).lower()) for c in letters}
+    assert len({canonical(c) for c in letters if canonical(c).isalpha()}) >= 0.99 * len(forms)
+
+
+def test_class_lists_of_other_scripts():
+    vocabulary = Vocabulary("my", ["人", "马", "C++", "C#", "c", "año", "ano"], ["骑", "吃"])
+    assert [vocabulary.from_text(vocabulary.to_text(label)) for label in vocabulary.objects] == list(
+        vocabulary.objects
+    )
+    assert vocabulary.from_text("c#") == "C#" and vocabulary.from_text("狗") is None
+    with pytest.raises(VocabularyError, match="are both 'tv' in text"):
+        Vocabulary("my", ["TV", "ＴＶ"], [])
+
+
+@pytest.mark.parametrize(
+    ("label", "name"), [("Looking_at", "looking at"), ("-a-_b ", "a  b"), ("cup/glass", "cup/glass"), ("С++", "с++")]
+)
+def test_labels_as_published_evaluators_compare_them(label, name):
+    assert normalised(label) == name

@@ -25,6 +25,7 @@ from sgrl.text.labels import (
     WIDE_LABEL,
     canonical_label,
     check_labels,
+    letters,
     quote,
     quoted_wide,
 )
@@ -37,8 +38,9 @@ LIMITS = (1, 5, 4)
 OBJECT_HEADER = tables.header("obj", "{id,name,x1,y1,x2,y2}")
 RELATION_HEADER = tables.header("rel_pairs", "{subj,attention,spatial,contacting,obj}")
 OBJECT_ROW = rf"{ID},{S}{WIDE_LABEL}{S},{NUMBER},{NUMBER},{NUMBER},{NUMBER}"
-_BARS = rf'{S}(?:[A-Za-z0-9._/|-]++|"(?>(?:{KEYWORD_OR_NUMBER})?)"){S}'
-_BRACKETS = rf"{S}\[[A-Za-z0-9._/ \t,-]*+\]{S}"
+_IN_BARS, _IN_BRACKETS = letters("._/|-"), letters("._/ \t,-")
+_BARS = rf'{S}(?:{_IN_BARS}++|"(?>(?:{KEYWORD_OR_NUMBER})?)"){S}'
+_BRACKETS = rf"{S}\[{_IN_BRACKETS}*+\]{S}"
 BAR_ROW = rf"{ID},{_BARS},{_BARS},{_BARS},{ID}"
 BRACKET_ROW = rf"{ID},{_BRACKETS},{_BRACKETS},{_BRACKETS},{ID}"
 _RELATION_ROWS = rf"((?>(?:\r?+\n{BAR_ROW})+|(?:\r?+\n{BRACKET_ROW})*))"
