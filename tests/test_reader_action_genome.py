@@ -177,7 +177,7 @@ def test_labels_of_another_group_or_of_none(tmp_path):
     ("changes", "message"),
     [
         ({"class": 3}, "object 0: class must be a name, found 3"),
-        ({"bbox": (1, 2, 3)}, r"object 0 \(table\): bbox must be x, y, width, height, found \(1, 2, 3\)"),
+        ({"bbox": (1, 2, 3)}, r"object 0 \(table\): bbox must be x, y, width, height, found \[1, 2, 3\]"),
         ({"bbox": (1, 2, 3, float("nan"))}, "bbox must be x, y, width, height"),
         ({"spatial_relationship": "above"}, "spatial_relationship must list labels, found 'above'"),
         ({"metadata": {"set": "dev"}}, "metadata must say which set, 'train' or 'test', found 'dev'"),

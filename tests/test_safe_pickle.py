@@ -3,12 +3,13 @@
 import gc
 import os
 import pickle
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
-from data_prep.readers import safe_pickle
+from data_prep.readers import pickle_stream, safe_pickle
 from sgrl.errors import SgrlError
 
 DATA = {
@@ -133,3 +134,61 @@ def test_arrays_of_anything_but_numbers_are_refused(tmp_path, value):
     file.write_bytes(pickle.dumps(value, 3))
     with pytest.raises(SgrlError, match="an array of the type .*; expected numbers"):
         safe_pickle.load(file)
+
+
+def nested(depth, shared):
+    """The opcodes of a tuple in a tuple in a tuple; with `shared` each holds the one before twice."""
+    raw = b")q\x00"
+    for _ in range(depth):
+        raw += b"h\x00\x86q\x00" if shared else b"\x85"
+    return raw
+
+
+HOSTILE = {
+    "a huge memo index": b"K\x01r\xff\xff\xff\x7fj\xff\xff\xff\x7f0K\x01Ns.",
+    "a key of tuples in tuples": nested(200_000, shared=False) + b"Ns.",
+    "a key of tuples that share": nested(100, shared=True) + b"Ns.",
+    "a key of a million digits": b"\x8b" + (400_000).to_bytes(4, "little") + b"\x7f" * 400_000 + b"Ns.",
+    "a set": b"\x8f(K\x01\x90.",
+    "attributes of a function": b"cnumpy.core.multiarray\nscalar\nN}X\x01\x00\x00\x00aNs\x86b.",
+    "its own persistent object": b"X\x01\x00\x00\x00aQ.",
+}
+
+
+def each_item(path):
+    pickle_stream.each_item(path, lambda key, value: None)
+
+
+@pytest.mark.parametrize("load", [safe_pickle.load, each_item])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_opcodes_end_in_a_line(tmp_path, name, load):
+    """The hash of nested tuples overflows the stack, that of shared ones never ends; a number takes no room."""
+    path = tmp_path / "data.pkl"
+    path.write_bytes(b"\x80\x03}K\x01}" + HOSTILE[name])  # in a dictionary of the dictionary
+    tracemalloc.start()
+    try:
+        load(path)
+    except SgrlError as error:
+        assert "\n" not in str(error)
+    else:
+        assert name == "a huge memo index"
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 60e6
+
+
+@pytest.mark.parametrize("load", [safe_pickle.load, each_item])
+def test_bytes_are_not_copied_over_and_over(tmp_path, load):
+    """Each of many arrays of another byte order would copy the same megabyte."""
+    array = np.arange(1 << 17, dtype=">f8")
+    raw, data = pickle.dumps({"a": array}, 3), array.tobytes()
+    start, end = raw.index(b"cnumpy"), raw.index(data) + len(data)
+    assert raw[end : end + 1] == b"q"
+    again = raw[start : end - len(data) - 5] + b"h" + raw[end + 1 : end + 2] + raw[end + 2 : -2]
+    path = tmp_path / "data.pkl"
+    path.write_bytes(raw[:-1] + 30 * (b"K\x01" + again + b"s") + b".")
+    with pytest.raises(SgrlError, match="far more data than it has"):
+        load(path)
+    path.write_bytes(raw[:-1] + 3 * (b"K\x01" + again + b"s") + b".")
+    load(path)

@@ -5,6 +5,9 @@ here the opcode that makes it is replaced by one that asks for an object of ours
 on. And it memorises every container, in case it is referred to again: here the opcodes that do so are left out where
 nothing ever asks for what they memorise, which a first pass over the file finds out. Files of protocols 2 and 3, as
 Python wrote them by default for years, are read like this; others are loaded whole.
+
+Tuples become lists, but for the arguments of a call: as keys, nested and shared ones would never end, and a list is
+refused at once.
 """
 
 from __future__ import annotations
@@ -30,16 +33,16 @@ def _lengths(opcode: bytes, size: int, lengths) -> list[bytes]:
 # Opcodes with arguments of fixed length: no argument; numbers; strings of usual lengths.
 _PLAIN = b"|".join(
     [
-        rb"[(\])}012NaebostuRQ\x81\x85\x86\x87\x88\x89]|K.|M..|J....|G.{8}",
+        rb"[(\]}012NaebosuR\x81\x88\x89]|K.|M..|J....|G.{8}",
         *_lengths(b"X", 4, range(41)),
         *_lengths(b"C", 1, (1, 4, 8, 16, 32, 68, 136, 204)),
         *_lengths(b"U", 1, range(41)),
     ]
 )
-_GET, _PUT = rb"h.|j....", rb"q.|r...."
-_RUN = re.compile(rb"(?>(?:%b|%b|%b)*)" % (_PLAIN, _GET, _PUT), re.S)
-_GETS = re.compile(rb"(?>(?:%b|%b)*)(?:h(.)|j(....)|\Z)" % (_PLAIN, _PUT), re.S)
-_PUTS = re.compile(rb"((?>(?:%b|%b)*))(%b|\Z)" % (_PLAIN, _GET, _PUT), re.S)
+_GET, _PUT, _TUPLE = rb"h.|j....", rb"q.|r....", rb"[t)\x85-\x87]"
+_RUN = re.compile(rb"(?>(?:%b|%b|%b|%b)*)" % (_PLAIN, _GET, _PUT, _TUPLE), re.S)
+_GETS = re.compile(rb"(?>(?:%b|%b|%b)*)(?:h(.)|j(....)|\Z)" % (_PLAIN, _PUT, _TUPLE), re.S)
+_EDITS = re.compile(rb"((?>(?:%b|%b)*))(?:(%b)|(%b(?:%b)?R?)|\Z)" % (_PLAIN, _GET, _PUT, _TUPLE, _PUT), re.S)
 
 
 class _Other(Exception):
@@ -56,7 +59,7 @@ def each_item(path: str | Path, take: Callable[[object, object], None]) -> None:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            asked = _asked(file)
+            asked = _asked(path, file)
     except _Other:
         found = safe_pickle.load(path)
         for key, value in found.items() if isinstance(found, dict) else [(None, found)]:
@@ -79,7 +82,7 @@ class _Items:
         self._take(key, value)
 
 
-def _asked(file) -> set[bytes]:
+def _asked(path: Path, file) -> set[bytes]:
     """The opcodes that memorise something which is asked for later."""
     numbers = set()
     for is_run, piece in _pieces(file):
@@ -87,18 +90,40 @@ def _asked(file) -> set[bytes]:
             for short, long in _GETS.findall(piece):
                 if short or long:
                     numbers.add(int.from_bytes(short or long, "little"))
+    if max(numbers, default=0) > path.stat().st_size:  # the unpickler makes room for all numbers below
+        raise _Other
     asked = {b"r" + number.to_bytes(4, "little") for number in numbers}
     return asked | {b"q" + number.to_bytes(1, "little") for number in numbers if number < 256}
 
 
 def _rewritten(file, asked: set[bytes]) -> Iterator[bytes]:
     yield b"\x80\x03c" + _NAME
+    held = b""  # a tuple at the end of a piece: what follows decides
     for is_run, piece in _pieces(file):
-        if is_run:
-            kept = [plain + put if put in asked else plain for plain, put in _PUTS.findall(piece)]
-            yield b"".join(kept)
-        else:
-            yield piece
+        if not is_run:
+            yield _edited(held, asked) + piece
+            held = b""
+            continue
+        edits = _EDITS.findall(held + piece)
+        while edits and not any(edits[-1]):
+            edits.pop()
+        held = b""
+        if edits and edits[-1][2] and not _calls(edits[-1][2]):
+            plain, _, held = edits.pop()
+            edits.append((plain, b"", b""))
+        kept = [
+            plain + _edited(made, asked) if made else plain + put if put in asked else plain
+            for plain, put, made in edits
+        ]
+        yield b"".join(kept)
+
+
+def _edited(opcodes: bytes, asked: set[bytes]) -> bytes:
+    """What makes a tuple, with what memorises it: a list instead, but for the arguments of a call."""
+    made, put = opcodes[:1], opcodes[1:]
+    if _calls(opcodes):
+        return made + b"R"  # nobody asks for arguments
+    return made and made + b"Q" + (put if put in asked else b"")
 
 
 def _pieces(file) -> Iterator[tuple[bool, bytes]]:
@@ -141,6 +166,11 @@ def _length(opcode: bytes, buffer: bytes, position: int) -> int:
         if line >= 0 and end >= 0:
             return end + 1 - position
     raise _Other
+
+
+def _calls(opcodes: bytes) -> bool:
+    """Whether what makes a tuple ends with a call, not with a number of the memo."""
+    return len(opcodes) in (2, 4, 7)
 
 
 class _Chunks(io.RawIOBase):
