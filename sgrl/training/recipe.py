@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sgrl.context import store_context
+from sgrl.context import store_context, trained_context, warn_of_context
 from sgrl.data import read_metadata
 from sgrl.files import folder_lock
 from sgrl.training.checks import check_best, check_checkpoint, check_template, load_config
@@ -214,8 +214,9 @@ def _train(recipe: str, trainer, prepared: _Prepared, script_args, model_args, r
     args, first = trainer.args, trainer.args.process_index == 0
     log_parameters(trainer.model)
     if first:
-        previous = read_metadata(script_args.dataset).get("previous") or "none"
-        store_context(args.output_dir, script_args.context or previous)
+        context = script_args.context or read_metadata(script_args.dataset).get("previous") or "none"
+        warn_of_context(context, trained_context(model_args.model_name_or_path))
+        store_context(args.output_dir, context)
     trainer.train(resume_from_checkpoint=prepared.run.checkpoint)
     save_model(trainer, prepared.processor)
     if first:
