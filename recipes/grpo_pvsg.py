@@ -27,7 +27,9 @@ def main() -> None:
     from trl import GRPOConfig, ModelConfig
 
     script_args, training_args, model_args = parse((GRPOArguments, GRPOConfig, ModelConfig))
-    rewards, weights = rewards_named(script_args.reward, script_args.similarity, training_args.reward_weights)
+    rewards, weights = rewards_named(
+        script_args.reward, script_args.similarity, training_args.reward_weights, script_args.reward_protocol
+    )
     train_grpo(script_args, training_args, model_args, DATA, rewards, weights)
 
 

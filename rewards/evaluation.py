@@ -126,6 +126,7 @@ class Evaluation:
     def compute(self, resamples: int = RESAMPLES) -> dict:
         """metrics.json: what `SceneGraphMetrics.compute` gives, and
 
+        protocol: by which it was counted.
         valid_rate: share of the predictions that are valid answers (what the format reward asks for).
         missing: images without a prediction; they are among the failures.
         mean_tokens, seconds_per_graph, truncated: of the rows' tokens, seconds and finish_reason; None without.
@@ -138,6 +139,7 @@ class Evaluation:
         n = max(1, self.metrics.samples)
         rows = self.predicates.rows()
         return {
+            "protocol": self.metrics.protocol,
             **self.metrics.compute(),
             "valid_rate": self.valid / n,
             "missing": self.missing,
@@ -206,7 +208,7 @@ def table(found: Mapping, predicates: int = 10) -> str:
     lines += [
         f"SGG score {with_interval(found, 'sgg_score')}; failure rate {with_interval(found, 'failure_rate')}: "
         f"{found['failures']:,} of {found['samples']:,} images; {found['valid_rate']:.3f} are valid answers",
-        "In brackets: 95 % intervals, bootstrap over images.",
+        f"Protocol: {found['protocol']}. In brackets: 95 % intervals, bootstrap over images.",
     ]
     lines += ["", *recall_lines(found["recall"])]
     for name, head in (("failure_reasons", "No graph"), ("format_errors", "Readable, but no valid answer")):

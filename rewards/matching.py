@@ -45,12 +45,20 @@ class Reference:
     Attributes:
         labels, relations: as in ParsedGraph, the objects in order (see in_order).
         boxes: (N, 4) float64.
+        stands_for: for each object the one that its id means, if ids stand twice; None if each means its own.
+
+    Args:
+        same_id: the same, by positions in the graph.
     """
 
-    __slots__ = ("labels", "boxes", "relations", "ids", "_id_of", "_by_triplet")
+    __slots__ = ("labels", "boxes", "relations", "stands_for", "ids", "_id_of", "_by_triplet")
 
-    def __init__(self, graph: ParsedGraph):
-        (self.labels, boxes, self.relations), _ = in_order(graph)
+    def __init__(self, graph: ParsedGraph, same_id: Sequence[int] | None = None):
+        (self.labels, boxes, self.relations), order = in_order(graph)
+        self.stands_for: np.ndarray | None = None
+        if same_id is not None and list(same_id) != list(range(len(order))):
+            place = {old: new for new, old in enumerate(order)}
+            self.stands_for = np.array([place[same_id[old]] for old in order])
         self.boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
         self._id_of: dict[str, int] = {}
         for label in self.labels:
@@ -136,7 +144,7 @@ def geometry(predicted: np.ndarray, reference: np.ndarray, width: float, height:
     distance /= size
     np.maximum(overlap, 0.0, out=overlap)
     inter = overlap[0] * overlap[1]
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1])
+    union = (a[2] - a[0]) * (a[3] - a[1]) + np.maximum(b[2] - b[0], 0.0) * np.maximum(b[3] - b[1], 0.0)
     union -= inter
     area = hull[0] * hull[1]
     iou = np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)

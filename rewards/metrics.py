@@ -25,15 +25,14 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from rewards.reading import completion_of, graph_text, read_reference
+from rewards.reading import check_protocol, completion_of, graph_text, read_reference
 from rewards.scorer import LARGEST_BROADCAST
 from sgrl.boxes import iou, iou_of_pairs
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 from sgrl.vocabulary import normalised
 
-PROTOCOLS = ("default", "published")
 VALUES = (
     "object_precision",
     "object_recall",
@@ -124,8 +123,7 @@ class SceneGraphMetrics:
         iou_threshold: float = 0.5,
         protocol: str = "default",
     ):
-        if protocol not in PROTOCOLS:
-            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        check_protocol(protocol)
         if not 0 <= iou_threshold <= 1:
             raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
         self.codec = get_codec(codec)

@@ -7,10 +7,13 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 from sgrl.text.parsed import to_graph
+
+PROTOCOLS = ("default", "published")
+"""Of rewards and strict metrics."""
 
 
 class CompletionError(SgrlError, TypeError):
@@ -146,6 +149,12 @@ def as_answer(solution, family: str) -> str:
     text = text_of(solution)
     text = text if answer.OPEN in text else answer.wrap(text)
     return f"<think>\n</think>\n{text}" if family == "r1-sgg" else text
+
+
+def check_protocol(protocol: str) -> None:
+    """Raises SgrlError for an unknown protocol of rewards and strict metrics."""
+    if protocol not in PROTOCOLS:
+        raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
 
 
 def check_size(what: str, graph: SceneGraph, width: int, height: int) -> None:

@@ -25,13 +25,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rewards.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
-from rewards.reading import completion_of, read_reference
-from sgrl.errors import SgrlError, suggest
+from rewards.reading import check_protocol, completion_of, read_reference
+from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
 
-PROTOCOLS = ("default", "published")
 KS = (20, 50, 100)
 ALL = "all"
 
@@ -101,8 +100,7 @@ class SceneGraphRecall:
         keep_images: bool = False,
         protocol: str = "default",
     ):
-        if protocol not in PROTOCOLS:
-            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        check_protocol(protocol)
         if protocol == "published" and vocabulary is None:
             raise SgrlError("the published protocol leaves out what is not in the vocabulary; give vocabulary=")
         if not 0 <= iou_threshold <= 1:

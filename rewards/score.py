@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from rewards.evaluation import Evaluation, differences, table
-from rewards.metrics import PROTOCOLS
+from rewards.reading import PROTOCOLS
 from rewards.recall import SceneGraphRecall, triplets
 from rewards.recall_action_genome import CONSTRAINTS, TASKS, ActionGenomeRecall
 from rewards.recall_action_genome import PROTOCOLS as AG_PROTOCOLS
@@ -150,7 +150,7 @@ def _ranked(options, predictions: Predictions, references: References, codec) ->
     found = images | {"by_writing": written.recall.compute(), "predicates": written.recall.per_predicate()}
     if ranked.used:
         found |= {"by_confidence": ranked.recall.compute(), "predicates": ranked.recall.per_predicate()}
-    return found, "\n".join([*_notices(images), recall_table(found)])
+    return found, "\n".join([*_notices(images), recall_table(found), f"Protocol: {options.protocol}."])
 
 
 class _Videos:
@@ -179,6 +179,7 @@ def _videos(options, predictions: Predictions, references: References, codec) ->
         f"mean average precision by volume {found['volume_map']:.4f}",
         f"{found['videos']:,} videos with {found['relations_reference']:,} relations of {found['predicates']} "
         f"predicates; {found['videos_without_relations']:,} references without relations are in no recall",
+        f"Protocol: {options.protocol}.",
     ]
     return images | found | {"per_predicate": counted.recall.per_predicate()}, "\n".join([*_notices(images), *lines])
 

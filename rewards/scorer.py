@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rewards import r1_sgg, terms
+from rewards import published, r1_sgg, terms
 from rewards.matching import Reference
 from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
-from rewards.reading import as_answer, check_frame, graph_text, is_graph, read_reference, text_of
+from rewards.reading import as_answer, check_frame, check_protocol, graph_text, is_graph, read_reference, text_of
 from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
@@ -54,6 +54,8 @@ class GraphScorer:
         similarity: of labels in the assignment and in the terms that are not exact by definition; see get_similarity.
         task: R1-SGG only: "sgg", "det" (objects) or "cls" (relations between classes).
         strict_format: R1-SGG only: whether a graph without the tags gets a format of 0 instead of 0.5.
+        protocol: "default", or "published" to reproduce SceneGraphVLM's rewards where they read something else than
+            the validated graph and an exact reference; see rewards.published.
 
     Raises:
         SgrlError: an argument that makes no sense; misspelt names come with the nearest right one.
@@ -79,6 +81,7 @@ class GraphScorer:
         similarity=None,
         task: str = "sgg",
         strict_format: bool = True,
+        protocol: str = "default",
     ):
         if relation_iou_threshold is None:
             relation_iou_threshold = iou_threshold
@@ -94,8 +97,12 @@ class GraphScorer:
             raise SgrlError(f"hallucination_power must be positive and finite, found {hallucination_power!r}")
         if task not in r1_sgg.TASKS:
             raise SgrlError(f"unknown task {task!r}{suggest(task, r1_sgg.TASKS)}")
+        check_protocol(protocol)
         self.codec = get_codec(codec)
         self.preset = get_preset(preset)
+        self.protocol = protocol
+        if protocol == "published":
+            published.check_layout(self.codec, self.preset.family)
         self.settings = terms.Settings(
             width=width,
             height=height,
@@ -106,6 +113,7 @@ class GraphScorer:
             similarity=get_similarity(similarity),
             task=task,
             strict_format=strict_format,
+            published=protocol == "published",
         )
 
     def __call__(self, completion, solution) -> GraphScore:
@@ -163,10 +171,12 @@ class GraphScorer:
                 codec writes it), or what this method returned before.
 
         Raises:
-            FormatError: it is not exactly what a valid answer would be.
+            FormatError: it is not exactly what a valid answer would be (by the protocol "published" never).
         """
         if isinstance(solution, Reference):
             return solution
+        if self.protocol == "published":
+            return published.reference(solution, self.codec, self.settings.width, self.settings.height)
         graph = read_reference(solution, self.codec, self.settings.width, self.settings.height)
         return r1_sgg.reference(graph) if self.preset.family == "r1-sgg" else Reference(graph)
 
@@ -176,7 +186,8 @@ class GraphScorer:
         scores: list[GraphScore] = []
         graphs: list[ParsedGraph] = []
         places: list[int] = []
-        parse, width, height = self.codec.parse, self.settings.width, self.settings.height
+        parse = self.codec.parse if self.protocol == "default" else self._parse_published
+        width, height = self.settings.width, self.settings.height
         for text in texts:
             try:
                 graphs.append(parse(text, width, height))
@@ -195,6 +206,9 @@ class GraphScorer:
             }
             scores[place] = GraphScore(True, None, values, counts, diagnostics)
         return scores
+
+    def _parse_published(self, text: str, width: int, height: int) -> ParsedGraph:
+        return published.scored(text, self.codec.parse(text, width, height), self.codec)
 
     def _score_graphs(self, graphs: list[ParsedGraph], reference: Reference):
         start, pairs = 0, 0

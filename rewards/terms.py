@@ -58,6 +58,7 @@ class Settings:
     similarity: Similarity | None = None
     task: str = "sgg"
     strict_format: bool = True
+    published: bool = False
 
 
 def score_group(
@@ -97,6 +98,8 @@ def score_group(
         columns.append(column)
     rows, columns = np.concatenate(rows), np.concatenate(columns)
     owners = owner[rows]
+    if reference.stands_for is not None:
+        columns = reference.stands_for[columns]
     iou = pairs.iou[rows, columns]
     equal = same[rows, columns]
     quality = iou * giou_weight + np.exp(-pairs.l1[rows, columns]) * l1_weight
@@ -119,7 +122,7 @@ def score_group(
         t = count_matches(reference.candidates(graph, offsets[ends[i] - m : ends[i]], near)) if near and p else 0
         larger = max(n, m)
         ungrounded = (m - grounded[i]) / m if m else 0.0
-        wrong = (p - t) / p if p else 0.0
+        wrong = (p - t) / p if p and (g or not settings.published) else 0.0
         terms = {
             "format": 1.0,
             "object_class": similar_sums[i] / larger if larger else 1.0,

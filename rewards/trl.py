@@ -20,11 +20,12 @@ import math
 from collections.abc import Callable, Sequence
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
-from rewards.reading import is_graph, reference_text, text_of
+from rewards.published import LAYOUTS, check_layout
+from rewards.reading import check_frame, check_protocol, is_graph, reference_text, text_of
 from rewards.scorer import GraphScore, GraphScorer
 from rewards.similarity import get_similarity
 from sgrl.errors import SgrlError, suggest
-from sgrl.text import detect_codec
+from sgrl.text import FormatError, detect_codec, get_codec
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class BatchScorer:
     def __init__(self, family: str = SCENEGRAPHVLM.family, **options):
         self.family = family
         self.options = {"preset": Preset(family, {}, family)} | options
+        if options.get("protocol") == "published":
+            check_layout(get_codec(LAYOUTS[0]), family)
         self._scorers: dict[tuple, GraphScorer] = {}
         self._batch: tuple | None = None
         self._scores: list[GraphScore | None] = []
@@ -81,9 +84,15 @@ class BatchScorer:
                 logger.warning("left out of the rewards: malformed reference: %s", error)
         for (solution, size), indices in groups.items():
             try:
-                scorer = self._scorer(detect_codec(solution), *size)
+                check_frame(*size)
+                layout = detect_codec(solution)
+            except SgrlError as error:
+                logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
+                continue
+            scorer = self._scorer(layout, *size)
+            try:
                 reference = scorer.reference(solution)
-            except SgrlError as error:  # malformed, or a size that is none
+            except FormatError as error:
                 logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
                 continue
             group = scorer.many([texts[i] for i in indices], [reference] * len(indices))
@@ -270,7 +279,10 @@ def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[l
 
 
 def rewards_named(
-    names: Sequence[str], similarity: str | None = None, weights: Sequence[float] | None = None
+    names: Sequence[str],
+    similarity: str | None = None,
+    weights: Sequence[float] | None = None,
+    protocol: str = "default",
 ) -> tuple[list[Term], list[float]]:
     """As `reward_functions`, for what a configuration says: one preset, or functions with weights.
 
@@ -278,6 +290,7 @@ def rewards_named(
         names: a preset alone, or functions of this module.
         similarity: of labels: "exact", a JSON file or a model's folder; see rewards.similarity.
         weights: of the functions, in their order; by default as in their preset. A preset has its own.
+        protocol: as in GraphScorer.
 
     Raises:
         SgrlError: an unknown name, with the nearest one; a similarity that cannot be read; weights that are not one
@@ -286,7 +299,9 @@ def rewards_named(
     >>> rewards_named(["format", "relation_f1"])
     ([<reward format>, <reward relation_f1>], [0.5, 2.0])
     """
+    check_protocol(protocol)
     options = {} if get_similarity(similarity) is None else {"similarity": similarity}
+    options |= {} if protocol == "default" else {"protocol": protocol}
     if len(names) == 1 and names[0] in PRESETS:
         functions, found = reward_functions(names[0], **options)
         if weights is not None and [float(weight) for weight in weights] != found:

@@ -1,6 +1,7 @@
 """What must hold of every score, whatever the graphs and whatever the text."""
 
 import json
+import math
 import random
 import re
 
@@ -9,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer
+from rewards.adapters import ms_swift
 from rewards.metrics import VALUES, SceneGraphMetrics
+from rewards.presets import PRESETS
+from rewards.trl import reward_functions
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import CODECS, answer, get_codec
 from sgrl.text.parsed import GROUPS
@@ -187,10 +191,12 @@ REFERENCE = SceneGraph(
     HEIGHT,
 )
 SCORERS = [scorer(codec) for codec in CODECS] + [scorer("json", preset=R1_SGG), scorer("toon", preset=R1_SGG)]
+SCORERS += [scorer(codec, protocol="published") for codec in ("toon", "toon-pairs")]
+SCORERS += [scorer("json", preset=R1_SGG, task=task) for task in ("det", "cls")]
 
 
 @given(st.lists(hostile, max_size=6))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_never_raises_and_many_equals_one_by_one(texts):
     for each in SCORERS:
         scores = each.many(texts, [REFERENCE] * len(texts))
@@ -202,6 +208,34 @@ def test_never_raises_and_many_equals_one_by_one(texts):
         for text in texts:
             metrics.add(text, REFERENCE)
         assert metrics.samples == len(texts)
+
+
+KEYS = st.sampled_from(("objects", "relationships", "id", "bbox", "subject", "object", "predicate"))
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from(LABELS)
+DOCUMENTS = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner), max_leaves=12
+)
+ANSWERS = DOCUMENTS.map(lambda document: f"<answer>{json.dumps(document)}</answer>")
+SIZE = {"width": WIDTH, "height": HEIGHT}
+
+
+@given(st.lists(hostile | ANSWERS, min_size=1, max_size=4))
+@settings(max_examples=60)
+def test_every_preset_gives_finite_numbers_or_none(texts):
+    """GraphScorer, and the functions and adapters that trainers call, for good, empty and unusable references."""
+    empty = '{"objects": [], "relationships": []}'
+    references = [get_codec("json").encode(REFERENCE), empty, get_codec("toon").encode(REFERENCE), texts[-1], None]
+    for preset in PRESETS:
+        for reference in references[:3]:
+            each = scorer("toon" if "obj[" in reference else "json", preset=preset)
+            for score in each.many(texts, [reference] * len(texts)):
+                assert math.isfinite(each.preset.total(score))
+        for reference in references:
+            for function in reward_functions(preset)[0]:
+                for value in function(texts, [reference] * len(texts), **SIZE):
+                    assert value is None or math.isfinite(value)
+    for orm in ms_swift("full").values():
+        assert all(map(math.isfinite, orm()(texts, [empty] * len(texts), **SIZE)))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +250,8 @@ def test_never_raises_and_many_equals_one_by_one(texts):
         "<answer>\nobj[1]{id,name,x1,y1,x2,y2}:\n" + "1,cat,0,0,9,9\n" * 60_000 + "</answer>",
         "<answer>\nobj[1]{id,name,x1,y1,x2,y2}:\n1," + "a-" * 400_000 + ",0,0,9,9\n</answer>",
         "[" * 1_000_000,
+        "<think>" * 100_000,
+        "[/THINK]<think>" * 50_000,
         '<think></think><answer>{"objects": [' + '{"id": "a.1", "bbox": [0, 0, 9, 9]},' * 20_000,
         " " * 1_000_000,
         "9" * 1_000_000,
@@ -226,6 +262,13 @@ def test_a_megabyte_of_anything_is_read_in_linear_time(text):
     for each in SCORERS:
         assert not each(text, REFERENCE).valid
     SceneGraphMetrics("toon", WIDTH, HEIGHT).add(text, REFERENCE)
+
+
+def test_a_draft_of_a_megabyte_is_read_in_linear_time():
+    published = scorer(protocol="published")
+    for draft in ("obj[1]{" * 100_000, "obj[1]{}:" + "\n1,a,1,1,2,2" * 90_000, "rel[1]{}:" + "\n" * 1_000_000):
+        text = f"<think><answer>{draft}</answer></think>{write(REFERENCE)}"
+        assert published(text, REFERENCE).valid
 
 
 @given(st.lists(pairs(), min_size=1, max_size=5), st.data())

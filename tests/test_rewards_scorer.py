@@ -19,7 +19,7 @@ from rewards.recall import SceneGraphRecall
 from rewards.recall_action_genome import ActionGenomeRecall
 from rewards.recall_video import VideoRecall
 from rewards.soft import SoftMetrics, soft_metrics
-from rewards.trl import reward_functions
+from rewards.trl import reward_functions, rewards_named
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import CODECS, FormatError, ParsedGraph, answer, get_codec
@@ -408,6 +408,48 @@ def test_an_empty_graph_in_the_metrics():
     both = [(wrapped, EMPTY_JSON), (f"<answer>{full}</answer>", full), (f"<answer>{full}</answer>", EMPTY_JSON)]
     assert [found.values["sgg_score"] for found in metrics.compare_many(both)] == [1, 1, 0]
     assert SceneGraphMetrics("json", 640, 480, protocol="published").add(wrapped, EMPTY_JSON)["failure"] == 1
+
+
+def test_the_published_protocol():
+    published = GraphScorer("toon", 640, 480, protocol="published")
+    malformed = REFERENCE.replace("obj[3]", "obj[9]") + "\n  1,beside,7"
+    assert published.preset.total(published(answer.wrap(REFERENCE), malformed)) == 9.5
+    assert published(answer.wrap(REFERENCE), "no graph").terms["object_hallucination"] == -1
+    # a thought is what the model opened itself, and the first answer counts
+    draft = f"hm {answer.wrap(REFERENCE)}"
+    poor = answer.wrap(REFERENCE.replace("person", "cat"))
+    for thought, valid in (("<think>{}</think>", True), ("{}</think>", False), ("[THINK]{}[/THINK]", False)):
+        score = published(thought.format(draft) + poor, REFERENCE)
+        assert score.valid is valid and published.preset.total(score) == 9.5 * valid
+    own = GraphScorer("toon", 640, 480)(f"<think>{draft}</think>{poor}", REFERENCE)
+    assert own.valid and own.terms["object_class"] < 1
+    # bars between labels, which the published code does not know
+    pairs = GraphScorer("toon-pairs", 640, 480, protocol="published")
+    text = PAIRS.replace("holding", "holding|touching")
+    assert pairs.preset.total(pairs(answer.wrap(text), text)) == 9.5
+    for graph in (GRAPH, get_codec("toon").parse(REFERENCE, 640, 480, tags=False)):
+        assert published.preset.total(published(graph, graph)) == 9.5
+    with pytest.raises(SgrlError, match="unknown protocol 'publishd'; did you mean 'published'"):
+        GraphScorer("toon", 640, 480, protocol="publishd")
+    for options in ({"codec": "json"}, {"codec": "toon-lean"}, {"codec": "toon", "preset": "r1-sgg"}):
+        with pytest.raises(SgrlError, match="'published' is that of SceneGraphVLM's rewards in toon and toon-pairs"):
+            GraphScorer(**{"width": 640, "height": 480, "protocol": "published"} | options)
+
+
+def test_the_published_protocol_in_training():
+    malformed = REFERENCE.replace("obj[3]", "obj[9]")
+    batch = {"completions": [answer.wrap(REFERENCE)] * 3, "solution": [REFERENCE, malformed, None]}
+    for wanted, options in (([1.0, None, None], {}), ([1.0, 1.0, None], {"protocol": "published"})):
+        for chosen, _ in (reward_functions("full", **options), rewards_named(["relation_f1"], **options)):
+            assert chosen[-1](**batch, width=640, height=480)[0] in (0.0, 1.0)
+        assert chosen[-1](**batch, width=640, height=480) == wanted
+        assert pickle.loads(pickle.dumps(chosen))[-1](**batch, width=640, height=480) == wanted
+    size = {"width": 640, "height": 480}
+    assert compute_score("x", answer.wrap(REFERENCE), malformed, size, protocol="published")["score"] == 9.5
+    with pytest.raises(SgrlError, match="'published' is that of SceneGraphVLM's"):
+        reward_functions("r1-sgg", protocol="published")
+    with pytest.raises(SgrlError, match="unknown protocol"):
+        rewards_named(["full"], protocol="publishd")
 
 
 THOUGHT = "Somebody sits on an animal."

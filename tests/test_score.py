@@ -238,6 +238,12 @@ def test_a_column_of_another_type_is_refused(score):
     assert status == 1 and "holds no prediction" in printed and "found int" in printed
 
 
+@pytest.mark.parametrize("metric, protocol", [("strict", "default"), ("strict", "published"), ("recall", "default")])
+def test_the_protocol_is_printed(score, metric, protocol):
+    _, found, printed = score(good(), "--metric", metric, "--protocol", protocol)
+    assert found["protocol"] == protocol and f"Protocol: {protocol}." in printed
+
+
 def test_differences_are_paired(score, tmp_path):
     worse = good()
     for n in range(0, 10, 2):

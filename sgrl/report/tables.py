@@ -142,7 +142,9 @@ def details(runs: Sequence[Run], command: str) -> str:
         info = run.info
         items.append(f"<h3>{short(run.name)}</h3><pre>{escape(str(info.get('command', '')))}</pre>")
         facts = {name.replace("_", " "): info.get(name) for name in SETTINGS}
-        items.append(_facts(facts | {"finished": run.metrics.get("finished")}))
+        items.append(
+            _facts(facts | {"protocol": run.metrics.get("protocol"), "finished": run.metrics.get("finished")})
+        )
         items.append(_facts(info.get("versions") if isinstance(info.get("versions"), dict) else {}))
     items.append(f"<h3>this page</h3><pre>{escape(command)}</pre>")
     items.append(_facts({"sgrl": sgrl.__version__, "python": platform.python_version()}))

@@ -42,7 +42,7 @@ def strict(text: str, newline: bool = True) -> str:
         body = text[len(OPEN) : -len(CLOSE)]
         if not ("<" in body or "[/" in body or "◁" in body):  # no tag
             return body[1:-1] if newline else body
-    text = _without_end_markers(text.strip())
+    text = without_end_markers(text.strip())
     end = thought_end(text)
     if end < 0:
         opening = next(opening for opening, _ in THOUGHTS if text.startswith(opening))
@@ -94,7 +94,8 @@ def body(text: str, tags: bool | None, newline: bool = True) -> str:
     return strict(text, newline) if tags else text.strip()
 
 
-def _without_end_markers(text: str) -> str:
+def without_end_markers(text: str) -> str:
+    """A text without the run of end markers at its end, which may be quoted."""
     end = len(text)
     while True:  # indices, not slices: a megabyte of markers must cost a megabyte, not its square
         stop = _skip_back(text, end, "\"' \t\r\n")

@@ -116,7 +116,7 @@ class ToonPairs(Codec):
             targets = tables.read_ends([row[4] for row in rows], positions)
             for i, (row, subject, target) in enumerate(zip(rows, subjects, targets, strict=True)):
                 try:
-                    predicates = self._row(row[1:4], separator)
+                    predicates = self.row(row[1:4], separator)
                 except FormatError as error:
                     raise FormatError(error.reason, first_line + i) from None
                 if self.person_subject and labels[subject] != "person":
@@ -125,7 +125,7 @@ class ToonPairs(Codec):
         tables.check_relations(triplets)
         return ParsedGraph(labels, boxes, triplets)
 
-    def _row(self, cells: tuple[str, ...], separator: str) -> list[str]:
+    def row(self, cells: tuple[str, ...], separator: str) -> list[str]:
         """The three cells of a row -> "<group>__<label>"; raises FormatError (reason only)."""
         predicates = []
         for group, cell, limit in zip(GROUPS, cells, self.limits, strict=True):
@@ -146,7 +146,7 @@ class ToonPairs(Codec):
             row, cells = (_BRACKET_LINE, _BRACKET_CELLS) if separator == "," else (_BAR_LINE, _BAR_CELLS)
             match = cells.fullmatch(line) if row.fullmatch(line) else None
             try:
-                count = len(self._row(match.groups()[1:4], separator)) if match else 0
+                count = len(self.row(match.groups()[1:4], separator)) if match else 0
             except FormatError:
                 return None
             if not count or (self.person_subject and labels.get(int(match[1])) != "person"):

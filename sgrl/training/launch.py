@@ -142,6 +142,10 @@ class GRPOArguments(SceneGraphArguments):
             "the folder of a sentence-transformers model."
         },
     )
+    reward_protocol: str = field(
+        default="default",
+        metadata={"help": "'published' reproduces SceneGraphVLM's rewards of malformed references and others."},
+    )
     vllm_engine_kwargs: dict | str | None = field(
         default=None, metadata={"help": "Further arguments of vllm.LLM, e.g. {limit_mm_per_prompt: {image: 2}}."}
     )

@@ -100,7 +100,9 @@ def model_card(
     if rewards:
         name = " ".join(script_args.reward)
         similarity = getattr(script_args, "similarity", None) or "exact"
-        parts.append(f"## Reward\n\n`{name}`, similarity of labels: {similarity}\n\n" + _table(rewards))
+        protocol = getattr(script_args, "reward_protocol", "default")
+        about = f"`{name}`, similarity of labels: {similarity}, protocol: {protocol}"
+        parts.append(f"## Reward\n\n{about}\n\n" + _table(rewards))
     parts.append("## Settings\n\n" + _table(settings))
     if figures:
         rows = [f"| {name} | {first:.4g} | {last:.4g} |" for name, (first, last) in figures.items()]

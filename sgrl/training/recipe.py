@@ -140,6 +140,8 @@ def train_grpo(
         best=sum(w for f, w in zip(rewards, weights, strict=True) if "hallucination" not in f.__name__)
     )
     identity = {"reward": script_args.reward, "similarity": script_args.similarity, "reward_weights": weights}
+    if script_args.reward_protocol != "default":
+        identity["reward_protocol"] = script_args.reward_protocol
     columns = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
     prepared = _prepare("grpo", script_args, training_args, model_args, data, columns, identity)
     if prepared is None:
