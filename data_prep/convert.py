@@ -256,10 +256,10 @@ def convert(
     if thinning is not None:
         if strict and thinning.unreadable:
             raise SgrlError(thinning.unreadable[0])
-        report.damaged += thinning.unreadable
+        report.add_damaged(*thinning.unreadable)
 
     def damage(error: RecordError) -> None:
-        report.damaged.append(str(error))
+        report.add_damaged(error)
 
     def drafts() -> Iterator[tuple[tuple[int, Draft], Job | None]]:
         position = dict.fromkeys(splits, 0)
@@ -299,8 +299,7 @@ def convert(
                 error = RecordError(draft.record.place, str(error))
                 if strict:
                     raise error
-                damage(error)
-                own_damage[split].append(str(error))
+                own_damage[split] += report.add_damaged(error)
             _count(report, draft, error is not None)
             reached[split] = number, draft
             if draft.row is not None and error is None:
@@ -328,7 +327,8 @@ def nothing_left(report: Report, splits: Iterable[str], thinned: bool = False) -
     """The error of a conversion without a single row."""
     lines = ["not one row is left, so nothing was written"]
     if any(report.counts.values()):
-        lines += [report.table(), "images without relations are kept with --keep-empty"]
+        counted = "; ".join(f"{title.strip()} {sum(numbers):,}" for title, numbers in report.rows())
+        lines += [counted, "images without relations are kept with --keep-empty"]
     elif thinned:
         lines.append("thinning kept no frame")
     elif not report.damaged:
@@ -336,7 +336,7 @@ def nothing_left(report: Report, splits: Iterable[str], thinned: bool = False) -
         lines.append(f"there is no record of the split {', '.join(sorted(splits))}, only {others}")
     if report.damaged:
         lines.append(f"{len(report.damaged)} records are damaged, the first: {report.damaged[0]}")
-    return SgrlError("\n".join(lines))
+    return SgrlError("; ".join(lines))
 
 
 def is_video(reader: Reader) -> bool:

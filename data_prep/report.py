@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sgrl.data import SPLITS
 from sgrl.graph import SceneGraph
+from sgrl.terminal import printable
 
 # Lines of the table. Within each block the kept ones are what is left of those read.
 _LINES = {
@@ -35,6 +36,7 @@ _LINES = {
 }
 _ALWAYS = ("records", "records_kept", "objects", "objects_kept", "relations", "relations_kept")
 _SHOWN = 20
+_LENGTH = 2000  # of the line about a damaged record
 
 
 class Report:
@@ -43,7 +45,7 @@ class Report:
     Attributes:
         counts: split -> counter with the keys of the table.
         labels: split -> (object labels, predicates) of the rows.
-        damaged: a message each.
+        damaged: a line each; see `add_damaged`.
         notes: what the reader left out or mended without it being damage.
         totals: name -> (found, expected), see `Reader.totals`.
         other_splits: that were there but not asked for.
@@ -60,6 +62,12 @@ class Report:
     def kept(self, split: str) -> int:
         """Rows so far."""
         return self.counts[split]["records_kept"] if split in self.counts else 0
+
+    def add_damaged(self, *messages: object) -> list[str]:
+        """Note damaged records, a line each whatever their names and labels hold; returns the lines."""
+        lines = [printable(message, _LENGTH) for message in messages]
+        self.damaged += lines
+        return lines
 
     def add(self, split: str, counts: Mapping[str, int], kept: SceneGraph | None) -> None:
         """Count a record; `kept` is the graph of its row, None without a row."""
@@ -129,7 +137,7 @@ class Report:
 
     def remarks(self) -> str:
         """The reader's notes, and its totals beside the official ones; '' without any."""
-        lines = [f"{number:>9,} {note}" for note, number in self.notes.most_common()]
+        lines = [f"{number:>9,} {printable(note)}" for note, number in self.notes.most_common()]
         for name, (found, expected) in self.totals.items():
             same = "as in the official data set" if found == expected else f"the official data set has {expected:,}"
             lines.append(f"{found:>9,} {name}: {same}")

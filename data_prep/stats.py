@@ -23,6 +23,7 @@ from sgrl import data
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.process import run_command
+from sgrl.terminal import printable
 from sgrl.text import CODECS, get_codec
 
 BASELINE = "json"
@@ -139,7 +140,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"{len(graphs):,} graphs of {args.split}: {objects:.1f} objects and {relations:.1f} relations on average")
     for name in args.tokenizer or [None]:
         count = token_counter(name) if name else (lambda texts: [len(text) for text in texts])
-        print(f"\n{name or 'Characters'}\n")
+        print(f"\n{printable(name or 'Characters')}\n")
         print(table(measure(graphs, count, grouped), "tokens" if name else "characters"))
 
 

@@ -40,7 +40,7 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
             members = [member for member in opened.infolist() if not member.is_dir()]
             targets = _targets(archive, members, output, keep)
             written = 0
-            bar = tqdm(members, desc=archive.name, unit=" files", disable=not progress)
+            bar = tqdm(members, desc=printable(archive.name, 40), unit=" files", disable=not progress)
             for member, target in zip(bar, targets, strict=True):
                 if target.is_file() and target.stat().st_size == member.file_size:
                     continue

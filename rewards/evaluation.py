@@ -24,6 +24,7 @@ from rewards.analysis import (
 )
 from rewards.metrics import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
 from rewards.recall_written import WrittenRecall, recall_lines
+from sgrl.terminal import printable
 from sgrl.text import Codec
 
 TOGETHER = 256
@@ -213,14 +214,16 @@ def table(found: Mapping, predicates: int = 10) -> str:
     lines += ["", *recall_lines(found["recall"])]
     for name, head in (("failure_reasons", "No graph"), ("format_errors", "Readable, but no valid answer")):
         if found[name]:
-            lines += ["", f"{head}:"] + [f"{count:>8,}  {reason}" for reason, count in list(found[name].items())[:8]]
+            lines += ["", f"{head}:"] + [
+                f"{count:>8,}  {printable(reason, 300)}" for reason, count in list(found[name].items())[:8]
+            ]
     if found["predicates"]:
-        names = [row["predicate"] for row in found["predicates"][:predicates]]
+        names = [printable(row["predicate"], 60) for row in found["predicates"][:predicates]]
         width = max(map(len, [*names, "predicate", "head"])) + 2
         head = f"{'':<6}{'reference':>10}{'predicted':>10}{'right':>8}{'precision':>10}{'recall':>8}{'F1':>8}"
         lines += ["", f"{'predicate':<{width}}{head}"]
-        for row in found["predicates"][:predicates]:
-            lines.append(f"{row['predicate']:<{width}}{row['group']:<6}{_cells(row)}")
+        for name, row in zip(names, found["predicates"], strict=False):
+            lines.append(f"{name:<{width}}{row['group']:<6}{_cells(row)}")
         left = len(found["predicates"]) - predicates
         lines += [f"... and {left} more"] if left > 0 else []
         for row in found["groups"]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from rewards.reading import CompletionError, check_completion, check_frame
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
+from sgrl.terminal import printable
 from sgrl.text import FormatError, ParsedGraph, detect_codec, get_codec
 
 Key = tuple[str, str]
@@ -164,7 +165,7 @@ class Problem:
     def add(self, place: str) -> None:
         self.count += 1
         if len(self.examples) < SHOWN:
-            self.examples.append(place)
+            self.examples.append(printable(place, 200))
 
     def __str__(self) -> str:
         return ", ".join(self.examples) + (", ..." if self.count > SHOWN else "")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sgrl import data, precision
 from sgrl.errors import SgrlError
+from sgrl.terminal import printable
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
@@ -280,9 +281,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole = args.dataset if all(finding.level != "fail" for finding in dataset) else None
         findings += check_model(args.model, whole)
     for finding in findings:
-        print(f"{finding.level:<5}{finding.what}")
+        print(f"{finding.level:<5}{printable(finding.what)}")
         if finding.advice:
-            print(f"     -> {finding.advice}")
+            print(f"     -> {printable(finding.advice)}")
     failed = sum(finding.level == "fail" for finding in findings)
     print(f"\n{failed} problem{'s' * (failed != 1)} to solve first" if failed else "\nready")
     return 1 if failed else 0

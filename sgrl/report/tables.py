@@ -9,6 +9,7 @@ from html import escape
 import sgrl
 from sgrl.report.gallery import cut
 from sgrl.report.runs import Run
+from sgrl.terminal import printable
 
 # Key in metrics.json, name, direction of better (+1 higher, -1 lower, 0 neither).
 TABLE = (
@@ -100,7 +101,7 @@ def as_text(runs: Sequence[Run]) -> str:
         else "soft " * group.startswith("Soft") + short_names.get(name, name.removesuffix(" per graph"))
         for group, _, name in columns
     ]  # fmt: skip
-    rows = [[run.name, *(_shown(key, run.metrics.get(key)) for _, key, _ in columns)] for run in runs]
+    rows = [[printable(run.name, 60), *(_shown(key, run.metrics.get(key)) for _, key, _ in columns)] for run in runs]
     lines = [["", *heads], *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
