@@ -8,6 +8,7 @@ the folder as it is; `load` does the same after checks that cost seconds and sav
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural
+from sgrl.process import NO_ROOM, system_number
 from sgrl.text import FormatError, answer, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -220,7 +222,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
             that its own codec does not accept. The message names the file and the row.
     """
     import pyarrow
-    from datasets import load_dataset
+    from datasets import config, load_dataset
     from datasets.exceptions import DatasetGenerationError
 
     from sgrl.picture import Picture
@@ -234,7 +236,11 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
             raise SgrlError(f"{file} is damaged ({_first_line(error)}); convert or copy it again") from None
     try:
         rows = load_dataset("parquet", data_files={split: [str(file) for file in paths]}, split=split)
-    except DatasetGenerationError as error:  # what the check leaves out: the pages of the images
+    except DatasetGenerationError as error:
+        number = system_number(error)
+        if number in NO_ROOM:  # where the rows are copied to
+            raise OSError(number, os.strerror(number), str(config.HF_DATASETS_CACHE)) from error
+        # what the check leaves out: the pages of the images
         cause = _first_line(error.__cause__ or error)
         raise SgrlError(f"a file of {path}, split {split}, is damaged ({cause}); convert or copy it again") from error
     return rows.cast_column("image", Picture())

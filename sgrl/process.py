@@ -28,7 +28,9 @@ _GRACE = 10.0  # seconds to end in order once the parent is gone
 _POLL = 1.0  # seconds
 _PR_SET_PDEATHSIG = 1
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of the system's errors on a full disk."""
+
 _PLACE = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR}
 # Arrow, safetensors and OpenSSL say the number in their texts alone; what torch says of a file that it cannot go on
 # with has none.
@@ -82,8 +84,8 @@ def one_line(error: BaseException) -> str | None:
     if isinstance(error, SgrlError):
         return str(error)
     number = system_number(error)
-    if number in _FULL or _TORCH.search(str(error)):
-        reason = os.strerror(number) if number in _FULL else "a file cannot be written to its end; is the disk full?"
+    if number in NO_ROOM or _TORCH.search(str(error)):
+        reason = os.strerror(number) if number in NO_ROOM else "a file cannot be written to its end; is the disk full?"
         return f"{_where(error)}{reason}; make room and run the same command again"
     if not isinstance(error, OSError):
         return None
@@ -100,7 +102,7 @@ def system_number(error: BaseException | None) -> int | None:
         number = getattr(error, "errno", None) if isinstance(error, OSError) else None
         if number is None and (match := _NUMBER.search(str(error)[:10_000])):
             number = int(match[1])
-        if number in _FULL:
+        if number in NO_ROOM:
             return number
         found = found or number
         error = error.__cause__ or error.__context__
