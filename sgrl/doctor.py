@@ -162,7 +162,7 @@ class _Images:
         import numpy as np
         from datasets import Image
 
-        from sgrl.images import image_sizes
+        from sgrl.images import check_image
 
         rows = data.load(dataset, split).cast_column("image", Image(decode=False))
         self.count = len(rows)
@@ -177,7 +177,7 @@ class _Images:
         for row in rows.select(sorted(chosen)):
             called = repr(row["image_id"])
             try:
-                size = image_sizes(row["image"], called).upright
+                size = check_image(row["image"], called)
             except SgrlError as error:
                 self.wrong.setdefault("do not open", []).append(str(error))
                 continue

@@ -110,7 +110,7 @@ def opened(source: Source, name: object = None) -> Iterator[Image.Image]:
         file = io.BytesIO(source) if isinstance(source, bytes | bytearray | memoryview) else source
         with _pillow().open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise SgrlError(_too_large(called, f"{image.width} x {image.height}"))
+                raise SgrlError(_too_large(called))
             yield image
     except SgrlError:
         raise
@@ -132,6 +132,7 @@ def check_file(path: str | os.PathLike, name: object = None) -> None:
 
 
 def _sizes(image: Image.Image) -> Sizes:
+    """Of an image whose pixels are not read yet."""
     on_its_side = image.format != "TIFF" and orientation(image) >= 5  # Pillow turns a TIFF by itself
     return Sizes(image.size, image.size[::-1] if on_its_side else image.size)
 
@@ -139,10 +140,21 @@ def _sizes(image: Image.Image) -> Sizes:
 def orientation(image: Image.Image) -> int:
     """How the image is turned: 1 upright, up to 8 as EXIF counts them; 1 if its metadata cannot be read."""
     try:
-        found = image.getexif().get(_ORIENTATION, 1)
+        exif = image.getexif() if _exif_may_follow(image) else _pillow().Image.getexif(image)
+        found = exif.get(_ORIENTATION, 1)
     except Exception:  # the picture is there all the same
         return 1
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _exif_may_follow(image: Image.Image) -> bool:
+    """False for a PNG without EXIF: Pillow would decode all of it to see whether some comes behind the pixels."""
+    if image.format != "PNG" or "exif" in image.info or image.fp is None:
+        return True
+    place = image.fp.tell()
+    rest = image.fp.read()
+    image.fp.seek(place)
+    return b"eXIf" in rest
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -218,8 +230,8 @@ def _called(name: object) -> str:
     return "image" if name is None else f"image {printable(name)}"
 
 
-def _too_large(called: str, size: str) -> str:
-    return f"{called} has {size} pixels, more than {MAX_PIXELS:,}; make it smaller"
+def _too_large(called: str) -> str:
+    return f"{called} has more than {MAX_PIXELS:,} pixels; make it smaller"
 
 
 def _reason(called: str, error: Exception) -> str:
@@ -228,7 +240,7 @@ def _reason(called: str, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"{called} does not open: it is damaged, or none of {', '.join(FORMATS)}"
     if isinstance(error, Image.DecompressionBombError):
-        return _too_large(called, "too many")
+        return _too_large(called)
     if isinstance(error, OSError) and error.strerror:
         return f"{called} cannot be read: {error.strerror}"
     message = printable(str(error), 200)

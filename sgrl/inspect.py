@@ -43,7 +43,7 @@ def draw(image, graph: SceneGraph):
 
 def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
     """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
-    from sgrl.training.rows import visual_tokens
+    from sgrl.training.usable import visual_tokens
 
     content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
     rendered = processor.apply_chat_template(

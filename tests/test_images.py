@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from sgrl.errors import SgrlError
-from sgrl.images import FORMATS, MAX_PIXELS, image_sizes, open_image
+from sgrl.images import FORMATS, MAX_PIXELS, check_image, image_sizes, open_image
 
 RAMP = np.tile(np.linspace(0, 1, 96), (64, 1))
 SHOWN = np.rint(255 * RAMP)
@@ -164,6 +164,18 @@ def test_images_are_upright(turn):
         assert sizes.stored == (image.size if kind == "TIFF" else (48, 32))
 
 
+def test_the_header_of_a_png_is_enough_for_its_size():
+    """Nothing is decoded, unless its EXIF stands behind the pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(photo(), exif=exif)
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + struct.unpack(">I", data[start : start + 4])[0]
+    late = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    assert image_sizes(late).upright == open_image(late).size == check_image(late) == (32, 48)
+    assert image_sizes(PNG[:60]).upright == (48, 32)
+
+
 def test_a_picture_with_broken_metadata_is_still_one():
     jpeg = saved(photo(), "JPEG")
     found = pixels(b"\xff\xd8\xff\xe1\x00\x14Exif\0\0broken data!" + jpeg[2:])
@@ -191,8 +203,9 @@ def test_damage_is_one_line_with_the_name(kind, tmp_path):
     path = tmp_path / "x.jpg"
     path.write_bytes(BROKEN[kind])
     for source, name in ((path, None), (BROKEN[kind], "x.jpg"), ({"bytes": BROKEN[kind], "path": "x.jpg"}, None)):
-        with pytest.raises(SgrlError, match=r"^image .*x\.jpg does not open: ") as caught:
-            open_image(source, name)
+        for call in (open_image, check_image):
+            with pytest.raises(SgrlError, match=r"^image .*x\.jpg does not open: ") as caught:
+                call(source, name)
         assert "\n" not in str(caught.value)
 
 
@@ -237,7 +250,7 @@ def test_too_many_pixels():
 
     for call in (open_image, image_sizes):
         for size in ((40000, 25000), (13378, 13378)):
-            with pytest.raises(SgrlError, match=rf"x\.png has .* pixels, more than {MAX_PIXELS:,}; make it smaller"):
+            with pytest.raises(SgrlError, match=rf"x\.png has more than {MAX_PIXELS:,} pixels; make it smaller"):
                 call(of(*size), "x.png")
     assert image_sizes(of(12000, 9000)).stored == (12000, 9000)  # 108 megapixels, and no warning
 
@@ -269,5 +282,7 @@ def test_mutated_files_open_or_are_refused(kind):
             size = open_image(bytes(data), "mutated").size
         except SgrlError as error:
             assert "\n" not in str(error) and "image mutated " in str(error)
+            with pytest.raises(SgrlError):
+                check_image(bytes(data))
         else:
-            assert size == image_sizes(bytes(data)).upright
+            assert size == image_sizes(bytes(data)).upright == check_image(bytes(data))

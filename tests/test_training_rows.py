@@ -1,5 +1,10 @@
 """The rows of a run."""
 
+import io
+import re
+import shutil
+import struct
+import zlib
 from types import SimpleNamespace
 
 import pytest
@@ -12,47 +17,53 @@ from sgrl.training.sft import SceneGraphCollator
 COLUMNS = ("image", "prompt", "completion")
 
 
+@pytest.fixture(scope="module")
+def processor(toy):
+    return load_processor(str(toy / "model"))
+
+
 def arguments(toy, **changed):
     script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val"}
     script = script | {"eval_rows": None} | changed
     return SimpleNamespace(**script)
 
 
-def test_eval_rows_are_read_only_when_asked_for(toy):
-    train, evaluation = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+def test_eval_rows_are_read_only_when_asked_for(toy, processor):
+    train, evaluation = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     assert train.column_names == list(COLUMNS) and len(train) > 50 and evaluation is None
     with pytest.raises(SgrlError, match="has no split 'val'; choose one of: train, test"):
-        load_rows(arguments(toy), SimpleNamespace(eval_strategy="steps"), COLUMNS)
-    _, evaluation = load_rows(arguments(toy, eval_split="test"), SimpleNamespace(eval_strategy="steps"), COLUMNS)
+        load_rows(arguments(toy), SimpleNamespace(eval_strategy="steps"), COLUMNS, processor)
+    _, evaluation = load_rows(
+        arguments(toy, eval_split="test"), SimpleNamespace(eval_strategy="steps"), COLUMNS, processor
+    )
     assert len(evaluation) > 10
     _, evaluation = load_rows(
-        arguments(toy, eval_split="test", eval_rows=3), SimpleNamespace(eval_strategy="steps"), COLUMNS
+        arguments(toy, eval_split="test", eval_rows=3), SimpleNamespace(eval_strategy="steps"), COLUMNS, processor
     )
     assert len(evaluation) == 3
 
 
-def test_rows_held_out_of_training(toy):
-    everything, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+def test_rows_held_out_of_training(toy, processor):
+    everything, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     script = arguments(toy, eval_split="train", eval_rows=5)
-    train, evaluation = load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS)
+    train, evaluation = load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS, processor)
     assert list(train["completion"]) + list(evaluation["completion"]) == list(everything["completion"])
     assert len(evaluation) == 5
     for count in (None, len(everything)):
         script = arguments(toy, eval_split="train", eval_rows=count)
         with pytest.raises(SgrlError, match=f"(?s)are both 'train'.* eval_rows must say .*it is {count}"):
-            load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS)
+            load_rows(script, SimpleNamespace(eval_strategy="steps"), COLUMNS, processor)
 
 
-def test_missing_column_and_missing_folder(toy):
+def test_missing_column_and_missing_folder(toy, processor):
     with pytest.raises(SgrlError, match="split 'train', has no column 'depth'; it has image, .*to_toon.py"):
-        load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), ("image", "depth"))
+        load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), ("image", "depth"), processor)
     with pytest.raises(SgrlError, match="does not exist"):
-        load_rows(arguments(toy, dataset=str(toy / "dat")), SimpleNamespace(eval_strategy="no"), COLUMNS)
+        load_rows(arguments(toy, dataset=str(toy / "dat")), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
 
 
-def test_long_rows_are_dropped_by_the_tokens_that_the_trainer_makes(toy, caplog):
-    processor = load_processor(str(toy / "model"))
-    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+def test_long_rows_are_dropped_by_the_tokens_that_the_trainer_makes(toy, processor, caplog):
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
 
     collator = SceneGraphCollator(processor, completion_only_loss=True)
     batch = collator([dict(row) for row in rows])
@@ -71,16 +82,15 @@ def test_long_rows_are_dropped_by_the_tokens_that_the_trainer_makes(toy, caplog)
     assert drop_long_rows(rows, processor, None, {}, answers=True) is rows
 
 
-def test_too_few_rows_for_a_batch_of_rollouts(toy):
-    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+def test_too_few_rows_for_a_batch_of_rollouts(toy, processor):
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     check_prompts(rows.take(8), SimpleNamespace(generation_batch_size=64, num_generations=8))
     with pytest.raises(SgrlError, match="7 rows to train on, but one batch of rollouts takes 8 images .*64 / num_gen"):
         check_prompts(rows.take(7), SimpleNamespace(generation_batch_size=64, num_generations=8))
 
 
-def test_room_for_an_answer(toy):
-    processor = load_processor(str(toy / "model"))
-    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS)
+def test_room_for_an_answer(toy, processor):
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     longest = max(next(count_tokens(rows, processor, {}, answers=False)))
     settings = {"use_vllm": True, "vllm_mode": "colocate", "max_completion_length": 80}
 
@@ -101,11 +111,10 @@ def test_room_for_an_answer(toy):
     check_room(None, processor, {}, SimpleNamespace(), SimpleNamespace(vllm_max_model_length=1))
 
 
-def test_room_for_a_corrupted_graph(toy):
+def test_room_for_a_corrupted_graph(toy, processor):
     from sgrl.prompts import split_previous, with_previous
 
-    processor = load_processor(str(toy / "model"))
-    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), (*COLUMNS, "solution"))
+    rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), (*COLUMNS, "solution"), processor)
 
     def previous(row):
         return {
@@ -139,3 +148,39 @@ def test_sizes_of_images_come_from_their_first_bytes(tmp_path):
     files[3]["bytes"] = None
     column = pa.array(files, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     assert _sizes(column) == _sizes(pa.chunked_array([column])) == [(200, 300)] * 4
+
+
+def test_rows_whose_image_cannot_be_used_are_left_out_and_named(toy, processor, tmp_path, caplog):
+    """Cut, past the limit of pixels, and so thin that the processor refuses it; the first row among them."""
+    import pyarrow.parquet
+    from PIL import Image
+
+    shutil.copytree(toy / "data", tmp_path / "data")
+    (file,) = (tmp_path / "data").glob("train-*.parquet")
+    table = pyarrow.parquet.read_table(file)
+    rows = table.to_pylist()
+    thin = io.BytesIO()
+    Image.new("RGB", (3000, 14)).save(thin, "PNG")
+    whole = thin.getvalue()
+    wide = struct.pack(">IIBBBBB", 40000, 25000, 8, 2, 0, 0, 0)
+    huge = whole[:16] + wide + struct.pack(">I", zlib.crc32(b"IHDR" + wide)) + whole[33:]
+    for i, data in ((0, rows[0]["image"]["bytes"][:-40]), (7, huge), (9, whole)):
+        rows[i]["image"]["bytes"] = data
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, table.schema), file)
+    script, training = arguments(toy, dataset=str(tmp_path / "data")), SimpleNamespace(eval_strategy="no")
+    found, _ = load_rows(script, training, COLUMNS, processor)
+    assert len(found) == len(rows) - 3
+    assert found["completion"][0] == rows[1]["completion"] and found["completion"][7] == rows[10]["completion"]
+    assert found[0]["image"].size == (96, 96)
+    assert f"3 of {len(rows)} rows are left out for their images" in caplog.text
+    for i, reason in (
+        (0, "does not open"),
+        (7, "more than 178,956,970 pixels"),
+        (9, "processor refuses an image of 3000 x 14"),
+    ):
+        assert re.search(rf"row {i} \(image_id {rows[i]['image_id']}\): [^;]*{reason}", caplog.text)
+    for row in rows:
+        row["image"]["bytes"] = b""
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, table.schema), file)
+    with pytest.raises(SgrlError, match="no row has an image that can be used"):
+        load_rows(script, training, COLUMNS, processor)

@@ -76,6 +76,14 @@ def test_a_refused_prompt_is_an_error_of_its_own_image():
     assert found[1].finish_reason == "refused" and "too long" in found[1].error
 
 
+def test_others_of_a_refused_batch_still_share_batches():
+    engine = Scripted(lambda text: text.upper())
+    texts = [str(i) for i in range(64)]
+    texts[40] = "too long"
+    found = generate_apart(engine, [FRAME] * 64, [[{"role": "user", "content": text}] for text in texts], [None] * 64)
+    assert [one.finish_reason == "refused" for one in found] == [text == "too long" for text in texts]
+
+
 def test_a_stream_hands_its_graph_on_and_survives_bad_frames():
     answers = iter([graph("cat"), "nothing", graph("dog")])
     engine = Scripted(lambda text: answer.wrap(next(answers)))

@@ -9,6 +9,7 @@ in float32 they give the same text, as does `vllm serve`.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import warnings
@@ -21,6 +22,7 @@ from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
 from sgrl.training.launch import ENVIRONMENT
 from sgrl.training.model import check_model_folder, load_processor, template_arguments
+from sgrl.training.usable import refusal
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -210,6 +212,7 @@ class ChatRenderer:
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self._template_arguments = template_arguments(self.processor, thinking)
+        self._refusal = functools.lru_cache(maxsize=4096)(functools.partial(refusal, self.processor))
         self._pieces: dict[int, str] = {}
 
     def text(self, messages: Chat, image: bool = True) -> str:
@@ -224,6 +227,12 @@ class ChatRenderer:
         return self.processor.apply_chat_template(
             messages, add_generation_prompt=True, tokenize=False, **self._template_arguments
         )
+
+    def check_images(self, images: Sequence[Image | None]) -> None:
+        """Raise RefusedPrompt for an image that the processor does not take: 3000 x 14 pixels, for most."""
+        for size in {image.size for image in images if image is not None}:
+            if self.sees and (reason := self._refusal(size)):
+                raise RefusedPrompt(reason)
 
     def token_ids(self, messages: Chat, image: bool = True) -> list[int]:
         """The same as token ids, the placeholder as one token: vLLM expands it to the image's tokens itself."""

@@ -52,6 +52,7 @@ class TransformersEngine:
         self, images: Sequence, prompts: Sequence, grammars: Sequence[str | None] | None = None
     ) -> list[Generation]:
         grammars = check_batch(images, prompts, grammars)
+        self.chat.check_images(images)
         # Prompts with and without an image, and those with and without a grammar, don't share a batch.
         kinds: dict[tuple[bool, bool], list[int]] = {}
         for index, (image, grammar) in enumerate(zip(images, grammars, strict=True)):

@@ -59,11 +59,9 @@ def generate_apart(engine: Engine, images: Sequence, prompts: Sequence, grammars
     except RefusedPrompt as error:
         if len(images) == 1:
             return [Generation("", 0, 0.0, "refused", error=str(error))]
-    return [
-        generation
-        for one in zip(images, prompts, grammars, strict=True)
-        for generation in generate_apart(engine, *([column] for column in one))
-    ]
+    half = len(images) // 2
+    parts = (slice(half), slice(half, None))
+    return [done for part in parts for done in generate_apart(engine, images[part], prompts[part], grammars[part])]
 
 
 @dataclass(frozen=True, slots=True)

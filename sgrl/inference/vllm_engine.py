@@ -73,6 +73,7 @@ class VllmEngine:
         self, images: Sequence, prompts: Sequence, grammars: Sequence[str | None] | None = None
     ) -> list[Generation]:
         grammars = check_batch(images, prompts, grammars)
+        self.chat.check_images(images)
         start = time.perf_counter()
         requests = [self._request(image, prompt) for image, prompt in zip(images, prompts, strict=True)]
         try:

@@ -194,13 +194,13 @@ def _prepare(recipe: str, script_args, training_args, model_args, data, columns,
     if run.finished:
         publish(training_args.output_dir, target, training_args.process_index == 0)
         return None
-    train, evaluation = load_rows(script_args, training_args, columns)
     config = load_config(path, model_args, training_args.trust_remote_code)
     if torch.cuda.is_available() and (slow := missing_kernels(config)):
         logger.warning("%s", slow)
     check_checkpoint(run.checkpoint, config, script_args.trainable)
     processor = load_processor(path, model_args, training_args.trust_remote_code)
     resized = set_pixel_budget(processor, script_args.min_pixels, script_args.max_pixels)
+    train, evaluation = load_rows(script_args, training_args, columns, processor)
     template_kwargs = template_arguments(processor, script_args.thinking)
     store_thinking(processor, template_kwargs)
     check_template(processor, config, template_kwargs, train[:1]["prompt"][0][-1]["content"])

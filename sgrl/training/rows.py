@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sgrl.context import LONGEST
 from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
+from sgrl.images import image_sizes
 from sgrl.prompts import split_previous
+from sgrl.training.usable import drop_unusable, visual_tokens
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -71,19 +72,23 @@ def check_dataset(path: str, kind: DataKind) -> None:
         )
 
 
-def load_rows(script_args, training_args, columns: Iterable[str]) -> tuple[Dataset, Dataset | None]:
+def load_rows(
+    script_args, training_args, columns: Iterable[str], processor: ProcessorMixin
+) -> tuple[Dataset, Dataset | None]:
     """The training rows and, when `eval_strategy` is set, those to evaluate on; with `columns` alone.
+
+    Rows whose image is damaged, or refused by the processor, are left out, counted and named.
 
     Raises:
         SgrlError: for a data set that `sgrl.data.load` refuses, a split without rows, or more rows held out of the
             training split than it has.
     """
     train_split, eval_split, count = script_args.train_split, script_args.eval_split, script_args.eval_rows
-    train = _load_split(script_args.dataset, train_split, columns)
+    train = _load_split(script_args.dataset, train_split, columns, processor)
     if training_args.eval_strategy == "no":
         return train, None
     if eval_split != train_split:
-        evaluation = _load_split(script_args.dataset, eval_split, columns)
+        evaluation = _load_split(script_args.dataset, eval_split, columns, processor)
         return train, evaluation.take(min(count or len(evaluation), len(evaluation)))
     if count is None or count >= len(train):
         raise SgrlError(
@@ -93,7 +98,7 @@ def load_rows(script_args, training_args, columns: Iterable[str]) -> tuple[Datas
     return train.take(len(train) - count), train.skip(len(train) - count)
 
 
-def _load_split(dataset: str, split: str, columns: Iterable[str]) -> Dataset:
+def _load_split(dataset: str, split: str, columns: Iterable[str], processor: ProcessorMixin) -> Dataset:
     from sgrl.data import load
 
     rows = load(dataset, split)
@@ -105,23 +110,31 @@ def _load_split(dataset: str, split: str, columns: Iterable[str]) -> Dataset:
         )
     if not len(rows):
         raise SgrlError(f"{dataset}, split {split!r}, has no rows")
-    _check_images(rows, f"{dataset}, split {split!r}", read_metadata(dataset).get("coords", "pixel") == "pixel")
+    place = f"{dataset}, split {split!r}"
+    _check_images(rows, place)
+    rows = drop_unusable(rows, place, processor)
+    if read_metadata(dataset).get("coords", "pixel") == "pixel":
+        _check_frame(rows[0], place)
     return rows.select_columns(list(columns))
 
 
-def _check_images(rows: Dataset, place: str, pixel: bool) -> None:
-    """Refuse rows without an image, and coordinates that are not those of the first one."""
+def _check_images(rows: Dataset, place: str) -> None:
+    """Refuse rows without an image."""
     first = 0
     for chunk in rows.data.column("image").chunks:
         for i in chunk.field("bytes").is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist():
             if not chunk[i]["path"].as_py():
                 raise SgrlError(f"{place}: row {first + i} has no image; convert the data set without --no-images")
         first += len(chunk)
-    image = rows[0]["image"]
-    if pixel and image.size != (rows[0]["width"], rows[0]["height"]):
+
+
+def _check_frame(row: dict, place: str) -> None:
+    """Refuse coordinates that are not those of the image."""
+    image, width, height = row["image"], row["width"], row["height"]
+    if image.size != (width, height):
         raise SgrlError(
             f"{place}: the first image is {image.width} x {image.height}, but its boxes are in a frame of "
-            f"{rows[0]['width']} x {rows[0]['height']}; convert the data set again"
+            f"{width} x {height}; convert the data set again"
         )
 
 
@@ -240,34 +253,18 @@ def count_tokens(
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
 
 
-def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
-    """How many tokens the processor makes of an image of each (height, width), those around it included."""
-    if hasattr(processor, "_get_num_multimodal_tokens"):
-        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-
-    @functools.cache
-    def of_tiles(rows: int, columns: int) -> int:
-        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
-        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    # SmolVLM's processor does not say, but its parts do.
-    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]
-
-
 def _sizes(images) -> list[tuple[int, int]]:
     """Height and width of each encoded image of an Arrow column; from its first bytes, where they say it."""
     import pyarrow as pa
     import pyarrow.compute
-    from PIL import Image
 
     images = images.combine_chunks() if isinstance(images, pa.ChunkedArray) else images
     heads = pyarrow.compute.binary_slice(images.field("bytes"), 0, HEADER).to_pylist()
     found = []
     for i, head in enumerate(heads):
         try:
-            opened = Image.open(images[i]["path"].as_py() if head is None else io.BytesIO(head))
-        except (OSError, SyntaxError):  # much stands before the size, in a JPEG from a camera
-            opened = Image.open(io.BytesIO(images[i]["bytes"].as_py()))
-        with opened:
-            found.append((opened.height, opened.width))
+            sizes = image_sizes(images[i].as_py() if head is None else head)
+        except SgrlError:  # much stands before the size, in a JPEG from a camera
+            sizes = image_sizes(images[i].as_py())
+        found.append(sizes.upright[::-1])
     return found

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
 from sgrl.images import check_image
-from sgrl.training.rows import visual_tokens
+from sgrl.terminal import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,34 +19,38 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-NAMED = 10
-"""So many of the rows that are left out are named one by one."""
+NAMED = 5
+"""So many of the rows that are left out are named."""
 
 
-def drop_unusable(rows: Dataset | None, place: str, processor: ProcessorMixin) -> Dataset | None:
+def drop_unusable(rows: Dataset, place: str, processor: ProcessorMixin) -> Dataset:
     """Leave out rows whose image is damaged or refused by the processor; the log counts and names them.
 
-    Every image is decoded once (an hour's worth of training reads each a hundred times), or the run would end where
-    the sampler happens to draw such a row.
+    Every image is decoded once, or the run would end where the sampler happens to draw such a row.
 
     Args:
-        rows: with the column image; None (no evaluation) stays None.
+        rows: with the columns image and image_id.
         place: what the log calls them.
 
     Raises:
         SgrlError: if nothing is left.
     """
-    if rows is None:
-        return None
     faults = dict(unusable(rows, processor))
     if not faults:
         return rows
-    for row, reason in list(faults.items())[:NAMED]:
-        logger.warning("left out row %d of %s: %s", row, place, reason)
-    logger.warning("left out %d of %d rows of %s for their images", len(faults), len(rows), place)
+    logger.warning("%s", summary(faults, rows, place))
     if len(faults) == len(rows):
-        raise SgrlError(f"no row of {place} has an image that can be used; the first: {faults[0]}")
+        raise SgrlError(f"{place}: no row has an image that can be used; row 0: {faults[0]}")
     return rows.select([i for i in range(len(rows)) if i not in faults])
+
+
+def summary(faults: Mapping[int, str], rows: Dataset, place: str) -> str:
+    """One line about what `unusable` found."""
+    first = list(faults.items())[:NAMED]
+    ids = rows.select([row for row, _ in first])["image_id"]
+    named = "; ".join(f"row {row} (image_id {printable(i)}): {why}" for (row, why), i in zip(first, ids, strict=True))
+    more = "; ..." if len(faults) > NAMED else ""
+    return f"{place}: {len(faults):,} of {len(rows):,} rows are left out for their images: {named}{more}"
 
 
 def unusable(rows: Dataset, processor: ProcessorMixin | None = None) -> Iterator[tuple[int, str]]:
@@ -85,3 +90,17 @@ def refusal(processor: ProcessorMixin, size: tuple[int, int]) -> str | None:
     except Exception as error:  # each family's own
         return f"the processor refuses an image of {size[0]} x {size[1]} pixels: {error}"
     return None
+
+
+def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
+    """How many tokens the processor makes of an image of each (height, width), those around it included."""
+    if hasattr(processor, "_get_num_multimodal_tokens"):
+        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
+
+    @functools.cache
+    def of_tiles(rows: int, columns: int) -> int:
+        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
+        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    # SmolVLM's processor does not say, but its parts do.
+    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]
