@@ -315,7 +315,7 @@ def limits(args: argparse.Namespace, found: dict) -> list[str]:
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
-    config = AutoConfig.from_pretrained(args.model)
+    config = AutoConfig.from_pretrained(args.model, trust_remote_code=False)
     with torch.device("meta"):
         model = AutoModelForImageTextToText.from_config(config)
     text = config.get_text_config()

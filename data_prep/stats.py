@@ -109,9 +109,9 @@ def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise SgrlError(f"--tokenizer {name}: {str(error).splitlines()[0]}") from None
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # a damaged folder fails in many ways
+        raise SgrlError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
     return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 

@@ -34,6 +34,7 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path, folder_lock
 from sgrl.process import run_command
 from sgrl.prompts import STYLES
+from sgrl.terminal import printable
 from sgrl.text import CODECS
 
 # Option of a reader -> option here, type, help.
@@ -84,9 +85,9 @@ def _token_counter(name: str) -> Callable[[str], int]:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise SgrlError(f"--tokenizer {name}: {str(error).splitlines()[0]}") from None
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # a damaged folder fails in many ways
+        raise SgrlError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

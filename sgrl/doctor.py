@@ -95,7 +95,7 @@ def check_disk(folder: str | Path, model_bytes: int = 0) -> Finding:
 
 def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     """A model folder: complete, with a chat template that takes an image, and in agreement with a data set."""
-    from sgrl.training.checks import check_template
+    from sgrl.training.checks import check_template, load_config
     from sgrl.training.model import check_model_folder, load_processor, pixel_budget, template_arguments
 
     try:
@@ -104,9 +104,11 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     except SgrlError as error:
         yield Finding("fail", str(error))
         return
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = load_config(path)
+    except SgrlError as error:
+        yield Finding("fail", str(error))
+        return
     yield from check_kernels(config)
     try:
         text = check_template(processor, config, template_arguments(processor), "Write.")

@@ -43,12 +43,11 @@ def draw(image, graph: SceneGraph):
 
 def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
     """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
+    from sgrl.training.foreign import render
     from sgrl.training.usable import visual_tokens
 
     content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
-    rendered = processor.apply_chat_template(
-        [*prompt[:-1], {"role": "user", "content": content}], add_generation_prompt=True, tokenize=False, **kwargs
-    )
+    rendered = render(processor, [*prompt[:-1], {"role": "user", "content": content}], **kwargs)
     text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
     (visual,) = visual_tokens(processor, [(size[1], size[0])])
     reply = len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1

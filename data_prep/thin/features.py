@@ -58,9 +58,9 @@ class Embedder:
         except ModuleNotFoundError as error:
             raise SgrlError(f"image features need {error.name}: pip install 'sgrl[train]'") from None
         try:
-            config = AutoConfig.from_pretrained(model)
-            self._processor = AutoImageProcessor.from_pretrained(model)
-        except (OSError, ValueError) as error:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+            self._processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
+        except Exception as error:  # a damaged folder fails in many ways
             raise SgrlError(
                 f"{model} is not there or has no image processor ({_first_line(error)}); give the name or folder of a "
                 "model that sees, such as openai/clip-vit-large-patch14-336"
@@ -149,8 +149,10 @@ class Embedder:
                 mps = torch.backends.mps.is_available()
                 device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
             try:
-                self._network = AutoModel.from_pretrained(self.model, dtype=torch.float32).to(device).eval()
-            except (OSError, ValueError, RuntimeError) as error:
+                # CLIP's weights on the Hub are pickles; transformers reads tensors from them and calls nothing.
+                network = AutoModel.from_pretrained(self.model, dtype=torch.float32, trust_remote_code=False)
+                self._network = network.to(device).eval()
+            except Exception as error:  # a damaged folder fails in many ways
                 raise SgrlError(f"the model {self.model} does not load on {device}: {_first_line(error)}") from error
             logger.info("%s computes image features on %s.", self.model, device)
         return self._network

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.foreign import load_pretrained, render
 from sgrl.training.launch import ENVIRONMENT
 from sgrl.training.model import check_model_folder, load_processor, template_arguments
 from sgrl.training.usable import refusal
@@ -163,6 +164,9 @@ def load_engine(
         if obstacle:
             logger.warning("Using transformers, because %s.", obstacle)
         name = "transformers" if obstacle else "vllm"
+    from transformers import AutoConfig
+
+    load_pretrained(AutoConfig, model, "config of")  # what is wrong here has many faces later
     chat = ChatRenderer(model, thinking, images)
     if name == "vllm":
         from sgrl.inference.vllm_engine import VllmEngine
@@ -224,9 +228,7 @@ class ChatRenderer:
         first = next((message for message in messages if message["role"] == "user"), None)
         if image and first and not any(part["type"] == "image" for part in first["content"]):
             first["content"] = [{"type": "image"}, *first["content"]]
-        return self.processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=False, **self._template_arguments
-        )
+        return render(self.processor, messages, **self._template_arguments)
 
     def check_images(self, images: Sequence[Image | None]) -> None:
         """Raise RefusedPrompt for an image that the processor does not take: 3000 x 14 pixels, for most."""

@@ -10,6 +10,7 @@ from sgrl import precision
 from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, check_batch
 from sgrl.training.cpu import faster_on_cpu
+from sgrl.training.foreign import load_weights
 from sgrl.training.model import placeholder_ids
 
 logger = logging.getLogger(__name__)
@@ -26,11 +27,8 @@ class TransformersEngine:
 
         self._device = precision.device()
         dtype = precision.choose(self._device, dtype)
-        try:
-            kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
-            self._model = kind.from_pretrained(model, dtype=getattr(torch, dtype))
-        except (OSError, ValueError) as error:
-            raise SgrlError(f"the model {model} does not load: {error}") from error
+        kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
+        self._model = load_weights(kind, model, dtype=getattr(torch, dtype))
         self._model.to(self._device).eval()
         faster_on_cpu(self._model)
         self.chat = chat

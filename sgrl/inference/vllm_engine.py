@@ -8,7 +8,9 @@ import time
 from collections.abc import Sequence
 
 from sgrl import precision
+from sgrl.errors import SgrlError
 from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch
+from sgrl.training.foreign import load_pretrained, reason
 from sgrl.training.model import own_configs, placeholder_ids, uses_linear_attention
 
 logger = logging.getLogger(__name__)
@@ -34,23 +36,28 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
-        config = AutoConfig.from_pretrained(model)
+        config = load_pretrained(AutoConfig, model, "config of")
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
         dtype = precision.for_vllm(on_cpu, dtype, uses_linear_attention(config))
         self.chat = chat
         self.batch_size = batch_size or (64 if on_cpu else 256)
-        with own_configs():
-            self._llm = LLM(
-                model,
-                dtype=dtype,
-                max_model_len=min(max_model_length, positions),
-                max_num_seqs=self.batch_size,
-                # vLLM reserves memory for the largest video otherwise
-                **({"limit_mm_per_prompt": {"image": 1, "video": 0}} if chat.sees else {}),
-                enforce_eager=on_cpu,
-                gpu_memory_utilization=gpu_memory_utilization,
-                seed=0,
-            )
+        arguments = {
+            "dtype": dtype,
+            "max_model_len": min(max_model_length, positions),
+            "max_num_seqs": self.batch_size,
+            # vLLM reserves memory for the largest video otherwise
+            **({"limit_mm_per_prompt": {"image": 1, "video": 0}} if chat.sees else {}),
+            "enforce_eager": on_cpu,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "seed": 0,
+        }
+        try:
+            with own_configs():
+                self._llm = LLM(model, **arguments)
+        except Exception as error:  # of many classes; what it says above this line is vLLM's own report
+            raise SgrlError(
+                f"vLLM cannot run {model}: {reason(error)}; see its report above, or use the engine 'transformers'"
+            ) from error
         self._max_new_tokens = max_new_tokens
         self._bias = {token: -100.0 for token in placeholder_ids(config, chat.processor)} or None
         logger.info("vLLM runs %s in %s on %s.", model, dtype, "CPU" if on_cpu else "GPU")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError
+from sgrl.training.foreign import load_pretrained, render
 from sgrl.training.model import placeholder_ids
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ def load_config(path: str, model_args: ModelConfig | None = None, trust_remote_c
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
     revision = {} if model_args is None else {"revision": model_args.model_revision}
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code, **revision)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise SgrlError(f"the config of {path} cannot be loaded: {error}; check `model_name_or_path`") from error
+    config = load_pretrained(AutoConfig, path, "config of", trust_remote_code=trust_remote_code, **revision)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING and not hasattr(config, "auto_map"):
         raise SgrlError(
             f"{path} holds {', '.join(config.architectures or [config.model_type])}, which writes no text about "
@@ -105,15 +103,7 @@ def check_template(
     Returns: what the template makes of them.
     """
     message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-    try:
-        rendered = processor.apply_chat_template(
-            [message], add_generation_prompt=True, tokenize=False, **template_kwargs
-        )
-    except Exception as error:  # a template is a program of its own
-        raise SgrlError(
-            f"the model's chat template fails: {type(error).__name__}: {error}; take chat_template.jinja of the base "
-            "model"
-        ) from error
+    rendered = render(processor, [message], **template_kwargs)
     ids = processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]
     found = sum(ids.count(token) for token in placeholder_ids(config, processor))
     if found != 1:

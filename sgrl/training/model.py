@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.training.cpu import faster_on_cpu
+from sgrl.training.foreign import check_files, load_pretrained, load_weights, try_template
 from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def check_model_folder(path: str | None, images: bool = True) -> None:
         path: folder or name. images: False lets a language model without a processor pass.
 
     Raises:
-        SgrlError: says what is missing and where it comes from.
+        SgrlError: says what is missing or damaged and where it comes from.
     """
     if path is None:
         raise SgrlError(
@@ -64,10 +65,7 @@ def check_model_folder(path: str | None, images: bool = True) -> None:
         else:
             found = "has no config.json; expected a folder that `save_pretrained` wrote"
         raise SgrlError(f"the model folder {path} {found}")
-    if not any(name.endswith((".safetensors", ".bin", ".index.json")) for name in names):
-        raise SgrlError(
-            f"the model folder {path} has no weights (*.safetensors); expected those that its config names"
-        )
+    check_files(folder)
     for what, files in (("processor", PROCESSOR_FILES), ("tokenizer", ("tokenizer.json", "tokenizer_config.json"))):
         if names.isdisjoint(files) and (images or what == "tokenizer"):
             raise SgrlError(
@@ -87,15 +85,12 @@ def load_processor(
         images: False lets a language model pass, whose "processor" is its tokenizer.
 
     Raises:
-        SgrlError: if there is none, it has no image processor, or no chat template.
+        SgrlError: if there is none, it has no image processor, or no chat template that ends well.
     """
     from transformers import AutoProcessor
 
     revision = {} if model_args is None else {"revision": model_args.model_revision}
-    try:
-        processor = AutoProcessor.from_pretrained(path, trust_remote_code=trust_remote_code, **revision)
-    except (OSError, ValueError, ImportError) as error:
-        raise SgrlError(f"the processor of {path} cannot be loaded: {error}") from error
+    processor = load_pretrained(AutoProcessor, path, "processor of", trust_remote_code=trust_remote_code, **revision)
     if images and getattr(processor, "image_processor", None) is None:
         raise SgrlError(
             f"{path} is not a vision-language model: its processor ({type(processor).__name__}) takes no images"
@@ -104,6 +99,7 @@ def load_processor(
         raise SgrlError(
             f"the processor of {path} has no chat template; expected chat_template.jinja in the model folder"
         )
+    try_template(processor, hasattr(processor, "tokenizer"))
     getattr(processor, "tokenizer", processor).padding_side = "left"
     return processor
 
@@ -147,7 +143,7 @@ def thinks(path: str) -> bool:
     """Whether the model of a folder or on the Hub was trained to think; see `store_thinking`."""
     template = Path(path, "chat_template.jinja")
     if Path(path).is_dir():  # read without transformers, whose import takes seconds
-        stored = _STORED.match(template.read_text(encoding="utf-8")) if template.is_file() else None
+        stored = _STORED.match(template.read_text("utf-8", "replace")) if template.is_file() else None
         return bool(stored and stored[1] == "true")
     return template_arguments(load_processor(path, images=False)).get("enable_thinking", False)
 
@@ -287,14 +283,10 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
     Raises:
         SgrlError: if `path` holds no vision-language model, or a damaged one.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
 
     kwargs["attn_implementation"] = kwargs.get("attn_implementation") or "sdpa"
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(path, **kwargs)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
-        raise SgrlError(f"the model {path} cannot be loaded: {error}") from error
+    model = load_weights(AutoModelForImageTextToText, path, **kwargs)
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "connector":  # Idefics and SmolVLM
             module.register_forward_hook(_as_embeddings(model.get_input_embeddings()))
@@ -396,7 +388,7 @@ def save_model(trainer, processor: ProcessorMixin) -> None:
     else:
         trainer.save_model(str(output / "adapter"))
         if trainer.args.should_save:  # from the files, so that it works however the weights are spread over processes
-            merge_adapter(output / "adapter", output, dtype=model.dtype)
+            merge_adapter(output / "adapter", output, model.dtype, trainer.args.trust_remote_code)
     if trainer.args.should_save:
         processor.save_pretrained(output)
     trainer.save_state()
@@ -404,11 +396,11 @@ def save_model(trainer, processor: ProcessorMixin) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
-def merge_adapter(adapter: str | Path, output: str | Path, dtype="auto") -> None:
+def merge_adapter(adapter: str | Path, output: str | Path, dtype="auto", trust_remote_code: bool = False) -> None:
     """Write the base model of a LoRA `adapter` folder, loaded as `dtype`, with the adapter merged into its weights."""
     from peft import PeftConfig, PeftModel
     from transformers import AutoModelForImageTextToText
 
     base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype)
+    model = load_weights(AutoModelForImageTextToText, base, dtype=dtype, trust_remote_code=trust_remote_code)
     PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(output)

@@ -14,6 +14,7 @@ from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
 from sgrl.images import image_sizes
 from sgrl.prompts import split_previous
+from sgrl.training.foreign import render
 from sgrl.training.usable import drop_unusable, visual_tokens
 
 if TYPE_CHECKING:
@@ -231,13 +232,7 @@ def count_tokens(
     @functools.lru_cache(maxsize=1024)
     def prompt_tokens(text: str) -> int:  # without the one placeholder of the image; many rows share a prompt
         message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-        rendered = tokenizer.apply_chat_template(
-            [message],
-            chat_template=processor.chat_template,
-            add_generation_prompt=True,
-            tokenize=False,
-            **template_kwargs,
-        )
+        rendered = render(tokenizer, [message], chat_template=processor.chat_template, **template_kwargs)
         return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
 
     columns = ["image", "prompt", "completion"] if answers else ["image", "prompt"]
