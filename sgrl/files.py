@@ -262,7 +262,7 @@ def natural(name: str | Path) -> tuple:
     ['f9.png', 'f10/1.png', 'f010.png', 'f10.png']
     """
     parts = []
-    for part in Path(name).parts:
+    for part in os.fspath(name).split(os.sep):  # a Path would take longer than all the rest
         pieces = _NUMBER.split(part)  # text and numbers in turn, text first
         numbers = (piece.lstrip("0") for piece in pieces[1::2])
         # By length and text: as the numbers, without the limit that Python sets to the digits of one.

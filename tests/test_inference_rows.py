@@ -161,11 +161,13 @@ def test_links_are_followed_once(toy, tmp_path, caplog):
     (elsewhere / "back").symlink_to(own / "b")
     (own / "self.png").symlink_to(own / "self.png")
     (own / "gone.png").symlink_to(own / "nowhere.png")
+    os.mkfifo(tmp_path / "pipe")
+    (own / "pipe.png").symlink_to(tmp_path / "pipe")
     rows = FileRows([str(own)], str(toy / "data"), True)
-    assert ids(rows) == ["own/gone.png", "own/self.png", "own/b/1.png", "own/far/2.png"]
+    assert ids(rows) == ["own/gone.png", "own/pipe.png", "own/self.png", "own/b/1.png", "own/far/2.png"]
     assert "3 links to folders that are here already (own/a, own/b/up, own/far/back)" in caplog.text
-    for index in (0, 1):
-        with pytest.raises(SgrlError, match="gone.png|self.png"):
+    for index in (0, 1, 2):
+        with pytest.raises(SgrlError, match="gone.png|pipe.png|self.png"):
             rows[index]
 
 

@@ -45,7 +45,7 @@ class Folder:
         self.left_out: dict[str, list[str]] = {}
         name = name_of(top)
         folders, links = collections.deque([(str(top), name)]), collections.deque()
-        seen = set()
+        seen, found = set(), {}
         while folders or links:  # links last: a folder is called by its own name where it has one here
             folder, name = (folders or links).popleft()
             place = os.path.realpath(folder)
@@ -62,15 +62,16 @@ class Folder:
                 inside = f"{name}/{entry.name}"
                 if entry.name.startswith(".") or entry.name.lower() in _OF_SYSTEMS:
                     self._leave("hidden ones and those of systems", inside)
-                elif os.path.isdir(entry.path):
+                elif _is_folder(entry):
                     (links if entry.is_symlink() else folders).append((entry.path, inside))
-                elif os.path.exists(entry.path) and not os.path.isfile(entry.path):  # reading a pipe never ends
+                elif not (entry.is_symlink() or entry.is_file()):  # reading a pipe never ends
                     self._leave("pipes and devices", inside)
                 elif is_image(entry.name) or is_video(entry.name):
-                    self.files.append(Found(Path(entry.path), inside, name))
+                    found.setdefault(name, []).append((natural(entry.name), Path(entry.path), inside))
                 else:
                     self._leave("of other kinds", inside)
-        self.files.sort(key=lambda found: (natural(found.folder), natural(found.name)))
+        for name in sorted(found, key=natural):
+            self.files += [Found(path, inside, name) for _, path, inside in sorted(found[name])]
 
     def _leave(self, kind: str, name: str) -> None:
         self.left_out.setdefault(kind, []).append(name)
@@ -78,6 +79,13 @@ class Folder:
     def __str__(self) -> str:
         """What was left out, as text; empty for nothing."""
         return "; ".join(f"{len(names):,} {kind} ({_some(names)})" for kind, names in self.left_out.items())
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _some(names: Sequence[str]) -> str:

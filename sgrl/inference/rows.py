@@ -117,7 +117,7 @@ class FileRows:
             twice = next(name for name in names if names.count(name) > 1)
             raise SgrlError(f"two inputs are called {twice!r}; give the folder that holds them both")
         files = [self._add(Path(path), as_video) for path in paths]
-        self.fingerprint = fingerprint(file for found in files for file in found if os.access(file, os.R_OK))
+        self.fingerprint = fingerprint(file for found in files for file in found if _readable(file))
         if limit is not None:
             for column in (self._places, self._frames, self.keys, self.videos):
                 del column[limit:]
@@ -215,6 +215,11 @@ class FileRows:
 
     def solution(self, index: int) -> None:
         return None
+
+
+def _readable(file: Path) -> bool:
+    """Whether it is a file that can be read: no broken link, nor one to a pipe."""
+    return os.path.isfile(file) and os.access(file, os.R_OK)
 
 
 def _capture(path: Path):
