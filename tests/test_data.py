@@ -1,8 +1,11 @@
 """Loading checks what would fail hours later, and says what to change."""
 
+import io
+
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
+from PIL import Image
 
 from data_prep.writer import DatasetWriter
 from sgrl import data
@@ -166,3 +169,18 @@ def test_missing_file_of_a_set(tmp_path):
     file.rename(folder / "train-00001-of-00002.parquet")
     with pytest.raises(SgrlError, match="holds 1 files of the split train, but their names say 2.*interrupted"):
         data.load(folder)
+
+
+def test_images_are_decoded_by_the_one_function(tmp_path):
+    """Also after the rows were selected, taken apart and handed to a trainer's transform."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.new("L", (40, 30), 200).save(file, "JPEG", exif=exif)
+    images = [{"bytes": data, "path": None} for data in (file.getvalue(), file.getvalue()[:-20], b"%!PS-Adobe-3.0")]
+    rows = data.load(write(tmp_path / "d", [row(i, image=image) for i, image in enumerate(images)]), "train")
+    for found in (rows, rows.select([0, 1]), rows.select_columns(["image"]).with_transform(lambda batch: batch)):
+        image = found[0]["image"]
+        assert (image.mode, image.size, image.getpixel((0, 0))) == ("RGB", (30, 40), (200, 200, 200))
+    for i in (1, 2):
+        with pytest.raises(SgrlError, match="image does not open: "):
+            rows[i]

@@ -13,6 +13,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
 from sgrl.inference.engines import ChatRenderer
 from sgrl.inference.predictions import PredictionFolder, fingerprint, model_fingerprint
+from sgrl.inference.video import generate_apart
 
 PROMPT = [{"role": "user", "content": "Write the scene graph."}]
 LONGER = [{"role": "user", "content": "Please look closely, then write the scene graph. " * 3}]
@@ -62,6 +63,13 @@ def test_generation_ends_at_the_end_token(model, transformers_engine):
 def test_placeholders_are_never_written(transformers_engine):
     processor = transformers_engine.chat.processor
     assert transformers_engine._banned == sorted([processor.image_token_id, processor.video_token_id])
+
+
+def test_an_image_that_the_processor_refuses_is_refused_alone(transformers_engine):
+    images = [Image.new("RGB", size) for size in ((96, 96), (3000, 14), (96, 96))]
+    found = generate_apart(transformers_engine, images, [PROMPT] * 3, [None] * 3)
+    assert [one.finish_reason == "refused" for one in found] == [False, True, False]
+    assert "refuses an image of 3000 x 14 pixels" in found[1].error and found[0].tokens > 0
 
 
 def test_prompts_hold_one_placeholder_before_the_text(model):

@@ -168,3 +168,19 @@ def test_damaged_files(tmp_path):
         HubReader(root)
     with pytest.raises(SgrlError, match="is not a folder"):
         HubReader(root / "nowhere")
+
+
+@pytest.mark.parametrize("turn", [1, 3, 6, 8])
+def test_boxes_are_in_the_image_that_viewers_show(tmp_path, turn):
+    """Also where it is turned by half and its size says nothing."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = turn
+    seen = Image.new("RGB", (60, 40))
+    seen.paste((255, 0, 0), (0, 0, 30, 20))
+    stored = {1: seen, 3: seen.rotate(180), 6: seen.rotate(90, expand=True), 8: seen.rotate(-90, expand=True)}[turn]
+    stored.save(file, "JPEG", exif=exif, quality=95, subsampling=0)
+    root = make_file(tmp_path / "a.parquet", [make_row(image={"bytes": file.getvalue(), "path": None})])
+    (record,) = HubReader(root).records()
+    assert (record.graph.width, record.graph.height) == (60, 40)
+    image = Image.open(io.BytesIO(encoded(record.image, (60, 40))))
+    assert image.size == (60, 40) and image.getpixel((10, 10))[0] > 200 and image.getpixel((50, 30))[0] < 50

@@ -20,6 +20,7 @@ from data_prep.readers import open_reader
 from data_prep.writer import DatasetWriter
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.images import open_image
 from sgrl.text import answer, get_codec
 
 
@@ -333,3 +334,33 @@ def test_encoded_image(tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     with pytest.raises(SgrlError, match="text.jpg does not open: it is damaged, or none of"):
         encoded(tmp_path / "text.jpg", (1, 1))
+
+
+def test_converted_images_look_as_own_ones(tmp_path):
+    """Those that change, and those that may not stay as they are: every image has one look, wherever it is opened."""
+    steps = np.tile(np.linspace(0, 1, 32).repeat(2), (48, 1))
+    grey = Image.fromarray((255 * steps).astype(np.uint8))
+    clear, cyan = grey.convert("RGBA"), Image.merge("CMYK", [grey, grey, *[Image.new("L", grey.size)] * 2])
+    clear.putalpha(grey)
+    turned = {}
+    for turn in (3, 6):
+        turned[turn] = Image.Exif()
+        turned[turn][0x0112] = turn
+    colour = grey.convert("RGB")
+    for name, image, more in (
+        ("16.png", Image.fromarray((65535 * steps).astype(np.uint16)), {}),
+        ("float.tif", Image.fromarray(steps.astype(np.float32)), {}),
+        ("clear.png", clear, {}),
+        ("keyed.png", colour, {"transparency": (0, 0, 0)}),
+        ("palette.gif", grey.quantize(16), {"transparency": 0}),
+        ("cyan.jpg", cyan, {}),
+        ("head.jpg", colour, {"exif": turned[3]}),
+        ("side.png", colour, {"exif": turned[6]}),
+        ("plain.jpg", colour, {}),
+    ):
+        image.save(tmp_path / name, **more)
+        own = open_image(tmp_path / name)
+        for size in (None, own.size, (own.width * 2, own.height * 2)):
+            found = open_image(encoded(tmp_path / name, own.size, size, quality=100))
+            difference = np.asarray(found.resize(own.size)).astype(int) - np.asarray(own)
+            assert found.size == (size or own.size) and np.abs(difference).mean() < 3, (name, size)
