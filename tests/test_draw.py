@@ -10,6 +10,7 @@ from PIL import Image
 from rewards.metrics import SceneGraphMetrics
 from sgrl.__main__ import main as sgrl
 from sgrl.errors import SgrlError
+from sgrl.files import folder_lock
 from sgrl.inference.rows import DatasetRows
 from sgrl.report.command import main as report
 from sgrl.report.draw import COLOURS, file_name, main
@@ -54,6 +55,15 @@ def share(image, box, colour):
     x1, y1, x2, y2 = map(round, box)
     part = np.asarray(image.convert("RGB")).astype(int)[y1:y2, x1:x2]
     return (np.abs(part - np.array(colour)).max(axis=2) < 8).mean()
+
+
+@pytest.mark.parametrize("name", ["draw", "report"])
+def test_a_second_process_in_one_folder_is_refused(toy, tmp_path, capsys, name):
+    folder = pictures(tmp_path / "mine", 1)
+    run = write_run(tmp_path / "run", [own("mine/000.png")], dataset=str(toy / "data"), input=[str(folder)])
+    with folder_lock(tmp_path / "out", beside=name == "report"):
+        assert sgrl([name, run, "--output", str(tmp_path / "out")]) == 2
+    assert "out is being written by process" in capsys.readouterr().err
 
 
 def test_colours_say_what_is_right_near_and_hallucinated(toy, tmp_path):

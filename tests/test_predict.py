@@ -5,6 +5,7 @@ import base64
 import collections
 import io
 import json
+import os
 import re
 import runpy
 import shutil
@@ -17,6 +18,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from sgrl.files import folder_lock
 from sgrl.prompts import split_previous
 from sgrl.text import answer
 
@@ -95,6 +97,21 @@ def test_an_api_that_stops_half_way(serve, predict, toy, trouble):
     assert len(server.received) == 7  # none of the five was asked again
     assert len(asked | {picture(body) for body in server.received}) == 12
     assert "12 images" in log
+
+
+def test_a_second_process_in_one_folder_is_refused(serve, predict, toy, tmp_path):
+    """As two jobs of one queue would: nothing is asked, and the first one's folder stays as it is."""
+    server = serve(otherwise=lambda body: "graph")
+    with folder_lock(tmp_path / "run"):
+        status, rows, log = predict(server, toy / "data", "--limit", "2")
+    assert status == 2 and f"run is being written by process {os.getpid()} " in log and not server.received
+    shards = [["--limit", "2", "--num-shards", "2", "--shard-index", str(index)] for index in range(2)]
+    with folder_lock(tmp_path / "run", shared=True), folder_lock(tmp_path / "run/shard-00000-of-00002"):
+        assert predict(server, toy / "data", *shards[0])[0] == 2  # this part is somebody's
+        assert predict(server, toy / "data", *shards[1])[0] == 0  # the other is free
+        assert predict(server, toy / "data", "--limit", "2")[0] == 2
+    status, rows, _ = predict(server, toy / "data", *shards[0])
+    assert status == 0 and len({row["image_id"] for row in rows}) == 2
 
 
 def test_garbage_for_one_image_is_named_and_tried_again(serve, predict, toy):

@@ -167,6 +167,20 @@ def test_files_that_hold_no_predictions(score, rows, message):
     assert status == 2 and found is None and message in printed and "Traceback" not in printed
 
 
+def test_names_reach_the_terminal_in_one_printable_line(score, tmp_path):
+    """Ids of images, labels of predicates, and what an unreadable answer held."""
+    predicate = "on\x1b[2J\u202e"
+    row = {"width": W, "height": H, "dataset": "toy"}
+    rows = [row | {"image_id": f"i{n}", "solution": get_codec("toon").encode(graph(n, predicate))} for n in range(3)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "hostile.parquet")
+    said = [{"image_id": f"i{n}", "prediction": text(n, predicate=predicate)} for n in range(2)]
+    said += [{"image_id": "x\x1b]0;mine\x07\nNote: all is well", "prediction": ""}]
+    said += [{"image_id": "i2", "prediction": "obj[1]{id\x1b[2J\u2028}:\n  1,\x9b31m"}]
+    status, _, printed = score(said, reference=tmp_path / "hostile.parquet")
+    assert status == 0 and r"x\x1b]0;mine\x07\nNote: all is well" in printed
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u202e]", printed)
+
+
 def test_other_bad_input(score, tmp_path, references):
     assert "nowhere does not exist" in score(good(), reference=tmp_path / "nowhere")[2]
     assert "has no split 'tset'; did you mean 'test'?" in score(good(), "--split", "tset")[2]

@@ -126,6 +126,17 @@ def test_coordinate_frames_say_the_same(shared, tmp_path, codec):
     assert np.array_equal(boxes["keep"], np.round(boxes["keep"]))
 
 
+def test_a_name_forges_no_line_and_no_escape_sequence(toy, tmp_path, capsys):
+    def forge(records):
+        records[1]["file_name"] = "a.jpg\nall.jpg is fine\x1b[2J\u2028\u202egnp\ud83d"
+
+    assert run(edited(toy, tmp_path / "root", forge), tmp_path / "out", "--resize", "keep") == 0
+    (line,) = (tmp_path / "out" / "damaged.txt").read_text(encoding="utf-8").splitlines()
+    assert r"a.jpg\nall.jpg is fine\x1b[2J\u2028\u202egnp\ud83d" in line
+    printed = capsys.readouterr()
+    assert line in printed.err and "\x1b" not in printed.err + printed.out
+
+
 def test_damage_is_counted_and_named(toy, tmp_path, capsys):
     images = sorted((toy / "coco" / "train2017").iterdir())
 

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from sgrl.errors import SgrlError
+from sgrl.files import folder_lock
+from sgrl.training.recipe import _alone, train_grpo, train_sft
 from sgrl.training.resume import Run
 
 IDENTITY = {"recipe": "sft", "dataset": "a", "reward": ["full"]}
@@ -83,3 +85,15 @@ def test_damaged_record(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(SgrlError, match="run.json cannot be read .*remove it to go on"):
         Run(arguments(tmp_path), IDENTITY)
+
+
+def test_a_second_training_in_one_folder_is_refused(tmp_path):
+    """By its first process, for all of them; others of a run do not ask."""
+    begun = []
+    train = _alone(lambda script_args, training_args: begun.append(training_args.process_index))
+    train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=0))
+    with folder_lock(tmp_path / "out"):
+        train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=1))
+        with pytest.raises(SgrlError, match="out is being written by process"):
+            train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=0))
+    assert begun == [0, 1] and train_sft.__wrapped__ and train_grpo.__wrapped__
