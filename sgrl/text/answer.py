@@ -119,6 +119,7 @@ _OPEN_ANY_CASE = re.compile(re.escape(OPEN), re.IGNORECASE)
 _CLOSE_ANY_CASE = re.compile(re.escape(CLOSE), re.IGNORECASE)
 _THOUGHT_TAGS = re.compile("|".join(re.escape(tag) for pair in THOUGHTS for tag in pair))
 _OPENINGS = {opening for opening, _ in THOUGHTS}
+_TAGS = tuple(tag for pair in THOUGHTS for tag in pair)
 
 
 def lenient(text: str, mark: str) -> str:
@@ -147,6 +148,11 @@ def without_thoughts(text: str) -> str:
     >>> without_thoughts("<think>a</think>b"), without_thoughts("a</think>b"), without_thoughts("b<think>a")
     ('b', 'b', 'b')
     """
+    begun = text.lstrip()
+    end = thought_end(begun)
+    rest = begun[end:] if end > 0 else text
+    if not any([tag in rest for tag in _TAGS]):  # nearly always; a pattern of many tags is slow to search for
+        return rest
     kept: list[str] = []
     place, opened = 0, None
     for match in _THOUGHT_TAGS.finditer(text):
