@@ -34,11 +34,24 @@ def steps(modules, optimizer, count):
         optimizer.step()
 
 
+def by_definition(matrix):
+    """Newton-Schulz as its authors write it (https://kellerjordan.github.io/posts/muon)."""
+    x = matrix / matrix.norm()
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * (x @ x.T) @ x + 2.0315 * (x @ x.T) @ (x @ x.T) @ x
+    return x
+
+
 @pytest.mark.parametrize("shape", [(24, 12), (12, 24), (16, 16)])
 def test_updates_are_nearly_orthogonal(shape):
     torch.manual_seed(0)
-    values = torch.linalg.svdvals(orthogonal(torch.randn(shape)))
+    matrices = torch.randn(3, *shape)
+    found = orthogonal(matrices)
+    values = torch.linalg.svdvals(found)
     assert 0.3 < values.min() and values.max() < 1.3
+    for matrix, one in zip(matrices, found, strict=True):  # each on its own
+        assert torch.allclose(orthogonal(matrix[None])[0], one, atol=1e-5)
+        assert torch.allclose(by_definition(matrix), one, atol=1e-5)
 
 
 def test_who_gets_what():

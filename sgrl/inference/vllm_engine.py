@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from collections.abc import Sequence
 
@@ -36,6 +37,10 @@ class VllmEngine:
         from vllm.platforms import current_platform
 
         on_cpu = current_platform.is_cpu()
+        if on_cpu:
+            # The engine in this process. By default vLLM starts two more, which cost more here than they bring; on a
+            # GPU they prepare images while it computes.
+            os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         config = load_pretrained(AutoConfig, model, "config of")
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
         dtype = precision.for_vllm(on_cpu, dtype, uses_linear_attention(config))

@@ -57,34 +57,47 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                if parameter.ndim >= 2:
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._muon(parameter, group) if group["muon"] else self._adamw(parameter, group)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if group["weight_decay"]:
+                for parameter in parameters:
+                    if parameter.ndim >= 2:
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            updates = self._muon(parameters, group) if group["muon"] else self._adamw(parameters, group)
+            for parameter, update in zip(parameters, updates, strict=True):
                 parameter.add_(update, alpha=-group["lr"])
         return loss
 
-    def _muon(self, parameter: torch.Tensor, group: dict) -> torch.Tensor:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        update = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
-        # An orthogonal n x m matrix has a root mean square of 1 / sqrt(max(n, m)), AdamW's update one of about 0.2.
-        return orthogonal(update).mul_(0.2 * max(update.shape) ** 0.5).view_as(parameter)
+    def _muon(self, parameters: list[torch.Tensor], group: dict) -> list[torch.Tensor]:
+        """The updates of matrices, those of one shape made orthogonal together."""
+        updates: list = [None] * len(parameters)
+        shapes: dict[torch.Size, list[int]] = {}
+        for i, parameter in enumerate(parameters):
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
+            updates[i] = parameter.grad.lerp(momentum, group["momentum"]).flatten(1)
+            shapes.setdefault(updates[i].shape, []).append(i)
+        for shape, indices in shapes.items():
+            # Orthogonal matrices have a root mean square of 1 / sqrt(max(n, m)), AdamW's updates one of about 0.2.
+            found = orthogonal(torch.stack([updates[i] for i in indices])).mul_(0.2 * max(shape) ** 0.5)
+            for i, update in zip(indices, found, strict=True):
+                updates[i] = update.view_as(parameters[i])
+        return updates
 
-    def _adamw(self, parameter: torch.Tensor, group: dict) -> torch.Tensor:
-        state = self.state[parameter]
-        if not state:
-            state.update(step=torch.zeros(()), mean=torch.zeros_like(parameter), square=torch.zeros_like(parameter))
-        state["step"] += 1
-        step, (beta1, beta2) = state["step"].item(), group["betas"]
-        mean = state["mean"].lerp_(parameter.grad, 1 - beta1)
-        square = state["square"].lerp_(parameter.grad.square(), 1 - beta2)
-        scale = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        return mean / scale / (1 - beta1**step)
+    def _adamw(self, parameters: list[torch.Tensor], group: dict) -> list[torch.Tensor]:
+        updates, (beta1, beta2) = [], group["betas"]
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state |= {"step": torch.zeros(())} | {k: torch.zeros_like(parameter) for k in ("mean", "square")}
+            state["step"] += 1
+            step = state["step"].item()
+            mean = state["mean"].lerp_(parameter.grad, 1 - beta1)
+            square = state["square"].lerp_(parameter.grad.square(), 1 - beta2)
+            scale = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+            updates.append(mean / scale / (1 - beta1**step))
+        return updates
 
 
 def muon(model: nn.Module, args) -> Muon:
@@ -106,12 +119,17 @@ def is_matrix(name: str, parameter: torch.Tensor) -> bool:
     return parameter.ndim >= 2 and not any(part in name for part in lookup)
 
 
-def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
-    """The nearest orthogonal matrix, roughly: same singular vectors, singular values between about 0.7 and 1.2."""
-    x = matrix / (matrix.norm() + 1e-7)
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T  # the smaller Gram matrix of the two
+def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
+    """The nearest orthogonal matrices, roughly: same singular vectors, singular values between about 0.7 and 1.2.
+
+    Args:
+        matrices: (count, n, m); together they take fewer and larger operations than one by one.
+    """
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    wide = x.shape[1] <= x.shape[2]
+    x = x if wide else x.mT.contiguous()  # the smaller Gram matrices of the two
     for _ in range(STEPS):
-        gram = x @ x.T
-        x = A * x + (B * gram + C * gram @ gram) @ x
-    return x if wide else x.T
+        gram = x @ x.mT
+        polynomial = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+        x = torch.baddbmm(x, polynomial, x, beta=A)
+    return x if wide else x.mT
