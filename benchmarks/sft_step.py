@@ -119,11 +119,7 @@ def calls(folder: Path, rows: int) -> str:
         with profile(activities=[ProfilerActivity.CPU]) if n else contextlib.nullcontext() as found:
             model(**inputs).loss.backward()
             optimizer.step()
-    columns = ("Name", "Self CPU %", "Self CPU", "# of Calls")
-    lines = found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
-    heads = [line for line in lines.splitlines() if line.strip()]
-    del columns
-    return "\n".join(heads)
+    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
 
 
 def table(found: dict[str, dict[str, float]]) -> str:

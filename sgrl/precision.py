@@ -1,8 +1,8 @@
 """In which precision a device computes: the one place that decides it, for training, vLLM, evaluation and benchmarks.
 
-GPUs compute in bfloat16. CPUs compute in float32: one without bfloat16 units takes ten times as long in bfloat16, or
-more, and one with them gains little (benchmarks/sft_step.py). What is asked for explicitly is done everywhere, with a
-warning where it is slow.
+GPUs compute in bfloat16. CPUs compute in float32: one without bfloat16 units takes several times as long in bfloat16,
+and one with them gains little (benchmarks/sft_step.py). What is asked for explicitly is done everywhere, with a warning
+where it is slow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def choose(where: str, asked: str = "auto") -> str:
         return "bfloat16" if where == "cuda" else "float32"
     if where == "cpu" and not has_units(asked):
         logger.warning(
-            "%s is slow on this CPU, which has no units for it: float32 is ten times as fast, or more", asked
+            "%s is slow on this CPU, which has no units for it: float32 is several times as fast", asked
         )
     return asked
 
@@ -76,4 +76,4 @@ def describe_cpu() -> str:
     found = [dtype for dtype in HALVES if has_units(dtype)]
     if found:
         return f"CPUs compute in float32 (this one has units for {' and '.join(found)}, which gain little)"
-    return "CPUs compute in float32 (this one has no units for bfloat16, which would take ten times as long or more)"
+    return "CPUs compute in float32 (this one has no units for bfloat16, which takes several times as long)"
