@@ -1,8 +1,8 @@
 """In which precision a device computes: the one place that decides it, for training, vLLM, evaluation and benchmarks.
 
 GPUs compute in bfloat16. CPUs compute in float32: one without bfloat16 units takes several times as long in bfloat16,
-and one with them gains little (benchmarks/sft_step.py). What is asked for explicitly is done everywhere, with a warning
-where it is slow.
+and one with them gains little (benchmarks/sft_step.py). What is asked for explicitly is done, with a warning where it
+is slow.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ def choose(where: str, asked: str = "auto") -> str:
     if asked == "auto":
         return "bfloat16" if where == "cuda" else "float32"
     if where == "cpu" and not has_units(asked):
-        logger.warning(
-            "%s is slow on this CPU, which has no units for it: float32 is several times as fast", asked
-        )
+        logger.warning("%s is slow on this CPU, which has no units for it: float32 is several times as fast", asked)
     return asked
 
 
