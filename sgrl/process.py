@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import logging
 import multiprocessing
 import os
@@ -47,13 +48,15 @@ class Terminated(KeyboardInterrupt):
 def run_command(name: str, main: Callable[[], int | None]) -> int:
     """Run a command so that whatever a user, a disk or a signal can cause ends in one line on stderr.
 
-    SIGTERM and SIGHUP end it in order, its children with it; a second one at once. An exception that is a fault of the
-    program keeps its traceback. `main` may say what an interruption leaves: `KeyboardInterrupt("; text")`.
+    SIGTERM and SIGHUP end it in order, within ten seconds; a second one at once. Its children end with it. An exception
+    that is a fault of the program keeps its traceback. `main` may say what an interruption leaves:
+    `KeyboardInterrupt("; text")`.
 
     Returns:
         the exit status: that of `main` (None is 0), 2 for what the user can change, 128 + N for signal N.
     """
     _make_printable()
+    _guard_children()
     with _signals():
         try:
             if (parent := os.environ.get(PARENT, "")).isdecimal():
@@ -161,8 +164,13 @@ def _show(kind, error, trace) -> None:
 def _signals() -> Iterator[None]:
     """Signals that would end the process at once raise `Terminated` in this block."""
 
+    late: list[threading.Timer] = []
+
     def end(number: int, _) -> None:
         signal.signal(number, signal.SIG_DFL)
+        late.append(threading.Timer(_GRACE, os._exit, (128 + number,)))  # a library may wait for ever for its children
+        late[-1].daemon = True
+        late[-1].start()
         for module in ("multiprocessing", "multiprocess"):
             for child in sys.modules[module].active_children() if module in sys.modules else ():
                 child.terminate()
@@ -178,15 +186,25 @@ def _signals() -> Iterator[None]:
     try:
         yield
     finally:
+        for timer in late:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def end_with_parent() -> None:
-    """End this process, at once, when the one that started it ends, however that ends. For workers of a pool."""
+    """End this process, at once, when the one that started it ends, however that ends. For children as Python's
+    multiprocessing starts them; in any other process this does nothing."""
     parent = multiprocessing.parent_process()  # os.getppid() is another one if it has ended by now
     if parent is not None:
-        end_with(parent.pid, signal_number=getattr(signal, "SIGKILL", signal.SIGTERM), grace=0.0)
+        end_with(parent.pid, grace=0.0)
+
+
+@functools.cache
+def _guard_children() -> None:
+    """Copies of this process, which libraries make without asking us, end with it too."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: end_with(os.getppid(), grace=0.0))
 
 
 def end_with_launcher() -> None:
@@ -204,20 +222,19 @@ def end_with_launcher() -> None:
             end_with(os.getppid())
 
 
-def end_with(pid: int, signal_number: int = signal.SIGTERM, grace: float = _GRACE) -> None:
+def end_with(pid: int, grace: float = _GRACE) -> None:
     """End this process when another one ends: by the system where it can (Linux, for the parent), else by a thread.
 
     On Windows nothing tells that another process has ended, and this does nothing.
 
     Args:
         pid: the other process, the parent or one further up.
-        signal_number: what the system sends.
         grace: seconds to end in order, after which the process ends as it is.
     """
     parent = os.getppid() == pid
-    if parent and sys.platform == "linux":
+    if parent and grace and sys.platform == "linux":  # for a child that a thread started the system goes by the thread
         with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal_number)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     def alive() -> bool:
         if parent or sys.platform == "win32":
@@ -235,7 +252,7 @@ def end_with(pid: int, signal_number: int = signal.SIGTERM, grace: float = _GRAC
             time.sleep(_POLL)
         if grace:
             with suppress(OSError):
-                os.kill(os.getpid(), signal_number)
+                os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(grace)
         os._exit(128 + signal.SIGTERM)
 

@@ -90,6 +90,14 @@ def test_a_signal_ends_a_command_in_order(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_command_that_does_not_let_go_ends_all_the_same():
+    """As a library that waits for a child that the signal has ended."""
+    code = "import os, signal, sys, time\nfrom sgrl import process\nprocess._GRACE = 0.2\n"
+    code += "def main():\n    try:\n        os.kill(os.getpid(), signal.SIGTERM)\n        time.sleep(600)\n"
+    code += "    finally:\n        time.sleep(600)\nprocess.run_command('x', main)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 143
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as by nohup
     try:
@@ -145,13 +153,14 @@ def test_a_warning_that_quotes_foreign_text_is_one_line(caplog):
 
 
 POOL = """
-import sys, time
+import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from sgrl.process import end_with_parent, run_command
 
 def main():
-    pool = ProcessPoolExecutor(2, get_context("spawn"), initializer=end_with_parent)
+    how = sys.argv[1]
+    pool = ProcessPoolExecutor(2, get_context(how), initializer=end_with_parent if how == "spawn" else None)
     list(pool.map(int, "12"))
     print(*pool._processes, flush=True)
     time.sleep(600)
@@ -177,10 +186,12 @@ def gone(pid, seconds=20):
     return False
 
 
+@pytest.mark.parametrize("how", ["spawn", "fork"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_of_a_pool_end_with_the_command(tmp_path, number):
+def test_workers_of_a_pool_end_with_the_command(tmp_path, number, how):
+    """Those of a pool that says so, and copies of the process that any library makes."""
     (tmp_path / "pool.py").write_text(POOL)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "pool.py")], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "pool.py"), how], stdout=subprocess.PIPE)
     workers = [int(word) for word in process.stdout.readline().split()]
     assert len(workers) == 2
     process.send_signal(number)

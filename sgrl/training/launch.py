@@ -18,7 +18,7 @@ import yaml
 
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
-from sgrl.process import end_with_launcher, run_command
+from sgrl.process import end_with_launcher, end_with_parent, run_command
 from sgrl.terminal import LogFormatter
 from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
@@ -165,6 +165,8 @@ class GRPOArguments(SceneGraphArguments):
 
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
+
+    end_with_parent()  # a child that vLLM or a DataLoader starts imports the recipe, too
 
     @functools.wraps(main)
     def wrapped() -> None:
