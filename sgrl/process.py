@@ -48,9 +48,8 @@ class Terminated(KeyboardInterrupt):
 def run_command(name: str, main: Callable[[], int | None]) -> int:
     """Run a command so that whatever a user, a disk or a signal can cause ends in one line on stderr.
 
-    SIGTERM and SIGHUP end it in order, within ten seconds; a second one at once. Its children end with it. An exception
-    that is a fault of the program keeps its traceback. `main` may say what an interruption leaves:
-    `KeyboardInterrupt("; text")`.
+    SIGTERM and SIGHUP end it in order, within ten seconds; a second one at once. Its children end with it. A fault of
+    the program keeps its traceback. `main` may say what an interruption leaves: `KeyboardInterrupt("; text")`.
 
     Returns:
         the exit status: that of `main` (None is 0), 2 for what the user can change, 128 + N for signal N.
