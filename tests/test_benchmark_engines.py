@@ -1,10 +1,11 @@
 """The benchmark of the engines runs, with a handful of everything, and prints a table."""
 
 import re
-import subprocess
 import sys
 
 import pytest
+
+from tests import preloaded
 
 
 @pytest.mark.slow
@@ -13,7 +14,7 @@ def test_table(root, toy, tmp_path, cpu_environment):
     command = [sys.executable, "benchmarks/engines.py", "--work-dir", tmp_path, "--model", toy / "model"]
     command += ["--engines", "vllm", "--images", "2", "--batch-size", "2", "--max-new-tokens", "4"]
     command += ["--videos", "2", "--frames", "2"]
-    done = subprocess.run(list(map(str, command)), cwd=root, env=cpu_environment, capture_output=True, text=True)
+    done = preloaded.run(command, root, cpu_environment)
     assert done.returncode == 0, done.stderr
     (row,) = [line for line in done.stdout.splitlines() if line.startswith("| vLLM")]
     seconds, one_tokens, cpu, graphs, tokens, _ = [float(cell.replace(",", "")) for cell in row.split("|")[2:8]]

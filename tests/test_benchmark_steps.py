@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import preloaded
+
 
 @pytest.fixture(scope="module")
 def world(root):
@@ -63,9 +65,7 @@ def test_predicates_are_seen_from_the_subject(world):
 @pytest.mark.slow
 def test_the_speed_of_a_tiny_model(root, tmp_path, cpu_environment):
     command = [sys.executable, "benchmarks/gpu.py", "--size", "tiny", "--parts", "speed", "--engines", "transformers"]
-    done = subprocess.run(
-        [*command, "--work-dir", str(tmp_path)], cwd=root, env=cpu_environment, capture_output=True, text=True
-    )
+    done = preloaded.run([*command, "--work-dir", tmp_path], root, cpu_environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| reward | " in done.stdout and (tmp_path / "gpu.md").read_text() in done.stdout + "\n"
     found = json.loads((tmp_path / "speed-transformers.json").read_text())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.preloaded import run
+
 # The commands as the README has them take minutes: the test only makes the numbers small.
 SMALLER = {
     "data_prep/toyworld.py": {"--train": "48", "--test": "6"},
@@ -66,7 +68,7 @@ def test_commands_run_in_their_order(root, tmp_path, cpu_environment):
     for command in commands:
         assert not command.endswith("\\"), f"one command in a line: {command}"
         words = smaller(shlex.split(command.replace("build/readme", str(tmp_path))))
-        done = subprocess.run(words, cwd=root, env=cpu_environment, capture_output=True, text=True)
+        done = run(words, root, cpu_environment)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         printed += done.stdout
     (table,) = [block for block in blocks(root, "") if block.startswith("thinned by")]
@@ -78,12 +80,11 @@ def test_commands_run_in_their_order(root, tmp_path, cpu_environment):
 
 @pytest.mark.slow
 def test_quick_demo(root, tmp_path, cpu_environment):
-    """`make demo` with a handful of images: every step runs, and a second call finds everything done."""
+    """`make demo` with a handful of images: every step runs."""
     command = ["recipes/demo.sh", str(tmp_path / "demo")]
     environment = cpu_environment | {"QUICK": "1"}
-    for _ in range(2):
-        done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     for name in ("base", "sft", "grpo"):
         assert (tmp_path / "demo/eval" / name / "metrics.json").is_file()
         assert name in done.stdout

@@ -1,11 +1,11 @@
 """The one PSG record that was published in full, with its photograph, through the whole pipeline."""
 
 import json
-import subprocess
 
 import pytest
 
 from sgrl.text import get_codec
+from tests import preloaded
 
 CPU = ["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", "--num_processes", "1"]
 
@@ -13,9 +13,8 @@ CPU = ["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", "
 @pytest.mark.slow
 def test_photograph_to_page(root, shared, tmp_path, cpu_environment):
     def run(*words):
-        command = [str(word) for word in words]
-        done = subprocess.run(command, cwd=root, env=cpu_environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        done = preloaded.run(words, root, cpu_environment)
+        assert done.returncode == 0, f"{words}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
 
     data, base, sft, grpo, evaluation = (tmp_path / name for name in ("data", "base", "sft", "grpo", "eval"))

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 ROOT = Path(__file__).resolve().parent.parent
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
 
@@ -29,7 +31,7 @@ def launch(recipe: str, **settings) -> list[str]:
 
 def run(command: list[str], environment: dict[str, str]) -> str:
     """Run to the end; what it printed."""
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = preloaded.run(command, ROOT, environment)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done.stdout + done.stderr
 
@@ -220,21 +222,20 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_rewards_in_trls_own_command(sft, toy, tmp_path, cpu_environment):
-    run(
-        [
-            *("trl", "grpo", "--model_name_or_path", str(sft[0]), "--dataset_name", str(toy / "data")),
-            *(
-                "--reward_funcs",
-                "rewards.trl.relation_f1",
-                "rewards.trl.format",
-                "--output_dir",
-                str(tmp_path / "run"),
-            ),
-            *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "24"),
-            *("--use_cpu", "true", "--bf16", "false", "--max_steps", "2", "--save_steps", "2", "--logging_steps", "1"),
-        ],
-        cpu_environment,
-    )
+    command = [
+        *("trl", "grpo", "--model_name_or_path", str(sft[0]), "--dataset_name", str(toy / "data")),
+        *(
+            "--reward_funcs",
+            "rewards.trl.relation_f1",
+            "rewards.trl.format",
+            "--output_dir",
+            str(tmp_path / "run"),
+        ),
+        *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "24"),
+        *("--use_cpu", "true", "--bf16", "false", "--max_steps", "2", "--save_steps", "2", "--logging_steps", "1"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=cpu_environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-6000:]
     log = history(tmp_path / "run")
     assert "rewards/relation_f1/mean" in log[0] and "rewards/format/mean" in log[0]
 

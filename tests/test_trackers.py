@@ -6,10 +6,11 @@ TensorBoard has its test in test_training_watch.py.
 import importlib.util
 import json
 import sqlite3
-import subprocess
 import sys
 
 import pytest
+
+from tests import preloaded
 
 
 def trackio(folder) -> float:
@@ -41,7 +42,7 @@ def test_a_run_logs_without_a_network(name, read, root, toy, tmp_path, cpu_envir
     command += ["--per_device_train_batch_size", "4", "--num_generations", "2", "--gradient_accumulation_steps", "1"]
     command += ["--max_steps", "1", "--warmup_steps", "0", "--max_completion_length", "8", "--use_vllm", "false"]
     command += ["--use_cpu", "true", "--log_completions", "true", "--log_multimodal", "true", "--report_to", name]
-    done = subprocess.run(list(map(str, command)), cwd=root, env=environment, capture_output=True, text=True)
+    done = preloaded.run(command, root, environment)
     assert done.returncode == 0, done.stderr[-4000:]
     history = json.loads((output / "trainer_state.json").read_text())["log_history"]
     (reward,) = [entry["reward"] for entry in history if "reward" in entry]

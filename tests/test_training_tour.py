@@ -2,9 +2,10 @@
 
 import re
 import shlex
-import subprocess
 
 import pytest
+
+from tests.preloaded import run
 
 SMALLER = {
     "data_prep/toyworld.py": {"--train": "32", "--test": "4"},
@@ -28,7 +29,7 @@ def test_the_tour(root, tmp_path, cpu_environment):
             words = [more.get(previous, word) for previous, word in zip(["", *words], words, strict=False)]
         else:
             words += more.split()
-        done = subprocess.run(words, cwd=root, env=cpu_environment, capture_output=True, text=True)
+        done = run(words, root, cpu_environment)
         assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         printed += done.stdout
     assert "ready" in printed and "-- gold scores 9.50" in printed

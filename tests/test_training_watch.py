@@ -10,6 +10,7 @@ from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.training import publish
 from sgrl.training.watch import TrainingWatch, check_report_to, completions_table
+from tests import preloaded
 
 ARGS = SimpleNamespace(max_completion_length=80, temperature=1.0, num_generations=8)
 GOOD = {
@@ -179,16 +180,13 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
     """SFT and GRPO with transformers' rollouts on a toy video, context and reward by one line each."""
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     import json
-    import subprocess
 
     import pandas
 
     from sgrl.context import trained_context
 
     def run(*words):
-        done = subprocess.run(
-            [sys.executable, *map(str, words)], cwd=root, env=cpu_environment, capture_output=True, text=True
-        )
+        done = preloaded.run(["python", *words], root, cpu_environment)
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stderr
 
