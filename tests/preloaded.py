@@ -19,7 +19,7 @@ MODULES = ("datasets", "peft", "scipy.optimize", "trl.trainer.sft_trainer", "trl
 def run(words: Sequence[object], cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess:
     """Like `subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)`, for commands of Python's.
 
-    `accelerate launch` with a file for one process without GPUs gives the script the environment that it gives it.
+    `accelerate launch` starts one process, with the environment that it gives it.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(MODULES))
@@ -56,8 +56,8 @@ def _launched(options: list[str]) -> list[str]:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 
-    args, defaults, _ = _validate_launch_command(launch_command_parser().parse_args(options))
-    assert args.num_processes == 1 and args.use_cpu, "one process without GPUs"
+    args, *_ = _validate_launch_command(launch_command_parser().parse_args(["--num_processes", "1", *options]))
+    assert args.use_cpu
     words, environment = prepare_simple_launcher_cmd_env(args)
     os.environ.update(environment)
     return words
