@@ -4,16 +4,19 @@
 
 Archives of PVSG carry a prefix of somebody's disk (mnt/lustre/...): `--keep 2` keeps the last two parts of each name,
 VIDEO/FRAME.png; 1 is right for its videos. A member that would land outside of the output, or on top of another one,
-stops the command before anything is written. Files that are there with the right size are not written again.
+stops the command before anything is written, and so does an archive that claims more than the disk or its own bytes
+can hold. Files that are there with the right size are not written again.
 """
 
 from __future__ import annotations
 
 import argparse
+import lzma
 import os
 import shutil
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 from sgrl.errors import SgrlError
@@ -27,8 +30,8 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
 
     keep: how many of the last parts of each member's name become its path below `output`; None for all.
 
-    Raises SgrlError for a file that is not a zip or is damaged, and for members that climb out of the folder, are
-    links, or would overwrite each other.
+    Raises SgrlError for a file that is not a zip or is damaged, for members that climb out of the folder, are links,
+    would overwrite each other, or are more than the archive or the disk can hold.
     """
     from tqdm import tqdm
 
@@ -39,6 +42,7 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
             targets = _targets(archive, members, output, keep)
+            _check_sizes(archive, members, output)
             written = 0
             bar = tqdm(members, desc=printable(archive.name, 40), unit=" files", disable=not progress)
             for member, target in zip(bar, targets, strict=True):
@@ -49,8 +53,18 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
                     shutil.copyfileobj(source, file)  # checks the CRC at the end
                 written += 1
             return written
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise SgrlError(f"{archive} is truncated or damaged ({error}); download it again") from None
+    except SgrlError:
+        raise
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        raise SgrlError(f"{archive} is truncated or damaged ({printable(error, 200)}); download it again") from None
 
 
 def _targets(archive: Path, members: list[zipfile.ZipInfo], output: Path, keep: int | None) -> list[Path]:
@@ -73,6 +87,19 @@ def _targets(archive: Path, members: list[zipfile.ZipInfo], output: Path, keep: 
             )
         targets.append(output / path)
     return targets
+
+
+def _check_sizes(archive: Path, members: list[zipfile.ZipInfo], output: Path) -> None:
+    packed, unpacked = (sum(getattr(member, size) for member in members) for size in ("compress_size", "file_size"))
+    size = archive.stat().st_size
+    if packed > size:  # members that share their bytes
+        raise SgrlError(f"{archive} claims {packed:,} bytes of members, but has {size:,}; nothing was written")
+    folder = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(folder).free
+    if unpacked > free:
+        raise SgrlError(
+            f"{archive} ({size:,} bytes) unpacks to {unpacked:,} bytes, {folder} has {free:,}; nothing was written"
+        )
 
 
 def main(arguments: list[str] | None = None) -> int:

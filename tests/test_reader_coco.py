@@ -153,3 +153,28 @@ def test_memory_is_flat(tmp_path, traced_peak):
         root = make_root(tmp_path / str(count), make_content(count))
         peaks.append(traced_peak(read_all, root, count))
     assert peaks[1] < 6e6  # the file is 2 MB; SQLite's own cache is bounded and not traced
+
+
+def test_ids_may_be_texts(tmp_path):
+    """Of some lists or of all; whole numbers that a table made floats too."""
+
+    def spelt(kind):
+        content = make_content()
+        for name, keys in (
+            ("images", ["id"]),
+            ("annotations", ["id", "image_id", "category_id"]),
+            ("rel_annotations", ["image_id", "subject_id", "object_id", "predicate_id"]),
+            ("categories", ["id"]),
+        ):
+            for entry in content[name]:
+                entry |= {key: kind(entry[key]) for key in keys}
+        return content
+
+    plain = list(CocoReader(make_root(tmp_path / "plain", make_content())).records())
+    texts, floats = spelt(str), spelt(float)
+    mixed = {**make_content(), "rel_annotations": texts["rel_annotations"], "categories": floats["categories"]}
+    for number, content in enumerate((texts, floats, mixed)):
+        root = make_root(tmp_path / str(number), content)
+        reader = CocoReader(root)
+        assert reader.vocabulary.objects == ("cat", "dog")
+        assert [(r.image_id, r.graph) for r in reader.records()] == [(r.image_id, r.graph) for r in plain]

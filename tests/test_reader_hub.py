@@ -184,3 +184,43 @@ def test_boxes_are_in_the_image_that_viewers_show(tmp_path, turn):
     assert (record.graph.width, record.graph.height) == (60, 40)
     image = Image.open(io.BytesIO(encoded(record.image, (60, 40))))
     assert image.size == (60, 40) and image.getpixel((10, 10))[0] > 200 and image.getpixel((50, 30))[0] < 50
+
+
+@pytest.mark.parametrize(
+    "name", ["../private.jpg", "/etc/passwd", "a/../../private.jpg", "..\\private.jpg", "C:\\x.jpg"]
+)
+def test_images_outside_of_the_folder_are_damage(tmp_path, name):
+    Image.new("RGB", (60, 40)).save(tmp_path / "private.jpg")
+    rows = [make_row("bad", image={"bytes": None, "path": name}), make_row("good")]
+    reader, found = HubReader(make_file(tmp_path / "set" / "train.parquet", rows)), []
+    assert [record.image_id for record in reader.records(found.append)] == ["good"]
+    assert "points outside" in str(found[0])
+
+
+def test_the_hubs_cache_of_links_is_read(tmp_path):
+    """snapshots/HASH/... are links into blobs/, which lies outside; so are images beside the rows."""
+    blobs, root = tmp_path / "blobs", tmp_path / "snapshots" / "abc"
+    make_file(blobs / "1f", [make_row("7", image={"bytes": None, "path": "a.jpg"})])
+    Image.new("RGB", (60, 40)).save(blobs / "2e", "JPEG")
+    (root / "test").mkdir(parents=True)
+    (root / "test" / "train-0.parquet").symlink_to(blobs / "1f")
+    (root / "test" / "a.jpg").symlink_to(blobs / "2e")
+    (record,) = HubReader(root).records()
+    assert record.split == "test" and record.image.read_bytes() == (blobs / "2e").read_bytes()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks_in_lines(tmp_path, encoding):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg")
+    rows = [json.dumps({**make_row(str(i)), "image": None, "image_file": "a.jpg"}) for i in range(3)]
+    (tmp_path / "rows.jsonl").write_bytes("\n".join([rows[0], "\ufeff" + rows[1], rows[2]]).encode(encoding))
+    assert [record.image_id for record in HubReader(tmp_path).records()] == ["0", "1", "2"]
+
+
+def test_text_in_parquet_that_is_no_utf8_is_one_row(tmp_path):
+    ids = pyarrow.array([b"7", b"\xff\xfe", b"9"], pyarrow.binary()).view(pyarrow.string())
+    rows = pyarrow.Table.from_pylist([make_row()] * 3).set_column(0, "image_id", ids)
+    parquet.write_table(rows, tmp_path / "train.parquet")
+    reader, found = HubReader(tmp_path), []
+    assert [record.image_id for record in reader.records(found.append)] == ["7", "9"]
+    assert found[0].place == "train.parquet, row 1"

@@ -241,3 +241,74 @@ def test_memory_is_flat(tmp_path, traced_peak):
         root = make_root(tmp_path / str(count), [PAIR] * count)
         peaks.append(traced_peak(read_all, root, count))
     assert peaks[1] < 1.5 * peaks[0] + 2e6  # image_data.json is read in windows of up to a megabyte
+
+
+def own(path, **changes):
+    """Images that name their files, whose ids count from 0: beyond 1,592 entries some are those of corrupt images."""
+    root = make_root(path, [PAIR] * 4)
+    entries = [{"file_name": f"{i + 1:06d}.jpg", "image_id": i, "width": 512, "height": 256} for i in range(4)]
+    entries[2] |= {"image_id": 1592, **changes}
+    (root / "image_data.json").write_text(json.dumps(entries))
+    return root
+
+
+def test_images_that_name_their_files(tmp_path):
+    reader = VG150Reader(own(tmp_path / "a"))
+    records = list(reader.records())
+    assert [record.image_id for record in records] == ["0", "1", "1592", "3"]
+    assert [record.image.name for record in records] == ["000001.jpg", "000002.jpg", "000003.jpg", "000004.jpg"]
+    root = own(tmp_path / "b", file_name="pictures/x.png", image_id="text")
+    (root / "pictures").mkdir()
+    Image.new("RGB", (512, 256)).save(root / "pictures" / "x.png")
+    assert [record.image.name for record in VG150Reader(root).records()][2] == "x.png"
+    found = []
+    assert len(list(VG150Reader(own(tmp_path / "c", file_name="../../x.png")).records(found.append))) == 3
+    assert "points outside" in str(found[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(tmp_path, encoding):
+    root = make_root(tmp_path / "root", [PAIR])
+    for name in ("image_data.json", "VG-SGG-dicts.json"):
+        (root / name).write_text((root / name).read_text(), encoding=encoding)
+    assert len(list(VG150Reader(root).records())) == 1
+
+
+def test_columns_that_declare_more_than_the_file_holds(tmp_path):
+    """A billion boxes, of which none was written; a column that is a link; one without numbers; a huge chunk."""
+    root = make_root(tmp_path / "root", [PAIR])
+    whole = (root / "VG-SGG.h5").read_bytes()
+
+    def declare(name, message, **how):
+        (root / "VG-SGG.h5").write_bytes(whole)
+        with h5py.File(root / "VG-SGG.h5", "a") as file:
+            del file[name]
+            if "link" in how:
+                file[name] = how["link"]
+            else:
+                file.create_dataset(name, **how)
+        with pytest.raises(SgrlError, match=message):
+            VG150Reader(root)
+
+    declare("boxes_1024", "declares 16,000,000,000 bytes", shape=(10**9, 4), dtype="i4", chunks=(1000, 4))
+    declare("labels", "in chunks of 160,000,000", shape=(2, 1), maxshape=(None, 1), dtype="i4", chunks=(40_000_000, 1))
+    declare("labels", "not in this file", link=h5py.ExternalLink("other.h5", "/labels"))
+    declare("labels", "not in this file", link=h5py.SoftLink("/boxes_1024"))
+    declare("labels", "expected rows of numbers", shape=(2, 1), dtype="S10")
+
+
+@pytest.mark.parametrize("value", [-2, 77, 1 << 40, -(1 << 62)])
+@pytest.mark.parametrize("name", ["img_to_first_box", "img_to_last_box", "img_to_first_rel", "split", "predicates"])
+def test_one_hostile_row_is_named(tmp_path, name, value):
+    root, found = make_root(tmp_path / "root", [PAIR] * 3), []
+    with h5py.File(root / "VG-SGG.h5", "a") as file:
+        file[name][1] = value
+    kept = [record.image_id for record in VG150Reader(root).records(found.append)]
+    assert kept == ["1", "3"] and found[0].place == "VG-SGG.h5, row 1 (image_id 2)"
+
+
+def test_no_image_has_more_boxes_than_a_window(tmp_path):
+    many = (0, [((0, 0, 100, 50), 1)] * (vg150._WINDOW + 1), [])
+    root, found = make_root(tmp_path / "root", [PAIR, many]), []
+    assert len(list(VG150Reader(root).records(found.append))) == 1
+    assert "65,536 at most" in str(found[0])

@@ -66,3 +66,31 @@ def test_damage(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "output" / "a").iterdir()] == ["0000.png"]  # no half file
     with pytest.raises(SgrlError, match="--keep is 0"):
         unpack(archive, tmp_path / "output", keep=0)
+
+
+def test_archives_that_claim_too_much(tmp_path, monkeypatch):
+    """Members that share their bytes, and more than the disk has room for: nothing is written."""
+    archive = make(tmp_path / "a.zip", ["a/1", "b/2"])
+    raw = archive.read_bytes()
+    shared = bytearray(raw)
+    for at in range(len(raw)):
+        if raw.startswith(b"PK\x01\x02", at):  # the sizes in the central directory
+            shared[at + 20 : at + 24] = len(raw).to_bytes(4, "little")
+    archive.write_bytes(shared)
+    with pytest.raises(SgrlError, match="claims .* bytes of members|damaged"):
+        unpack(archive, tmp_path / "out")
+    archive.write_bytes(raw)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("usage", (), {"free": 10}))
+    with pytest.raises(SgrlError, match="unpacks to 28 bytes, .* has 10; nothing"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_deflate_stream(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(range(256)) * 40)
+    raw = bytearray((tmp_path / "a.zip").read_bytes())
+    raw[40:60] = b"\xff" * 20
+    (tmp_path / "a.zip").write_bytes(raw)
+    with pytest.raises(SgrlError, match="truncated or damaged"):
+        unpack(tmp_path / "a.zip", tmp_path / "out")

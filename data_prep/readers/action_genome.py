@@ -22,6 +22,7 @@ from data_prep.readers.action_genome_pickles import GROUPS, NO_ENTRY, PERSON, SP
 from data_prep.readers.masks import numbered
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised
 from sgrl.errors import SgrlError, suggest
+from sgrl.files import open_text
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.images import image_sizes
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -242,7 +243,8 @@ def _vocabulary(root: Path, folder: Path) -> Vocabulary:
 def _lines(path: Path) -> list[str] | None:
     if not path.is_file():
         return None
-    return [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    with open_text(path, "replace") as file:
+        return [line.strip() for line in file if line.strip()]
 
 
 def _squash(name: str) -> str:

@@ -19,6 +19,7 @@ LARGEST_SIDE = 1 << 16
 """Pixels; no format of photographs has longer ones."""
 
 _LONGEST_NAME = 1000  # characters of an id or of a path in an annotation
+_LONGEST_LABEL = 200
 _LONGEST_PLACE, _LONGEST_REASON = 200, 400  # characters of a message
 _LAST_FRAME = (1 << 31) - 1  # what the column holds
 _Parsed = TypeVar("_Parsed")
@@ -178,7 +179,7 @@ def class_list(names: Iterable) -> tuple[str, ...]:
     one before. Where a data set has no list of its own, one strange record must not spoil all."""
     first: dict[str, str] = {}
     for name in names:
-        if isinstance(name, str) and (name.isascii() or _encodes(name)):
+        if isinstance(name, str) and len(name) <= _LONGEST_LABEL and (name.isascii() or _encodes(name)):
             text = canonical(name)
             if text != UNNAMED or name == UNNAMED:
                 first.setdefault(text, name)
