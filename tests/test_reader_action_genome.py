@@ -299,3 +299,35 @@ def test_records_can_be_read_again(shared):
     reader = ActionGenomeReader(shared / "data" / "schema_examples" / "action_genome", frame_rule="oed")
     first, notes = list(reader.records()), copy.copy(reader.notes)
     assert list(reader.records()) == first and reader.notes == notes
+
+
+@pytest.mark.parametrize("folder", ["AAAAA.mp4", "AAAAA"])
+@pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png"])
+def test_frames_of_other_suffixes(tmp_path, folder, suffix):
+    root = make_root(tmp_path, {key: [entry()] for key in keys("AAAAA", 3, 5, 9)})
+    (root / "frames" / folder).mkdir()
+    for number in (3, 4, 5):
+        (root / "frames" / folder / f"{number:06d}.{suffix}").touch()
+    found = [record.image.relative_to(root / "frames") for record in ActionGenomeReader(root).records()]
+    assert list(map(str, found)) == [f"{folder}/{n:06d}.{suffix}" for n in (3, 5)] + ["AAAAA.mp4/000009.png"]
+
+
+def test_frames_numbered_from_zero_are_refused(tmp_path):
+    root, damaged = make_root(tmp_path, {key: [entry()] for key in keys("AAAAA", 3, 5, 9)}), []
+    (root / "frames" / "AAAAA.mp4").mkdir()
+    (root / "frames" / "AAAAA.mp4" / "000000.jpg").touch()
+    assert not list(ActionGenomeReader(root).records(damaged.append))
+    assert len(damaged) == 3 and "has a frame 0, Action Genome counts from 1" in str(damaged[0])
+
+
+def test_byte_order_marks_of_class_lists(tmp_path):
+    root = make_root(tmp_path, {key: [entry()] for key in keys("AAAAA", 3, 5, 9)})
+    (root / "annotations" / "object_classes.txt").write_text("person\ngadget\n", encoding="utf-8-sig")
+    assert ActionGenomeReader(root).vocabulary.objects == ("person", "gadget")
+
+
+def test_items_that_are_no_frame_are_damage(tmp_path):
+    objects = {key: [entry()] for key in keys("AAAAA", 3, 5, 9)} | {"BBBBB/1.png": [entry()], 7: [entry()]}
+    reader, damaged = ActionGenomeReader(make_root(tmp_path, objects)), []
+    assert len(list(reader.records(damaged.append))) == 3
+    assert "it has the key 'BBBBB/1.png'; expected frames such as" in str(damaged[0]) and len(damaged) == 2

@@ -1,14 +1,16 @@
 """PSG's files: known readings, damage, truncation, and memory that stays flat."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from data_prep.readers import open_reader
+from data_prep.readers import json_stream, open_reader
 from data_prep.readers.json_stream import items, values, walk
 from data_prep.readers.psg import PSGReader
-from data_prep.readers.record import RecordError
+from data_prep.readers.record import RecordError, below, shown
 from sgrl.errors import SgrlError
+from sgrl.graph import GraphError
 
 OFFICIAL_FILES = ["psg.json", "psg_train_val.json", "psg_val_test.json", "tiny_psg.json"]
 
@@ -242,3 +244,64 @@ def test_json_stream_across_chunks(tmp_path, monkeypatch):
     path.write_text(json.dumps(long, ensure_ascii=False), encoding="utf-8")
     assert list(items(path, "a")) == long["a"]
     assert values(path, ("before", "after"), skip="a") == {"before": ["é"], "after": {"n": 12}}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_byte_order_marks(tmp_path, encoding):
+    root = make_root(tmp_path, [make_record()] * 3)
+    path = root / "psg" / "psg.json"
+    text = path.read_text()
+    path.write_text("\ufeff" * (encoding == "utf-16-be") + text, encoding=encoding)
+    assert len(list(PSGReader(root).records())) == 3
+
+
+def test_items_that_python_cannot_decode_are_one_item_each(tmp_path, monkeypatch):
+    """Brackets without end, numbers of thousands of digits, bytes that are no UTF-8; also at the borders of chunks."""
+    raw = (
+        b'{"a": "]", "data": [{"n": 1}, {"deep": "\\"}", "x": ' + b'[{"k":' * 5000 + b'"]}"' + b"}]" * 5000 + b"}, "
+        b'{"n": ' + b"9" * 5000 + b'}, {"n": "\xff\xfe"}, ' + b"[" * 9000 + b"]" * 9000 + b"]}"
+    )
+    path = tmp_path / "a.json"
+    path.write_bytes(raw)
+    for chunk in (1 << 18, 1000, 7):
+        monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+        first, deep, digits, other, last = items(path, "data")
+        assert first == {"n": 1} and digits == {"n": float("inf")} and other == {"n": "\udcff\udcfe"}
+        assert repr(deep) == repr(last) == "brackets nested too deep to read"
+    path.write_bytes(raw[:-20])
+    with pytest.raises(SgrlError, match="a.json .*inside item 4 of 'data'"):
+        list(items(path, "data"))
+
+
+def test_where_paths_may_lead():
+    folder = Path("/data/images")
+    for name in ("a.jpg", "a/b.jpg", "a/..b.jpg", "12:30.jpg"):
+        assert below(folder, name, "file_name") == folder / name
+    for name in (
+        "",
+        None,
+        5,
+        "/a",
+        "../a",
+        "a/../b",
+        "a\\..\\b",
+        "C:\\a",
+        "\\\\host\\a",
+        "a\0b",
+        "\ud83d",
+        "x" * 5000,
+    ):
+        with pytest.raises(GraphError, match="file_name|no file can be called|a path of 5,000"):
+            below(folder, name, "file_name")
+
+
+def test_damage_is_one_printable_line():
+    """Whatever the record holds: it ends in damaged.txt and on the terminal."""
+    error = RecordError("a\nb\x1b[2J", "\ud83d" + "x" * 10**6)
+    assert "\n" not in str(error) and "\x1b" not in str(error) and len(str(error)) < 700
+    str(error).encode()
+    deep, shared = [], [1]
+    for _ in range(100):
+        deep, shared = [deep], [shared, shared]
+    for value in (deep, shared, 10**5000, "\ud83d" * 999, {"a": b"x" * 10**6}):
+        assert len(shown(value)) <= 60 and shown(value).isprintable()

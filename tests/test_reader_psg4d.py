@@ -371,3 +371,33 @@ def test_the_fixtures_have_tubes(shared):
         for record in reader.records(lambda error: None):
             shown = [o.label for o in videos[record.video_id].objects if o.tube.areas[record.frame]]
             assert shown == [o.label for o in record.graph.objects]
+
+
+def test_images_numbered_from_one_belong_to_the_mask_before(tmp_path):
+    root = make_root(tmp_path / "root", [make_video()])
+    folder = root / "psg4d_gta" / "images" / "a"
+    for number in (2, 1, 0):
+        (folder / f"{number:06d}.bmp").rename(folder / f"{number + 1:06d}.bmp")
+    reader = PSG4DGTAReader(root)
+    assert [(r.frame, r.image.name) for r in reader.records()] == [(i, f"{i + 1:06d}.bmp") for i in range(3)]
+    assert reader.notes["videos whose frames are numbered from 1, their masks from 0"] == 1
+    (folder / "000003.bmp").unlink()
+    with pytest.raises(RecordError, match="is image 1 of mask 0 or of mask 1"):
+        list(PSG4DGTAReader(root).records())
+
+
+@pytest.mark.parametrize("path", ["../../private", "/etc", "..\\private", "a\0b"])
+def test_the_index_of_hoi_stays_below_its_folders(tmp_path, path):
+    root, found = make_hoi(tmp_path, "0001"), []
+    assert len(list(PSG4DHOIReader(root).records())) == 1
+    (root / "hoi4d_id.json").write_text(json.dumps({"0001": path}))
+    assert not list(PSG4DHOIReader(root).records(found.append))
+    assert "the path of the video" in str(found[0]) or "no file can be called" in str(found[0])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_marks(tmp_path, encoding):
+    root = make_hoi(tmp_path)
+    for name in ("psg4d_hoi.json", "hoi4d_id.json", "categories.json"):
+        (root / name).write_text((root / name).read_text(), encoding=encoding)
+    assert len(list(PSG4DHOIReader(root).records())) == 1

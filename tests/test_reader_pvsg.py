@@ -427,3 +427,31 @@ def test_a_video_with_a_damaged_mask_has_no_tubes(tmp_path):
         path.unlink()
     with pytest.raises(RecordError, match="no panoptic map"):
         list(PVSGReader(root).video_graphs())
+
+
+def renumber(root, start, video=VIDEO):
+    """Frames numbered from `start`, as ffmpeg does from 1."""
+    folder = root / "vidor" / "frames" / video
+    for path in sorted(folder.glob("*.png"), reverse=True):
+        path.rename(folder / f"{int(path.stem) + start:04d}.png")
+
+
+def test_frames_numbered_from_one_belong_to_the_mask_before(tmp_path):
+    root = make_root(tmp_path)
+    for frame in range(4):
+        Image.new("RGB", (60, 40)).save(root / "vidor" / "frames" / VIDEO / f"{frame:04d}.png")
+    expected = [(record.frame, record.graph) for record in PVSGReader(root).records()]
+    renumber(root, 1)
+    reader = PVSGReader(root)
+    records = list(reader.records())
+    assert [(record.frame, record.graph) for record in records] == expected
+    assert [record.image.name for record in records] == ["0001.png", "0002.png", "0003.png", "0004.png"]
+    assert reader.notes["videos whose frames are numbered from 1, their masks from 0"] == 1
+    # The last one is not there: without another video they are counted from 1 still, for none has a frame 0.
+    (root / "vidor" / "frames" / VIDEO / "0004.png").unlink()
+    assert [(record.frame, record.image.name) for record in PVSGReader(root).records()][-1] == (2, "0003.png")
+    # Another video of the source has a frame 0: it is the first one that is missing here.
+    other = root / "vidor" / "frames" / "0002_0000000002"
+    other.mkdir()
+    (other / "0000.png").touch()
+    assert [(record.frame, record.image.name) for record in PVSGReader(root).records()][-1] == (3, "0003.png")
