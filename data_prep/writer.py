@@ -14,6 +14,7 @@ from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.files import LOCK, atomic_path, folder_lock
 from sgrl.process import system_number
+from sgrl.terminal import printable
 
 # What is held in memory, and what a reader has to load to reach one row.
 _GROUP_ROWS = 1000
@@ -195,7 +196,7 @@ class DatasetWriter:
             plan += [(path, f"{split}-{i:05d}-of-{len(paths):05d}.parquet") for i, path in enumerate(paths)]
         texts = self.compose([found["summary"] for found in done]) if self.compose else {}
         for name, text in texts.items():
-            (self.partial / name).write_text(text, encoding="utf-8")
+            (self.partial / name).write_text(text, encoding="utf-8", errors="backslashreplace")
             plan.append((name, name))
         with atomic_path(self.partial / "plan.json") as temporary:
             temporary.write_text(json.dumps(plan))
@@ -274,16 +275,28 @@ class _Shard:
             self._flush()
 
     def _flush(self) -> None:
-        import pyarrow
-
         if self._pending:
-            self._file.write_table(pyarrow.Table.from_pylist(self._pending, schema=self.schema))
+            self._file.write_table(_table(self._pending, self.schema))
             self._pending, self._pending_bytes = [], 0
 
     def close(self, flush: bool = True) -> None:
         if flush:
             self._flush()
         self._file.close()
+
+
+def _table(rows: list[Mapping], schema):
+    """Raises SgrlError with the name of the first row that does not fit the columns."""
+    import pyarrow
+
+    try:
+        return pyarrow.Table.from_pylist(rows, schema=schema)
+    except (pyarrow.ArrowException, ValueError, TypeError, OverflowError) as error:
+        if len(rows) > 1:
+            for row in rows:
+                _table([row], schema)
+        name = printable(rows[0].get("image_id"), 80)
+        raise SgrlError(f"the row of image {name} cannot be stored: {printable(error, 200)}") from None
 
 
 def _leaf_paths(schema) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sgrl.errors import SgrlError
+from sgrl.files import open_text
 
 Table = Mapping[tuple[str, str], float]
 
@@ -58,7 +59,8 @@ def _from_path(path: str):
             "sentence-transformers model (nothing is downloaded)"
         )
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open_text(path) as file:
+            table = json.load(file)
         return TableSimilarity({(a, b): value for a, row in table.items() for b, value in row.items()})
     except SgrlError:
         raise

@@ -9,6 +9,8 @@ import math
 import pickle
 import random
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow
@@ -16,11 +18,14 @@ import pyarrow.parquet as parquet
 import pytest
 
 from data_prep import toyworld
-from data_prep.convert import Converter, Options, metadata_of
+from data_prep.convert import Converter, Options, Part, metadata_of
 from data_prep.readers import READERS, open_reader
-from data_prep.readers.record import shown
+from data_prep.readers.record import Record, shown
+from data_prep.writer import DatasetWriter
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.graph import GraphError, Object, SceneGraph
+from sgrl.vocabulary import Vocabulary
 
 DIGITS, DEEP = "5,000 digits", "100,000 brackets"
 MISSING = "no such key"
@@ -168,3 +173,77 @@ def test_an_error_that_no_record_explains_passes(worlds, tmp_path):
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(SgrlError, match="psg.json is truncated"):
         converted("psg", root)
+
+
+class Reader:
+    """Two images with one object each."""
+
+    name, source, default_size, codec, notes = "toy", None, None, "toon", {}
+    vocabulary = Vocabulary("toy", ("cup",), ("on",))
+
+    def records(self, on_damage=None):
+        for number in (1, 2):
+            yield Record(
+                str(number), Path("x.jpg"), SceneGraph([Object("cup", (0, 0, 5, 5))], [], 10, 10), "train", ""
+            )
+
+    def totals(self):
+        return {}
+
+
+def test_what_only_the_text_of_a_graph_brings_out_is_damage_too(monkeypatch):
+    converter = Converter(Reader(), Options(keep_empty=True, images=False))
+    encode = converter.codec.encode
+    monkeypatch.setattr(converter, "codec", SimpleNamespace(grouped=False, name="toon", encode=lambda graph: 1 // 0))
+    first, second = Reader().records()
+    draft = converter.draft(first)
+    assert draft.row is None and "ZeroDivisionError" in str(draft.error)
+    monkeypatch.setattr(converter, "codec", SimpleNamespace(grouped=False, name="toon", encode=encode))
+    assert converter.draft(second).row["image_id"] == "2"
+
+
+def test_jobs_share_damage_of_any_name():
+    names = ["a", "\ud83d", "\udc80 b", "a\0", "\U0001f600"]
+    for name in names:
+        assert sum(Part(Reader(), index, 3)._mine(name) for index in range(3)) == 1
+
+
+def test_the_writer_names_a_row_that_does_not_fit(tmp_path):
+    reader = Reader()
+    converter = Converter(reader, Options(keep_empty=True, images=False))
+    good, bad = (converter.draft(record).row for record in reader.records())
+    for change in ({"width": 1 << 40}, {"solution": "\ud83d"}, {"image_id": 5}, {"prompt": "no list"}):
+        with (
+            pytest.raises(SgrlError, match=f"the row of image {change.get('image_id', 2)} cannot be stored"),
+            DatasetWriter(tmp_path / "out", metadata_of(reader, converter.options)) as writer,
+        ):
+            for row in (good, bad | change):
+                writer.add("train", row)
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": "\ud83d"}, "lone surrogate"),
+        ({"image_id": ""}, "image_id must have 1 to 1,000 characters, found 0"),
+        ({"video_id": "x" * 9999}, "video_id must have 1 to 1,000 characters, found 9,999"),
+        ({"frame": 1 << 40}, "the number of a frame must be from 0 to 2,147,483,647"),
+        ({"frame": -1}, "the number of a frame"),
+        ({"image": Path("a\0b")}, "no file can be called"),
+        ({"graph": SceneGraph([Object("\ud83d", (0, 0, 1, 1))], [], 5, 5)}, "lone surrogate"),
+        ({"graph": SceneGraph([], [], 5, 10**400)}, "1 to 65,536 pixels a side"),
+        ({"graph": SceneGraph([], [], 5.5, 5)}, "1 to 65,536 pixels a side"),
+    ],
+)
+def test_what_no_record_can_be(change, message):
+    record = {
+        "image_id": "1",
+        "image": Path("a.jpg"),
+        "graph": SceneGraph([], [], 5, 5),
+        "split": "train",
+        "place": "",
+    }
+    Record(**record)
+    with pytest.raises(GraphError, match=message):
+        Record(**record | change)
