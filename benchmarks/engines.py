@@ -29,6 +29,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sgrl.process import run_command
+
 ROOT = Path(__file__).resolve().parent.parent
 ENGINES = ("transformers", "vllm", "server")
 NAMES = {"transformers": "transformers", "vllm": "vLLM, offline", "server": "vLLM, server"}
@@ -434,4 +436,4 @@ def device() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("engines", main))  # a signal ends the server, too

@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from rewards.analysis import interval, ratio, resampled_sums
+from sgrl.process import PARENT
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("base", "sft", "full", "recall")
@@ -90,7 +91,7 @@ def step(folder: Path, name: str, command: list[object]) -> None:
     log = folder / f"{name}.log"
     with socket.socket() as free:  # two benchmarks at once must not meet on one port
         free.bind(("127.0.0.1", 0))
-        environment = {"MASTER_PORT": str(free.getsockname()[1]), **os.environ}
+        environment = {"MASTER_PORT": str(free.getsockname()[1]), PARENT: str(os.getpid()), **os.environ}
     with open(log, "ab") as output:
         status = subprocess.run(words, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT).returncode
     if status:

@@ -58,7 +58,8 @@ def run_command(name: str, main: Callable[[], int | None]) -> int:
     _guard_children()
     with _signals():
         try:
-            if (parent := os.environ.get(PARENT, "")).isdecimal():
+            parent = os.environ.get(PARENT, "")
+            if parent.isdecimal() and int(parent) != os.getpid():
                 end_with(int(parent))
             status = main() or 0
             sys.stdout.flush()
