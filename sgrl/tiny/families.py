@@ -191,7 +191,8 @@ def _internvl_processor(tokenizer, image_size: int) -> ProcessorMixin:
 
 
 ################
-# SmolVLM: tiles with their row and column, then the whole image
+# SmolVLM: tiles with their row and column, then the whole image. SmolVLM-256M, -500M and -2.2B are Idefics3 models,
+# SmolVLM2 has classes of its own, which see videos too and are the same otherwise.
 ################
 
 SMOLVLM = ChatFormat(
@@ -212,8 +213,8 @@ SMOLVLM = ChatFormat(
 )
 
 
-def _smolvlm_config(tokenizer, image_size: int) -> PretrainedConfig:
-    return transformers.SmolVLMConfig(
+def _idefics3_config(tokenizer, image_size: int, config_class: type = transformers.Idefics3Config) -> PretrainedConfig:
+    return config_class(
         vision_config={
             "hidden_size": 64,
             "intermediate_size": 128,
@@ -228,6 +229,21 @@ def _smolvlm_config(tokenizer, image_size: int) -> PretrainedConfig:
         scale_factor=MERGE_SIZE,
         pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
+    )
+
+
+def _smolvlm_config(tokenizer, image_size: int) -> PretrainedConfig:
+    return _idefics3_config(tokenizer, image_size, transformers.SmolVLMConfig)
+
+
+def _idefics3_processor(tokenizer, image_size: int) -> ProcessorMixin:
+    return transformers.Idefics3Processor(
+        image_processor=transformers.Idefics3ImageProcessor(
+            size={"longest_edge": image_size}, max_image_size={"longest_edge": image_size // 2}
+        ),
+        tokenizer=tokenizer,
+        image_seq_len=_tokens_per_tile(image_size),
+        chat_template=tokenizer.chat_template,
     )
 
 
@@ -261,5 +277,6 @@ FAMILIES: dict[str, Family] = {
         _qwen_processor(transformers.Qwen2_5_VLProcessor, transformers.Qwen2VLVideoProcessor),
     ),
     "internvl": Family(INTERNVL, _internvl_config, _internvl_processor),
+    "idefics3": Family(SMOLVLM, _idefics3_config, _idefics3_processor),
     "smolvlm": Family(SMOLVLM, _smolvlm_config, _smolvlm_processor),
 }
