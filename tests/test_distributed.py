@@ -1,6 +1,7 @@
 """Several processes and DeepSpeed, on CPUs: the recipes are the same, the launcher differs."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -85,13 +86,11 @@ def state(folder: Path) -> dict:
 def test_two_processes_without_vllm(toy, tmp_path, cpu_environment):
     """Two gloo processes; `use_vllm: true` where vLLM is not installed goes on with transformers and says so."""
     (tmp_path / "sitecustomize.py").write_text(WITHOUT_VLLM)
-    environment = cpu_environment | {"PYTHONPATH": str(tmp_path)}
-    environment.pop("MASTER_PORT")  # torchrun chooses a free one
+    environment = cpu_environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    environment.pop("MASTER_PORT")  # the launcher chooses a free one
     output = tmp_path / "run"
     paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
-    printed = run(
-        ["torchrun", "--standalone", "--nproc_per_node", "2", *GRPO, *paths, "--use_cpu", "true"], environment
-    )
+    printed = run(["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", *GRPO, *paths], environment)
     assert "vLLM is not installed in this environment, so rollouts come from transformers' generate" in printed
     log = state(output)["log_history"]
     assert [entry["step"] for entry in log] == [1, 2]
@@ -130,7 +129,7 @@ def test_fsdp2(toy, tmp_path, cpu_environment):
     sft += ["--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--global_batch_size", "8"]
     sft += ["--logging_steps", "1"]
     paths = ["--model_name_or_path", tmp_path / "sft", "--dataset", toy / "data", "--output_dir", tmp_path / "grpo"]
-    for recipe in (sft, [*GRPO, *paths, "--use_cpu", "true"]):
+    for recipe in (sft, [*GRPO, *paths]):
         run([*launcher, tmp_path / "fsdp_on_cpus.py", *recipe], cpu_environment)
 
     start, trained = (load_file(folder / "model.safetensors") for folder in (toy / "model", tmp_path / "sft"))

@@ -61,6 +61,14 @@ def test_a_file_computes_in_float32_on_a_cpu(read, text, options):
     assert "slow" not in log and ("float32 on this CPU; " in log) == bool(text)
 
 
+def test_processes_on_a_cpu_train_together(read, monkeypatch):
+    """accelerate joins them, over gloo, where the trainer says that it uses the CPU alone."""
+    assert read("", processes=2)[0].use_cpu is True
+    assert read("", processes=2, device="cuda")[0].use_cpu is False
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # it joins them itself
+    assert read("", processes=2)[0].use_cpu is False
+
+
 def test_an_option_is_done_and_warned_of(read):
     trainer, log = read("bf16: false", "--bf16", "true")
     assert trainer.bf16 is True and trainer.use_cpu is True and trainer.dtype == "float32"

@@ -34,9 +34,10 @@ def _precision(config: dict[str, Any], given: dict[str, Any], names: Collection[
     asked = {switch: dtype for switch, dtype in HALVES.items() if given.get(switch)}
     for dtype in sorted({*asked.values()}):
         precision.choose("cpu", dtype)  # warns
-    if asked:
-        yield from ("--use_cpu", "true")  # transformers wants to hear it twice
-    else:
+    if "use_cpu" not in given and os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
+        # Without it transformers refuses half precision, and processes that find no GPU train apart from each other.
+        yield from ("--use_cpu", "true")
+    if not asked:
         os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # accelerate's file is for GPUs too
     for switch in HALVES:
         if switch in names and switch not in given:
