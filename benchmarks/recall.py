@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from rewards.recall import PairScores, SceneGraphRecall, triplets
-from rewards.recall_action_genome import ActionGenomeRecall
-from rewards.recall_video import VideoRecall
+from rewards.metrics.action_genome import ActionGenomeRecall
+from rewards.metrics.recall import PairScores, SceneGraphRecall, triplets
+from rewards.metrics.video import VideoRecall
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer, get_codec
 from sgrl.tubes import TimedRelation, TubeObject, VideoGraph, tubes_of_maps

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rewards.analysis import interval, ratio, resampled_sums
+from rewards.metrics.bootstrap import interval, ratio, resampled_sums
 from sgrl.process import PARENT
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ import datetime
 import json
 
 from rewards.evaluation import Evaluation, table
-from rewards.rows import predicate_frequency
+from rewards.evaluation.files import predicate_frequency
 from sgrl.files import atomic_path
 from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict
 from sgrl.inference.predictions import prediction_key

@@ -4,8 +4,8 @@
     OPENAI_API_KEY=... python recipes/judge.py RUN --engine openai --base-url https://HOST/v1 --model NAME
 
 RUN is a folder that recipes/evaluate.py wrote. Boxes and equal labels decide first; of what is left each distinct
-question is asked once (see rewards/soft.py). The answers go to RUN/judge.jsonl as they come (--cache, which several
-runs may share): interrupted, the same command goes on where it was. The figures go to RUN/soft.json.
+question is asked once (see rewards/metrics/soft.py). The answers go to RUN/judge.jsonl as they come (--cache, which
+several runs may share): interrupted, the same command goes on where it was. The figures go to RUN/soft.json.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rewards.soft import soft_metrics
+from rewards.metrics.soft import soft_metrics
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
 from sgrl.inference.judge import EngineJudge

@@ -11,6 +11,7 @@ For TRL see `rewards.trl`, for ms-swift and verl `rewards.adapters`, for evaluat
 """
 
 from rewards.presets import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, Preset, get_preset
-from rewards.scorer import GraphScore, GraphScorer
+from rewards.scorer import GraphScorer
+from rewards.terms import GraphScore
 
 __all__ = ["GraphScore", "GraphScorer", "Preset", "R1_SGG", "SCENEGRAPHVLM", "SCENEGRAPHVLM_RECALL", "get_preset"]

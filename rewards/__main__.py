@@ -1,5 +1,5 @@
 """`python -m rewards score PREDICTIONS --reference DATASET` gives the figures of a file of predictions: see
-rewards/score.py.
+rewards/evaluation/score.py.
 
 `python -m rewards validate DATASET`: does every reference score the maximum, and an empty answer the minimum?
 
@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from rewards import score
+from rewards.evaluation import score
+from rewards.evaluation.files import read_rows
 from rewards.presets import PRESETS, Preset, get_preset
 from rewards.reading import as_answer
-from rewards.rows import read_rows
 from rewards.scorer import GraphScorer
 from rewards.trl import is_absent
 from sgrl.errors import SgrlError

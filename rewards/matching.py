@@ -18,6 +18,9 @@ from sgrl.text.parsed import ParsedGraph
 
 Similarity = Callable[[str, str], float]
 
+LARGEST_BROADCAST = 1 << 13
+"""Pairs of boxes compared at once: arrays of this size stay in the cache, and memory does not grow with the group."""
+
 
 def in_order(graph: ParsedGraph) -> tuple[ParsedGraph, list[int]]:
     """The graph with its objects sorted by box and label, and the old position of each new one.

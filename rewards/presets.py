@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rewards import r1_sgg, terms
+from rewards.terms import GraphScore
 from sgrl.errors import SgrlError, suggest
-
-if TYPE_CHECKING:
-    from rewards.scorer import GraphScore
 
 FAMILIES: dict[str, tuple[str, ...]] = {"scenegraphvlm": terms.TERMS, "r1-sgg": r1_sgg.TERMS}
 """Families of terms. Both have a `format`, an `object_class` and an `object_box`, but not the same ones."""

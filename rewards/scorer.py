@@ -4,37 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rewards import published, r1_sgg, terms
-from rewards.matching import Reference
+from rewards.matching import LARGEST_BROADCAST, Reference
 from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
 from rewards.reading import as_answer, check_frame, check_protocol, graph_text, is_graph, read_reference, text_of
 from rewards.similarity import get_similarity
+from rewards.terms import GraphScore
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
-
-LARGEST_BROADCAST = 1 << 13
-"""Pairs of boxes compared at once: arrays of this size stay in the cache, and memory does not grow with the group."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphScore:
-    """What one completion is worth. Equal completions of one call may share one GraphScore.
-
-    Attributes:
-        valid: tags and layout as required.
-        reason: why not, else None.
-        terms: unweighted rewards in [0, 1], penalties in [-1, 0]; all 0 for a text that cannot be scored.
-        counts: see rewards.terms.COUNTS; predicted and matched ones are 0 for a text that cannot be scored.
-        diagnostics: of any text: no_relation, num_objects, num_relations, invalid_relation_fraction, has_answer_tags.
-    """
-
-    valid: bool
-    reason: str | None
-    terms: dict[str, float]
-    counts: dict[str, int]
-    diagnostics: dict[str, float]
 
 
 class GraphScorer:

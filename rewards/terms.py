@@ -46,6 +46,25 @@ COUNTS = (
 
 
 @dataclass(frozen=True, slots=True)
+class GraphScore:
+    """What one completion is worth. Equal completions of one call may share one GraphScore.
+
+    Attributes:
+        valid: tags and layout as required.
+        reason: why not, else None.
+        terms: unweighted rewards in [0, 1], penalties in [-1, 0]; all 0 for a text that cannot be scored.
+        counts: see COUNTS; predicted and matched ones are 0 for a text that cannot be scored.
+        diagnostics: of any text: no_relation, num_objects, num_relations, invalid_relation_fraction, has_answer_tags.
+    """
+
+    valid: bool
+    reason: str | None
+    terms: dict[str, float]
+    counts: dict[str, int]
+    diagnostics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """What scoring one image size depends on. See GraphScorer for the meaning of each field."""
 

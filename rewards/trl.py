@@ -22,8 +22,9 @@ from collections.abc import Callable, Sequence
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
 from rewards.published import LAYOUTS, check_layout
 from rewards.reading import check_frame, check_protocol, is_graph, reference_text, text_of
-from rewards.scorer import GraphScore, GraphScorer
+from rewards.scorer import GraphScorer
 from rewards.similarity import get_similarity
+from rewards.terms import GraphScore
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import FormatError, detect_codec, get_codec
 

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from rewards.analysis import (
+from rewards.evaluation.statistics import (
     LARGEST_COUNTER,
     Calibration,
     PredicateCounts,
     auroc,
     group_rows,
     head_body_tail,
-    interval,
-    resampled_sums,
 )
+from rewards.metrics.bootstrap import interval, resampled_sums
 
 
 def test_resampled_sums_are_a_bootstrap():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards import GraphScorer
-from rewards.metrics import VALUES, SceneGraphMetrics
+from rewards.metrics.strict import VALUES, SceneGraphMetrics
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import FormatError, answer

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from rewards.ranking import ranked
+from rewards.metrics.ranking import ranked
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import ParsedGraph

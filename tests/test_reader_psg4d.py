@@ -12,7 +12,7 @@ from data_prep.readers import open_reader
 from data_prep.readers.psg4d import PSG4DGTAReader, PSG4DHOIReader
 from data_prep.readers.psg4d_video import Schema
 from data_prep.readers.record import RecordError
-from rewards.recall_video import VideoRecall
+from rewards.metrics.video import VideoRecall
 from sgrl.errors import SgrlError
 
 OBJECTS = [{"object_id": 3, "category": "car"}, {"object_id": 1004, "category": "ground"}]

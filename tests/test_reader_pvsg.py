@@ -12,7 +12,7 @@ from data_prep.readers import open_reader
 from data_prep.readers.json_stream import values
 from data_prep.readers.pvsg import PVSGReader
 from data_prep.readers.record import RecordError
-from rewards.recall_video import VideoRecall
+from rewards.metrics.video import VideoRecall
 from sgrl.errors import SgrlError
 
 VIDEO = "0001_0000000001"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.ranking import ranked
-from rewards.recall import PairScores, SceneGraphRecall, triplets
+from rewards.metrics.ranking import ranked
+from rewards.metrics.recall import PairScores, SceneGraphRecall, triplets
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph

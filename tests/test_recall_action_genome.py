@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from rewards.ranking import ranked
-from rewards.recall import PairScores
-from rewards.recall_action_genome import CONSTRAINTS, PROTOCOLS, TASKS, ActionGenomeRecall, sttran_frames
-from rewards.recall_action_genome_counts import Triplets, suppressed
+from rewards.metrics.action_genome import CONSTRAINTS, PROTOCOLS, TASKS, ActionGenomeRecall, sttran_frames
+from rewards.metrics.action_genome_counts import Triplets, suppressed
+from rewards.metrics.ranking import ranked
+from rewards.metrics.recall import PairScores
 from sgrl.errors import SgrlError
 from sgrl.graph import Relation, SceneGraph
 from sgrl.text import FormatError, ParsedGraph, answer, get_codec

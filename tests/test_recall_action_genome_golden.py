@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_prep.readers.action_genome import ActionGenomeReader
-from rewards import recall_action_genome_published as published
-from rewards.recall_action_genome import CONSTRAINTS, KS, ActionGenomeRecall, sttran_frames
+from rewards.metrics import action_genome_published as published
+from rewards.metrics.action_genome import CONSTRAINTS, KS, ActionGenomeRecall, sttran_frames
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer, get_codec

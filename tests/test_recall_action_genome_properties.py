@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.matching import count_matches
-from rewards.recall_action_genome import CONSTRAINTS, PROTOCOLS, TASKS, ActionGenomeRecall
-from rewards.recall_action_genome_counts import own_partner
+from rewards.metrics.action_genome import CONSTRAINTS, PROTOCOLS, TASKS, ActionGenomeRecall
+from rewards.metrics.action_genome_counts import own_partner
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer
 from sgrl.vocabulary import get_vocabulary

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewards.recall_video import KINDS, VideoRecall, videos_of_rows
+from rewards.metrics.video import KINDS, VideoRecall, videos_of_rows
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import FormatError, answer, get_codec

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from rewards.recall import SceneGraphRecall
-from rewards.recall_written import KS, WrittenRecall, recall_lines
+from rewards.metrics.recall import SceneGraphRecall
+from rewards.metrics.written import KS, WrittenRecall, recall_lines
 from sgrl.text import ParsedGraph
 
 BOXES = [(0.0, 0.0, 9.0, 9.0), (0.0, 5.0, 20.0, 20.0)]

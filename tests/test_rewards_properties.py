@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer
 from rewards.adapters import ms_swift
-from rewards.metrics import VALUES, SceneGraphMetrics
+from rewards.metrics.strict import VALUES, SceneGraphMetrics
 from rewards.presets import PRESETS
 from rewards.trl import reward_functions
 from sgrl.graph import Object, Relation, SceneGraph

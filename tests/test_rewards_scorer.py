@@ -13,12 +13,12 @@ from rewards import R1_SGG, SCENEGRAPHVLM, SCENEGRAPHVLM_RECALL, GraphScorer, Pr
 from rewards.adapters import compute_score, ms_swift
 from rewards.compute import compute
 from rewards.metrics import SceneGraphMetrics
+from rewards.metrics.action_genome import ActionGenomeRecall
+from rewards.metrics.recall import SceneGraphRecall
+from rewards.metrics.soft import SoftMetrics, soft_metrics
+from rewards.metrics.video import VideoRecall
 from rewards.presets import PRESETS
 from rewards.reading import as_answer, text_of
-from rewards.recall import SceneGraphRecall
-from rewards.recall_action_genome import ActionGenomeRecall
-from rewards.recall_video import VideoRecall
-from rewards.soft import SoftMetrics, soft_metrics
 from rewards.trl import reward_functions, rewards_named
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
-from rewards.metrics import VALUES, SceneGraphMetrics
-from rewards.soft import soft_metrics
+from rewards.metrics.soft import soft_metrics
+from rewards.metrics.strict import VALUES, SceneGraphMetrics
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer, get_codec
 

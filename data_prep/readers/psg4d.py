@@ -77,7 +77,7 @@ class _PSG4DReader:
                     yield record
 
     def video_graphs(self, on_damage: OnDamage | None = None) -> Iterator[tuple[str, str, VideoGraph]]:
-        """(video_id, split, graph with tubes of masks) of one video after the other, as `rewards.recall_video` takes
+        """(video_id, split, graph with tubes of masks) of one video after the other, as VideoRecall takes
         them for references. A frame of a tube is a frame of the video; those without a mask are empty.
 
         A damaged video or relation, or a video with a damaged mask, is handed to `on_damage` and skipped; without it,

@@ -3,7 +3,7 @@
     judge = EngineJudge(lambda: load_engine("vllm", MODEL, max_new_tokens=16), MODEL, Path("answers.jsonl"))
     judge(["Do cup and mug mean the same? Answer with one word, yes or no."])   # [True]
 
-What the questions are is no matter of this module; `rewards.soft` asks some.
+What the questions are is no matter of this module; `rewards.metrics.soft` asks some.
 """
 
 from __future__ import annotations

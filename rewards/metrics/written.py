@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rewards.analysis import RESAMPLES, interval, resampled_sums
-from rewards.recall import ALL, SceneGraphRecall
+from rewards.metrics.bootstrap import RESAMPLES, interval, resampled_sums
+from rewards.metrics.recall import ALL, SceneGraphRecall
 from sgrl.text import ParsedGraph
 
 KS = (5, 10, 20, 50, 100)
@@ -20,7 +20,7 @@ _FIGURES = tuple(f"{name}@{k}" for name in _NAMES for k in (*KS, ALL))
 
 
 class WrittenRecall:
-    """Counts graphs one by one. Figures as in `rewards.recall`, mean recall over the predicates of the references.
+    """Counts graphs one by one. Figures as in SceneGraphRecall, mean recall over the predicates of the references.
 
     >>> graph = ParsedGraph(["cat", "mat"], [(0, 0, 9, 9), (0, 5, 9, 9)], [(0, "near", 1), (0, "on", 1)])
     >>> counted = WrittenRecall()

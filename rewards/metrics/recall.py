@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rewards.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
+from rewards.metrics.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
 from rewards.reading import check_protocol, completion_of, read_reference
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph

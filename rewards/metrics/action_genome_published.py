@@ -28,7 +28,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rewards.recall_action_genome_counts import Triplets
+from rewards.metrics.action_genome_counts import Triplets
 from sgrl.text import answer
 from sgrl.text.lenient import split_row
 from sgrl.text.parsed import GROUPS, MAX_RECOVERED

@@ -27,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rewards.matching import assign
-from rewards.metrics import TIE, Aligned, SceneGraphMetrics
+from rewards.metrics.strict import TIE, Aligned, SceneGraphMetrics
 from sgrl.text.parsed import ParsedGraph
 from sgrl.vocabulary import normalised
 

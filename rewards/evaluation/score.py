@@ -14,14 +14,15 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rewards.evaluation import Evaluation, differences, table
+from rewards.evaluation.evaluation import Evaluation, differences
+from rewards.evaluation.files import Predictions, References, joined, predicate_frequency, training_graphs
+from rewards.evaluation.tables import at_ks, recall_table, table
+from rewards.metrics.action_genome import CONSTRAINTS, TASKS, ActionGenomeRecall
+from rewards.metrics.action_genome import PROTOCOLS as AG_PROTOCOLS
+from rewards.metrics.recall import SceneGraphRecall, triplets
+from rewards.metrics.video import PROTOCOLS as VIDEO_PROTOCOLS
+from rewards.metrics.video import VideoRecall, videos_of_rows
 from rewards.reading import PROTOCOLS
-from rewards.recall import SceneGraphRecall, triplets
-from rewards.recall_action_genome import CONSTRAINTS, TASKS, ActionGenomeRecall
-from rewards.recall_action_genome import PROTOCOLS as AG_PROTOCOLS
-from rewards.recall_video import PROTOCOLS as VIDEO_PROTOCOLS
-from rewards.recall_video import VideoRecall, videos_of_rows
-from rewards.rows import Predictions, References, joined, predicate_frequency, training_graphs
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
 from sgrl.text import CODECS, Codec, get_codec
@@ -174,7 +175,7 @@ def _videos(options, predictions: Predictions, references: References, codec) ->
             "--metric recall"
         )
     lines = [
-        *_at_ks("boxes linked to tubes", found),
+        *at_ks("boxes linked to tubes", found),
         "",
         f"mean average precision by volume {found['volume_map']:.4f}",
         f"{found['videos']:,} videos with {found['relations_reference']:,} relations of {found['predicates']} "
@@ -207,39 +208,3 @@ def _notices(found: Mapping) -> list[str]:
             more = ", ..." if problem["count"] > len(problem["examples"]) else ""
             lines.append(f"Note: {problem['count']:,} {what}: {', '.join(problem['examples'])}{more}")
     return [f"{found['input']['predictions']}:", *lines, ""] if lines else []
-
-
-def _at_ks(title: str, found: Mapping, less: Mapping | None = None) -> list[str]:
-    """A table of the figures that are named "<name>@<K>", or, with `less`, by how much they exceed those there."""
-    keys = [key for key in found if "@" in key]
-    names = list(dict.fromkeys(key.partition("@")[0] for key in keys))
-    ks = list(dict.fromkeys(key.partition("@")[2] for key in keys))
-    width = max(map(len, [title, *names])) + 2
-    lines = [f"{title:<{width}}" + "".join(f"{'@' + k:>9}" for k in ks)]
-    for name in names:
-        cells = []
-        for key in (f"{name}@{k}" for k in ks):
-            if key not in found:
-                cells.append(f"{'':>9}")
-            else:
-                cells.append(f"{found[key]:>9.4f}" if less is None else f"{found[key] - less[key]:>+9.4f}")
-        lines.append(f"{name:<{width}}" + "".join(cells))
-    return lines
-
-
-def recall_table(found: Mapping) -> str:
-    """Figures at every K, ranked by confidence and by writing, and the difference."""
-    first = found["by_writing"]
-    lines = []
-    if sure := found.get("by_confidence"):
-        lines += [*_at_ks("by confidence", sure), "", *_at_ks("by writing", first), ""]
-        lines += [*_at_ks("what confidence adds", sure, first), ""]
-    else:
-        lines += [*_at_ks("by writing", first), ""]
-        lines += ["Ranked in the order of writing: the predictions have no confidences.", ""]
-    lines.append(
-        f"{first['images']:,} images, {first['failures']:,} without a graph; {first['images_without_relations']:,} "
-        f"references without relations are in no recall; {first['predicates']} predicates, "
-        f"{first['predicates_absent']} of them in no reference"
-    )
-    return "\n".join(lines)

@@ -29,12 +29,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from rewards import recall_action_genome_published as published
 from rewards.matching import assign, in_order
-from rewards.ranking import Ranked, ranked
+from rewards.metrics import action_genome_published as published
+from rewards.metrics.action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
+from rewards.metrics.ranking import Ranked, ranked
+from rewards.metrics.recall import PairScores
 from rewards.reading import completion_of, read_reference, text_of
-from rewards.recall import PairScores
-from rewards.recall_action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph

@@ -25,8 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from rewards.matching import LARGEST_BROADCAST
 from rewards.reading import check_protocol, completion_of, graph_text, read_reference
-from rewards.scorer import LARGEST_BROADCAST
 from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph

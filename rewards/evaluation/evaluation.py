@@ -1,6 +1,6 @@
-"""Everything that is said about a set of predictions: metrics.json, and the same as text.
+"""Everything that is said about a set of predictions: metrics.json.
 
-recipes/evaluate.py and `python -m rewards score` both count with `Evaluation` and print with `table`.
+recipes/evaluate.py and `python -m rewards score` both count with `Evaluation` and print with `tables.table`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
-from rewards.analysis import (
-    RESAMPLES,
-    Calibration,
-    PredicateCounts,
-    group_rows,
-    interval,
-    ratio,
-    resampled_sums,
-)
-from rewards.metrics import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
-from rewards.recall_written import WrittenRecall, recall_lines
-from sgrl.terminal import printable
+from rewards.evaluation.statistics import Calibration, PredicateCounts, group_rows
+from rewards.metrics.bootstrap import RESAMPLES, interval, ratio, resampled_sums
+from rewards.metrics.strict import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
+from rewards.metrics.written import WrittenRecall
 from sgrl.text import Codec
 
 TOGETHER = 256
@@ -74,7 +66,7 @@ class Evaluation:
 
     def scored(self, rows: Iterable[dict], counts: Callable[[dict], bool]) -> Iterator[dict]:
         """The same, giving the rows back with `score` and `matched`, as predictions.jsonl holds them (see
-        rewards.metrics.Comparison).
+        rewards.metrics.strict.Comparison).
 
         counts: whether a row is one of the images that the figures are about.
         """
@@ -132,10 +124,10 @@ class Evaluation:
         missing: images without a prediction; they are among the failures.
         mean_tokens, seconds_per_graph, truncated: of the rows' tokens, seconds and finish_reason; None without.
         intervals: {figure: [low, high]}, 95 %, by bootstrap over images; none of no image.
-        predicates, groups, unknown_predicates: see rewards.analysis.
+        predicates, groups, unknown_predicates: see rewards.evaluation.statistics.
         failure_reasons: {why there is no graph: count}. format_errors: {why a graph is no valid answer: count}.
         calibration: of the rows' confidence; None without.
-        recall: Recall@K in both rankings, see rewards.recall_written.
+        recall: Recall@K in both rankings, see rewards.metrics.written.
         """
         n = max(1, self.metrics.samples)
         rows = self.predicates.rows()
@@ -197,58 +189,3 @@ def _mean(count: int, total: float) -> float | None:
 
 def _count_reason(counter: Counter[str], reason: str) -> None:
     counter[reason if reason in counter or len(counter) < LARGEST_REASONS else "other reasons"] += 1
-
-
-def table(found: Mapping, predicates: int = 10) -> str:
-    """metrics.json as text. predicates: how many of the most frequent ones."""
-    lines = [f"{'':<12}{'precision':<22}{'recall':<22}F1"]
-    for kind in KINDS:
-        for pooled, head in (("", f"{kind}s"), ("pooled_", "  pooled")):
-            cells = (with_interval(found, f"{pooled}{kind}_{name}") for name in ("precision", "recall", "f1"))
-            lines.append(f"{head:<12}" + "".join(f"{cell:<22}" for cell in cells).rstrip())
-    lines += [
-        f"SGG score {with_interval(found, 'sgg_score')}; failure rate {with_interval(found, 'failure_rate')}: "
-        f"{found['failures']:,} of {found['samples']:,} images; {found['valid_rate']:.3f} are valid answers",
-        f"Protocol: {found['protocol']}. In brackets: 95 % intervals, bootstrap over images.",
-    ]
-    lines += ["", *recall_lines(found["recall"])]
-    for name, head in (("failure_reasons", "No graph"), ("format_errors", "Readable, but no valid answer")):
-        if found[name]:
-            lines += ["", f"{head}:"] + [
-                f"{count:>8,}  {printable(reason, 300)}" for reason, count in list(found[name].items())[:8]
-            ]
-    if found["predicates"]:
-        names = [printable(row["predicate"], 60) for row in found["predicates"][:predicates]]
-        width = max(map(len, [*names, "predicate", "head"])) + 2
-        head = f"{'':<6}{'reference':>10}{'predicted':>10}{'right':>8}{'precision':>10}{'recall':>8}{'F1':>8}"
-        lines += ["", f"{'predicate':<{width}}{head}"]
-        for name, row in zip(names, found["predicates"], strict=False):
-            lines.append(f"{name:<{width}}{row['group']:<6}{_cells(row)}")
-        left = len(found["predicates"]) - predicates
-        lines += [f"... and {left} more"] if left > 0 else []
-        for row in found["groups"]:
-            if row["predicates"]:
-                size = f"{len(row['predicates'])} predicates"
-                lines.append(
-                    f"{row['group']:<{width + 6}}{_cells(row)}  mean recall {row['mean_recall']:.3f} of {size}"
-                )
-    if found["calibration"]:
-        c = found["calibration"]
-        area = "" if c["auroc"] is None else f", AUROC of right against wrong {c['auroc']:.3f}"
-        lines += ["", f"Confidences of {c['relations']:,} relations: calibration error {c['ece']:.3f}{area}"]
-    return "\n".join(lines)
-
-
-def with_interval(found: Mapping, name: str) -> str:
-    """A figure as text, with its interval if there is one."""
-    if name not in found["intervals"]:
-        return f"{found[name]:.3f}"
-    low, high = found["intervals"][name]
-    return f"{found[name]:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def _cells(row: Mapping) -> str:
-    return (
-        f"{row['reference']:>10,}{row['predicted']:>10,}{row['right']:>8,}{row['precision']:>10.3f}"
-        f"{row['recall']:>8.3f}{row['f1']:>8.3f}"
-    )
