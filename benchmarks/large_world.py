@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.toyworld import OBJECTS, shape_mask
+from data_prep.toys.scene import OBJECTS, shape_mask
 
 SIZE, GRID = 224, 4
 COLOURS = {"red": (200, 40, 40), "green": (40, 150, 60), "blue": (40, 80, 200)}

@@ -9,7 +9,8 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from data_prep import to_toon, toy_psg4d
+from data_prep import to_toon
+from data_prep.toys import psg4d
 from sgrl.data import load
 from sgrl.text import get_codec
 
@@ -66,7 +67,7 @@ def test_rows_of_the_hub(shared, tmp_path):
 def test_psg4d_with_faults_is_converted_but_for_them(tmp_path, capsys):
     """A picture and a mask that are missing, a mask of another size, a relation of nobody, spans beyond the video."""
     root = tmp_path / "toys"
-    toy_psg4d.write_gta(root, train=3, test=0, seed=1, frames=6)
+    psg4d.write_gta(root, train=3, test=0, seed=1, frames=6)
     path = root / "sailvos3d.json"
     content = json.loads(path.read_text())
     first, second, third = content["data"]

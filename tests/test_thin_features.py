@@ -272,11 +272,12 @@ def test_models_that_do_not_see(models, frames, tmp_path):
 
 def test_through_the_converter(models, tmp_path, capsys):
     """--thin maxinfo with CLIP: as many frames as asked for, and the second run asks the cache alone."""
-    from data_prep import to_toon, toy_pvsg
+    from data_prep import to_toon
+    from data_prep.toys import pvsg
     from sgrl.data import load
 
     folder, _ = models("clip")
-    toy_pvsg.write(tmp_path / "toys", train=2, test=1, frames=10)
+    pvsg.write(tmp_path / "toys", train=2, test=1, frames=10)
     command = ["--dataset", "pvsg", "--root", tmp_path / "toys", "--keep-empty", "--thin", "maxinfo", "--thin-options"]
     command += [f"model={folder}", f"cache={tmp_path / 'cache'}", "count=4", "--output"]
     for name in ("first", "second"):

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import to_toon, toyworld
+from data_prep import to_toon
 from data_prep.convert import Converter, Options, convert, metadata_of
 from data_prep.images import encoded
 from data_prep.readers import open_reader
+from data_prep.toys import psg
+from data_prep.toys.scene import OBJECTS, scene
 from data_prep.writer import DatasetWriter
 from sgrl import data
 from sgrl.errors import SgrlError
@@ -27,7 +29,7 @@ from sgrl.text import answer, get_codec
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "toy"
-    toyworld.write(root, train=40, test=10)
+    psg.write(root, train=40, test=10)
     return root
 
 
@@ -53,23 +55,23 @@ def test_toy_world_end_to_end(toy, tmp_path, capsys):
     found = datasets.load_dataset(str(tmp_path / "out"))
     assert set(found) == {"train", "test"}
     codec = get_codec("toon")
-    by_id = {str(index + 1): toyworld.scene(0, index) for index in range(40)}
-    assert found["train"].num_rows == sum(bool(scene.relations) for scene in by_id.values())
+    by_id = {str(index + 1): scene(0, index) for index in range(40)}
+    assert found["train"].num_rows == sum(bool(drawn.relations) for drawn in by_id.values())
     for row in found["train"]:
-        scene = by_id[row["image_id"]]
+        drawn = by_id[row["image_id"]]
         raw = (toy / "coco" / "train2017" / f"{int(row['image_id']):012d}.jpg").read_bytes()
         assert np.array_equal(np.asarray(row["image"]), np.asarray(Image.open(io.BytesIO(raw))))
         parsed = codec.parse(row["completion"][0]["content"], row["width"], row["height"])
-        assert parsed.labels == scene.labels
-        assert parsed.boxes == [tuple(map(float, box)) for box in scene.boxes]
-        assert parsed.relations == scene.relations
+        assert parsed.labels == drawn.labels
+        assert parsed.boxes == [tuple(map(float, box)) for box in drawn.boxes]
+        assert parsed.relations == drawn.relations
         assert row["completion"] == [{"role": "assistant", "content": answer.wrap(row["solution"])}]
         assert row["prompt"] == [{"role": "user", "content": "Write the scene graph."}]
         assert (row["width"], row["height"], row["dataset"]) == (96, 96, "toy")
         assert row["length"] == len(row["prompt"][0]["content"]) + len(row["completion"][0]["content"])
     metadata = data.read_metadata(tmp_path / "out")
     assert (metadata["codec"], metadata["coords"], metadata["prompt"]) == ("toon", "pixel", "short")
-    assert data.vocabulary_of(metadata).objects == toyworld.OBJECTS
+    assert data.vocabulary_of(metadata).objects == OBJECTS
     assert "to_toon.py --dataset psg" in metadata["command"]
 
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from data_prep import toy_exports, toyworld
+from data_prep import toyworld
 from data_prep.readers import open_reader
-from data_prep.toyworld import scene
+from data_prep.toys import coco, hub, vg
+from data_prep.toys.scene import scene
 from sgrl.errors import SgrlError
 
 OBJECTS = {"circle": "wheel", "square": "box", "triangle": "roof", "cross": "sign"}
@@ -14,7 +15,7 @@ PREDICATES = {"inside": "in", "overlapping": "over", "left-of": "near", "above":
 
 @pytest.mark.parametrize("layout", ["vg", "coco", "hub"])
 def test_reader_gives_back_what_was_drawn(layout, tmp_path):
-    counts = getattr(toy_exports, f"write_{layout}")(tmp_path / "toys", train=14, test=6, seed=3)
+    counts = {"vg": vg, "coco": coco, "hub": hub}[layout].write(tmp_path / "toys", train=14, test=6, seed=3)
     assert (counts["train"], counts["test"]) == (14, 6)
     reader = open_reader(layout, tmp_path / "toys")
     records = {split: [r for r in reader.records() if r.split == split] for split in ("train", "test")}
@@ -44,6 +45,6 @@ def test_same_scenes_are_not_drawn_twice(layout, tmp_path, capsys):
 def test_foreign_folder_and_impossible_numbers(tmp_path):
     (tmp_path / "relationships.json").write_text("[]")
     with pytest.raises(SgrlError, match="was not written by this command"):
-        toy_exports.write_vg(tmp_path, 1, 1)
+        vg.write(tmp_path, 1, 1)
     with pytest.raises(SgrlError, match="cannot draw 0 training and 0 test"):
-        toy_exports.write_hub(tmp_path / "new", 0, 0)
+        hub.write(tmp_path / "new", 0, 0)

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import toy_psg4d, toyworld
+from data_prep import toyworld
 from data_prep.readers import open_reader
-from data_prep.toyvideo import video
+from data_prep.toys import psg4d
+from data_prep.toys.scene import OBJECTS, PREDICATES
+from data_prep.toys.video import video
 from sgrl.errors import SgrlError
 
-LAYOUTS = {"psg4d_gta": toy_psg4d.write_gta, "psg4d_hoi": toy_psg4d.write_hoi}
+LAYOUTS = {"psg4d_gta": psg4d.write_gta, "psg4d_hoi": psg4d.write_hoi}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -21,15 +23,15 @@ def test_reader_gives_back_what_was_drawn(tmp_path, layout):
     reader = open_reader(layout, tmp_path / "toys")
     records = list(reader.records())
     assert reader.name == "toys" and reader.totals() == {} and not reader.notes
-    assert set(reader.vocabulary.objects) - {toy_psg4d.BACKDROP} == set(toyworld.OBJECTS)
-    assert set(reader.vocabulary.predicates) <= set(toyworld.PREDICATES)
+    assert set(reader.vocabulary.objects) - {psg4d.BACKDROP} == set(OBJECTS)
+    assert set(reader.vocabulary.predicates) <= set(PREDICATES)
     assert len(records) == 80 and len({record.video_id for record in records}) == 8
     for number, record in enumerate(records):
         split, index = ("train", number // 10) if number < 60 else ("test", number // 10 - 6)
         drawn = video(4, index, split, 10)
         assert (record.split, record.frame) == ("train" if split == "train" else "val", number % 10)
         shapes = [i for i, box in enumerate(drawn.boxes[record.frame]) if box is not None]
-        objects = [o for o in record.graph.objects if o.label != toy_psg4d.BACKDROP]
+        objects = [o for o in record.graph.objects if o.label != psg4d.BACKDROP]
         assert [o.label for o in objects] == [drawn.labels[i] for i in shapes]
         assert [o.box for o in objects] == [drawn.boxes[record.frame][i] for i in shapes]
         assert len(record.graph.objects) - len(objects) == (layout == "psg4d_gta")
@@ -41,14 +43,14 @@ def test_reader_gives_back_what_was_drawn(tmp_path, layout):
 
 def test_masks_that_are_merged_by_the_reader(tmp_path):
     """Without masks/, visible/ and background_masks/ give the same."""
-    toy_psg4d.write_gta(tmp_path, train=2, test=0, frames=3)
+    psg4d.write_gta(tmp_path, train=2, test=0, frames=3)
     merged = [record.graph for record in open_reader("psg4d_gta", tmp_path).records()]
     (tmp_path / "psg4d_gta" / "masks").rename(tmp_path / "elsewhere")
     assert [record.graph for record in open_reader("psg4d_gta", tmp_path).records()] == merged
 
 
 def test_depth_puts_shapes_before_the_backdrop(tmp_path):
-    toy_psg4d.write_gta(tmp_path, train=3, test=0, frames=2)
+    psg4d.write_gta(tmp_path, train=3, test=0, frames=2)
     for path in sorted((tmp_path / "psg4d_gta" / "depth").rglob("*.npy")):
         depth = np.load(path)
         visible = np.load(tmp_path / "psg4d_gta" / "visible" / path.relative_to(tmp_path / "psg4d_gta" / "depth"))
@@ -58,12 +60,12 @@ def test_depth_puts_shapes_before_the_backdrop(tmp_path):
 
 
 def test_official_looks(tmp_path):
-    toy_psg4d.write_gta(tmp_path / "gta", train=1, test=1, frames=2)
+    psg4d.write_gta(tmp_path / "gta", train=1, test=1, frames=2)
     found = json.loads((tmp_path / "gta" / "sailvos3d.json").read_text())
     assert list(found) == ["objects", "relations", "split", "data"] and len(found["data"]) == 2
     for subject, predicate, target, (first, last) in found["data"][0]["relations"]:
         assert isinstance(predicate, str) and {subject, target} <= {17, 48, 79, 110} and 0 <= first <= last < 2
-    toy_psg4d.write_hoi(tmp_path / "hoi", train=1, test=1, frames=2)
+    psg4d.write_hoi(tmp_path / "hoi", train=1, test=1, frames=2)
     (entry, _) = json.loads((tmp_path / "hoi" / "psg4d_hoi.json").read_text())["data"]
     categories = json.loads((tmp_path / "hoi" / "categories.json").read_text())
     assert all(str(shape["mask_id"] % 1000) in categories for shape in entry["object"])
@@ -85,5 +87,5 @@ def test_never_touches_somebody_elses_folders(tmp_path):
     """Images that were downloaded are safe even before the annotation is there."""
     (tmp_path / "HOI4D_release").mkdir()
     with pytest.raises(SgrlError, match="HOI4D_release exists and was not written by this command"):
-        toy_psg4d.write_hoi(tmp_path, train=1, test=1)
+        psg4d.write_hoi(tmp_path, train=1, test=1)
     assert list(tmp_path.iterdir()) == [tmp_path / "HOI4D_release"]

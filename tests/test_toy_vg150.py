@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from data_prep import to_toon, toy_vg150
+from data_prep import to_toon
 from data_prep.readers.vg150 import VG150Reader
-from data_prep.toyworld import OBJECTS, PREDICATES, scene
+from data_prep.toys import vg150, writing
+from data_prep.toys.scene import OBJECTS, PREDICATES, scene
 from sgrl.data import load
 from sgrl.errors import SgrlError
 from sgrl.text import get_codec
@@ -26,11 +27,11 @@ def test_box_encoding_is_the_official_one(shared):
                 for x, y, w, h in entry["original_xywh_1based"]:
                     size = entry["width"], entry["height"]
                     box = (x - 1, y - 1, x - 1 + w, y - 1 + h)
-                    assert toy_vg150.encode_box(box, *size, long_side) == rows.pop(0)
+                    assert vg150.encode_box(box, *size, long_side) == rows.pop(0)
 
 
 def test_reader_gives_back_what_was_drawn(tmp_path):
-    counts = toy_vg150.write(tmp_path, train=20, test=5, seed=3)
+    counts = vg150.write(tmp_path, train=20, test=5, seed=3)
     assert (counts["train"], counts["test"]) == (20, 5)
     reader = VG150Reader(tmp_path)
     records = list(reader.records())
@@ -45,15 +46,16 @@ def test_reader_gives_back_what_was_drawn(tmp_path):
 
 
 def test_corrupt_images_are_listed_and_left_out(tmp_path, monkeypatch):
-    monkeypatch.setattr(toy_vg150, "CORRUPT", frozenset((2, 3)))
+    monkeypatch.setattr(vg150, "CORRUPT", frozenset((2, 3)))
     monkeypatch.setattr("data_prep.readers.vg_images.CORRUPT", frozenset((2, 3)))
-    toy_vg150.write(tmp_path, train=2, test=1)
+    monkeypatch.setattr("data_prep.readers.vg_images.ImageList.corrupt", frozenset((2, 3)))
+    vg150.write(tmp_path, train=2, test=1)
     assert len(json.loads((tmp_path / "image_data.json").read_text())) == 5
     assert [record.image_id for record in VG150Reader(tmp_path).records()] == ["1", "4", "5"]
 
 
 def test_through_the_converter(tmp_path):
-    toy_vg150.write(tmp_path / "world", train=8, test=2)
+    vg150.write(tmp_path / "world", train=8, test=2)
     arguments = ["--dataset", "vg150", "--root", tmp_path / "world", "--output", tmp_path / "rows", "--keep-empty"]
     assert to_toon.main([str(argument) for argument in arguments]) == 0
     for split, number in (("train", 8), ("test", 2)):
@@ -65,17 +67,17 @@ def test_through_the_converter(tmp_path):
 
 
 def test_complete_output_is_kept_and_other_arguments_replace_it(tmp_path):
-    toy_vg150.write(tmp_path, train=2, test=1)
+    vg150.write(tmp_path, train=2, test=1)
     before = (tmp_path / "VG-SGG.h5").stat().st_mtime_ns
-    assert toy_vg150.write(tmp_path, train=2, test=1) is None
+    assert vg150.write(tmp_path, train=2, test=1) is None
     assert (tmp_path / "VG-SGG.h5").stat().st_mtime_ns == before
-    assert toy_vg150.write(tmp_path, train=1, test=1)["train"] == 1
+    assert vg150.write(tmp_path, train=1, test=1)["train"] == 1
     assert len(list((tmp_path / "VG_100K").iterdir())) == 1
     with pytest.raises(SgrlError, match="cannot draw -1 training"):
-        toy_vg150.write(tmp_path, train=-1, test=1)
+        vg150.write(tmp_path, train=-1, test=1)
     (tmp_path / "toyworld.json").unlink()
     with pytest.raises(SgrlError, match="VG-SGG.h5 exists and was not written by this command"):
-        toy_vg150.write(tmp_path, train=1, test=1)
+        vg150.write(tmp_path, train=1, test=1)
 
 
 def test_interrupted_drawing_leaves_no_annotations(tmp_path, monkeypatch):
@@ -84,9 +86,9 @@ def test_interrupted_drawing_leaves_no_annotations(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scene(seed, index, split)
 
-    monkeypatch.setattr(toy_vg150, "scene", stop)
+    monkeypatch.setattr(writing, "scene", stop)
     with pytest.raises(KeyboardInterrupt):
-        toy_vg150.write(tmp_path, train=5, test=1)
+        vg150.write(tmp_path, train=5, test=1)
     assert not (tmp_path / "VG-SGG.h5").exists()
     monkeypatch.undo()
-    assert toy_vg150.write(tmp_path, train=5, test=1)["train"] == 5
+    assert vg150.write(tmp_path, train=5, test=1)["train"] == 5

@@ -6,12 +6,13 @@ import pickle
 import numpy as np
 import pytest
 
-from data_prep import to_toon, toy_action_genome, toy_pvsg, toyworld
+from data_prep import to_toon, toyworld
 from data_prep.readers import open_reader
 from data_prep.readers.pvsg import SOURCES
-from data_prep.toy_action_genome import relations
-from data_prep.toyvideo import PERSON, video
-from data_prep.toyworld import OBJECTS, PREDICATES, SIZE, relations_of
+from data_prep.toys import action_genome, pvsg
+from data_prep.toys.action_genome import relations
+from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, relations_of
+from data_prep.toys.video import PERSON, video
 from sgrl.data import load
 from sgrl.errors import SgrlError
 from sgrl.text import get_codec
@@ -75,7 +76,7 @@ def test_a_video_depends_on_its_arguments_only(videos):
 
 
 def test_pvsg_gives_back_what_was_drawn(tmp_path):
-    counts = toy_pvsg.write(tmp_path, train=7, test=3, seed=4, frames=6)
+    counts = pvsg.write(tmp_path, train=7, test=3, seed=4, frames=6)
     assert (counts["train"], counts["test"], counts["frames"]) == (7, 3, 60)
     reader = open_reader("pvsg", tmp_path)
     assert reader.vocabulary.objects == OBJECTS and reader.vocabulary.predicates == PREDICATES
@@ -95,11 +96,11 @@ def test_pvsg_gives_back_what_was_drawn(tmp_path):
 
 
 def test_spans_of_pvsg_are_runs_with_both_ends():
-    assert toy_pvsg.spans([0, 1, 2, 5, 7, 8]) == [[0, 2], [5, 5], [7, 8]]
+    assert pvsg.spans([0, 1, 2, 5, 7, 8]) == [[0, 2], [5, 5], [7, 8]]
 
 
 def test_action_genome_gives_back_what_was_drawn(tmp_path):
-    toy_action_genome.write(tmp_path, train=5, test=2, seed=4, frames=6)
+    action_genome.write(tmp_path, train=5, test=2, seed=4, frames=6)
     reader = open_reader("action_genome", tmp_path, frame_rule="all")
     assert reader.vocabulary.objects == (PERSON, *OBJECTS)
     records = list(reader.records())
@@ -168,7 +169,7 @@ def test_bad_arguments(tmp_path, capsys, layout):
     for more, message in (
         (["--train", "-1"], "cannot draw -1 training"),
         (["--train", "1", "--frames", "0"], "videos of 0 frames"),
-        (["--train", "10001"], "give up to 10,000 videos"),
+        (["--train", "10001"], "give numbers from 0 to 10,000"),
     ):
         assert toyworld.main([*output, *more]) == 2
         assert message in capsys.readouterr().err
@@ -191,13 +192,13 @@ def test_interrupted_drawing_is_done_again(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    toy_pvsg.write(tmp_path, train=3, test=1, frames=2)
+    pvsg.write(tmp_path, train=3, test=1, frames=2)
     with monkeypatch.context() as patched:
-        patched.setattr(toy_pvsg, "_save", stop)
+        patched.setattr(pvsg, "_save", stop)
         with pytest.raises(KeyboardInterrupt):
-            toy_pvsg.write(tmp_path, train=4, test=1, frames=2)
+            pvsg.write(tmp_path, train=4, test=1, frames=2)
     assert not (tmp_path / "pvsg.json").exists()
-    assert toy_pvsg.write(tmp_path, train=4, test=1, frames=2)["train"] == 4
+    assert pvsg.write(tmp_path, train=4, test=1, frames=2)["train"] == 4
     assert len(json.loads((tmp_path / "pvsg.json").read_text())["data"]) == 5
 
 
@@ -212,7 +213,7 @@ def test_pvsg_with_faults_is_converted_but_for_them(tmp_path, capsys):
     """Missing files, a mask of another size, foreign labels, spans and ids beyond the video, one without relations."""
     from PIL import Image
 
-    toy_pvsg.write(tmp_path, train=4, test=1, frames=3)
+    pvsg.write(tmp_path, train=4, test=1, frames=3)
     path = tmp_path / "pvsg.json"
     content = json.loads(path.read_text())
     first, second, third, fourth, _ = content["data"]
@@ -235,7 +236,7 @@ def test_pvsg_with_faults_is_converted_but_for_them(tmp_path, capsys):
 
 
 def test_action_genome_with_faults_is_converted_but_for_them(tmp_path, capsys):
-    toy_action_genome.write(tmp_path, train=3, test=1, frames=4)
+    action_genome.write(tmp_path, train=3, test=1, frames=4)
     path = tmp_path / toyworld.LAYOUTS["action_genome"].annotations
     objects = pickle.loads(path.read_bytes())
     keys = [key for key in objects if key.startswith("T")]

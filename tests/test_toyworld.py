@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from data_prep import toyworld
-from data_prep.toyworld import OBJECTS, PREDICATES, SIZE, scene
+from data_prep.toys import psg, writing
+from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, scene
 from sgrl.errors import SgrlError
 
 
@@ -80,7 +81,7 @@ def test_statistics_are_near_the_published_trial(scenes):
 
 
 def test_writes_the_official_layout(tmp_path):
-    counts = toyworld.write(tmp_path, train=6, test=3, seed=5)
+    counts = psg.write(tmp_path, train=6, test=3, seed=5)
     assert (counts["train"], counts["test"]) == (6, 3)
     found = json.loads((tmp_path / "psg" / "psg.json").read_text())
     keys = ["data", "thing_classes", "stuff_classes", "predicate_classes", "test_image_ids"]
@@ -105,11 +106,11 @@ def test_writes_the_official_layout(tmp_path):
 
 
 def test_complete_output_is_kept_and_other_arguments_replace_it(tmp_path):
-    toyworld.write(tmp_path, train=2, test=1)
+    psg.write(tmp_path, train=2, test=1)
     before = (tmp_path / "psg" / "psg.json").stat()
-    assert toyworld.write(tmp_path, train=2, test=1) is None
+    assert psg.write(tmp_path, train=2, test=1) is None
     assert (tmp_path / "psg" / "psg.json").stat().st_mtime_ns == before.st_mtime_ns
-    assert toyworld.write(tmp_path, train=1, test=1)["train"] == 1
+    assert psg.write(tmp_path, train=1, test=1)["train"] == 1
     assert len(list((tmp_path / "coco" / "train2017").iterdir())) == 1
 
 
@@ -119,12 +120,12 @@ def test_interrupted_drawing_leaves_no_annotations(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scene(seed, index, split)
 
-    monkeypatch.setattr(toyworld, "scene", stop)
+    monkeypatch.setattr(writing, "scene", stop)
     with pytest.raises(KeyboardInterrupt):
-        toyworld.write(tmp_path, train=5, test=1)
+        psg.write(tmp_path, train=5, test=1)
     assert list((tmp_path / "psg").iterdir()) == []
     monkeypatch.undo()
-    assert toyworld.write(tmp_path, train=5, test=1)["train"] == 5
+    assert psg.write(tmp_path, train=5, test=1)["train"] == 5
 
 
 def test_command(tmp_path, capsys):

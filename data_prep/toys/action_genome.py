@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import toylayout
-from data_prep.toyvideo import PERSON, Box, Video, video
-from data_prep.toyworld import OBJECTS, SIZE
+from data_prep.toys.scene import OBJECTS, SIZE
+from data_prep.toys.video import PERSON, Box, Video
+from data_prep.toys.writing import Drawing
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
 from sgrl.vocabulary import get_vocabulary
@@ -26,7 +26,7 @@ ANNOTATIONS = "annotations/object_bbox_and_relationship.pkl"
 _STEP = 8  # annotated frames are this far apart, numbered from 1
 _AHEAD = 10  # px
 _MOST = 10_000  # videos of a split that have different ids
-_WRITER_VERSION = 1  # raise it when the same arguments give other files
+_MOST_FRAMES = 10**6 // _STEP  # their numbers have six digits
 
 
 def write(
@@ -38,23 +38,15 @@ def write(
     None where the folder already holds the videos of the same arguments. Raises SgrlError for impossible arguments and
     for a folder whose pickle is not a toy world.
     """
-    from tqdm import tqdm
-
-    if not (0 <= train <= _MOST and 0 <= test <= _MOST and train + test and 1 <= frames < 10**6 // _STEP):
-        raise SgrlError(
-            f"cannot draw {train} training and {test} test videos of {frames} frames; give up to {_MOST:,} videos"
-        )
+    if frames >= _MOST_FRAMES:
+        raise SgrlError(f"cannot draw videos of {frames} frames; give less than {_MOST_FRAMES:,}")
     output = Path(output)
-    arguments = {
-        "layout": "action_genome", "train": train, "test": test, "frames": frames, "seed": seed,
-        "version": _WRITER_VERSION,
-    }  # fmt: skip
-    if not toylayout.begin(output, ANNOTATIONS, ("frames",), arguments):
+    drawing = Drawing("action_genome", train, test, seed, frames)
+    if not drawing.begin(output, ANNOTATIONS, ("frames",), _MOST):
         return None
     objects, persons, counts = {}, {}, Counter()
-    todo = [("train", i) for i in range(train)] + [("test", i) for i in range(test)]
-    for split, index in tqdm(todo, desc="drawing videos", unit=" videos", disable=not progress):
-        drawn, name = video(seed, index, split, frames, person=True), _video_id(split, index)
+    for split, index, drawn in drawing.videos(progress, person=True):
+        name = _video_id(split, index)
         _save(drawn, output / "frames" / f"{name}.mp4")
         for frame in range(frames):
             key = f"{name}.mp4/{_number(frame):06d}.png"
@@ -85,7 +77,7 @@ def relations(person: Box, target: Box, facing: int) -> dict[str, list[str]]:
     ahead = "unsure" if abs(dx) < _AHEAD else "looking_at" if dx * facing > 0 else "not_looking_at"
     spatial = ["on_the_side_of" if abs(dx) >= abs(dy) else "above" if dy < 0 else "beneath"]
     if meet:
-        later = (target[0] - target[2], target) > (person[0] - person[2], person)  # as toyworld.paint does
+        later = (target[0] - target[2], target) > (person[0] - person[2], person)  # as scene.paint does
         spatial.insert(0, "in_front_of" if later else "behind")
     contact = "holding" if within else "touching" if meet else "not_contacting"
     return {"attention": [ahead], "spatial": spatial, "contacting": [contact]}

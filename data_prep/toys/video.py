@@ -1,4 +1,4 @@
-"""Toy videos: the shapes of data_prep/toyworld.py, moving.
+"""Toy videos: the shapes of data_prep/toys/scene.py, moving.
 
 A video is a few 96 x 96 frames of two to four shapes. Each shape stands still or moves in steps of four pixels, every
 frame or every second or third one, and turns back at the border; a small one may ride on a larger one. Some shapes are
@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import toyworld
-from data_prep.toyworld import GRID, OBJECTS, SIZE, SPLITS
+from data_prep.toys import scene
+from data_prep.toys.scene import GRID, OBJECTS, SIZE, SPLITS
 from sgrl.errors import SgrlError
 
 PERSON = "person"
@@ -26,10 +26,10 @@ class Video(NamedTuple):
 
     images: np.ndarray  # (T, 96, 96, 3) uint8, RGB
     layers: np.ndarray  # (T, 96, 96) int8: index of the shape that is seen, -1 is background
-    labels: list[str]  # N, of toyworld.OBJECTS; the first is PERSON in a video with a person
+    labels: list[str]  # N, of scene.OBJECTS; the first is PERSON in a video with a person
     boxes: list[list[Box | None]]  # T x N, xyxy half-open, None while a shape is not there
     facing: list[int]  # T, where the person points: -1 left, 1 right; 0 without a person
-    relations: list[list[tuple[int, str, int]]]  # per frame (subject, one of toyworld.PREDICATES, object)
+    relations: list[list[tuple[int, str, int]]]  # per frame (subject, one of scene.PREDICATES, object)
 
 
 class _Path(NamedTuple):
@@ -83,7 +83,7 @@ def _paths(rng, frames: int, count: int, person: bool) -> list[_Path] | None:
 
 def _path(rng, frames: int, label: str, earlier: list[_Path]) -> _Path | None:
     hosts = [path.boxes[0] for path in earlier if path.boxes[0] is not None]
-    box, nested = toyworld.place(rng, hosts, [False] * len(hosts))
+    box, nested = scene.place(rng, hosts, [False] * len(hosts))
     if box is None:
         return None
     side = box[2] - box[0]
@@ -133,12 +133,12 @@ def _present(paths: list[_Path], frame: int) -> tuple[list[int], list[Box], list
 
 def _visible(paths: list[_Path], frame: int) -> bool:
     _, boxes, names = _present(paths, frame)
-    return len(set(boxes)) == len(boxes) and toyworld.all_visible(toyworld.paint(boxes, names), boxes, names)
+    return len(set(boxes)) == len(boxes) and scene.all_visible(scene.paint(boxes, names), boxes, names)
 
 
 def _layer(paths: list[_Path], frame: int) -> np.ndarray:
     there, boxes, names = _present(paths, frame)
-    return np.array([*there, -1], np.int8)[toyworld.paint(boxes, names)]
+    return np.array([*there, -1], np.int8)[scene.paint(boxes, names)]
 
 
 def _relations(paths: list[_Path], frame: int) -> list[tuple[int, str, int]]:
@@ -146,13 +146,13 @@ def _relations(paths: list[_Path], frame: int) -> list[tuple[int, str, int]]:
     if len(there) < 2:
         return []
     order = sorted(range(len(there)), key=lambda i: boxes[i])  # as the toy world lists them: the left one first
-    found = toyworld.relations_of([boxes[i] for i in order])
+    found = scene.relations_of([boxes[i] for i in order])
     return sorted((there[order[s]], predicate, there[order[o]]) for s, predicate, o in found)
 
 
 def _images(rng, layers: np.ndarray, count: int) -> np.ndarray:
     """Shapes keep their colours; the noise is another in each frame."""
-    palette = toyworld.COLOURS[rng.permutation(len(toyworld.COLOURS))[:count]]
+    palette = scene.COLOURS[rng.permutation(len(scene.COLOURS))[:count]]
     drawn = palette + rng.integers(-15, 16, size=(count, 3), dtype=np.int16)
     colours = np.vstack([drawn, np.full((1, 3), rng.integers(225, 251), np.int16)])  # last row: layer == -1
     noise = rng.integers(-6, 7, size=(*layers.shape, 3), dtype=np.int16)

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import toylayout
 from data_prep.readers.vg_images import CORRUPT, FOLDERS
-from data_prep.toyworld import OBJECTS, PREDICATES, SIZE, Scene, scene
+from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, Scene, jpeg
+from data_prep.toys.writing import Drawing
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
 
 _URL = "https://cs.stanford.edu/people/rak248/{}/{}.jpg"
-_WRITER_VERSION = 1  # raise it when the same arguments give other files
 
 
 def encode_box(box: tuple[int, int, int, int], width: int, height: int, long_side: int) -> list[int]:
@@ -38,31 +37,21 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
     drawn, or None where the folder already holds the scenes of the same arguments. Raises SgrlError for impossible
     arguments and for a folder whose h5 file is not a toy world.
     """
-    from tqdm import tqdm
-
-    if train < 0 or test < 0 or train + test == 0:
-        raise SgrlError(f"cannot draw {train} training and {test} test scenes; give numbers from 0 up")
     output = Path(output)
-    arguments = {"layout": "vg150", "train": train, "test": test, "seed": seed, "version": _WRITER_VERSION}
-    if not toylayout.begin(output, "VG-SGG.h5", FOLDERS, arguments):
+    drawing = Drawing("vg150", train, test, seed)
+    if not drawing.begin(output, "VG-SGG.h5", FOLDERS):
         return None
     rows, entries, counts = _Rows(), [], Counter()
-    todo = [("train", i) for i in range(train)] + [("test", i) for i in range(test)]
     image_id = 0
-    for split, index in tqdm(todo, desc="drawing scenes", unit=" scenes", disable=not progress):
+    for split, _, drawn in drawing.scenes(counts, progress):
         image_id += 1
         while image_id in CORRUPT:
             entries.append(_entry(image_id, FOLDERS[0]))
             image_id += 1
         folder = FOLDERS[split == "test"]
-        drawn = scene(seed, index, split)
-        _save(drawn, output / folder / f"{image_id}.jpg")
+        (output / folder / f"{image_id}.jpg").write_bytes(jpeg(drawn.image))
         entries.append(_entry(image_id, folder))
         rows.add(drawn, split)
-        counts[split] += 1
-        counts["objects"] += len(drawn.boxes)
-        counts["without relations"] += not drawn.relations
-        counts.update(predicate for _, predicate, _ in drawn.relations)
     labels, predicates = (
         {name: i + 1 for i, name in enumerate(names)} for names in (OBJECTS, PREDICATES)
     )  # 0 is the background
@@ -135,10 +124,3 @@ class _Rows:
 def _entry(image_id: int, folder: str) -> dict:
     url = _URL.format(folder, image_id)
     return {"width": SIZE, "url": url, "height": SIZE, "image_id": image_id, "coco_id": None, "flickr_id": None}
-
-
-def _save(drawn: Scene, path: Path) -> None:
-    from PIL import Image
-
-    # No chroma subsampling: it would smear the colours of the smallest shapes over their edges.
-    Image.fromarray(drawn.image).save(path, quality=95, subsampling=0)

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import toylayout
-from data_prep.toy_pvsg import spans
-from data_prep.toyvideo import Video, video
-from data_prep.toyworld import OBJECTS, PREDICATES, SIZE
-from sgrl.errors import SgrlError
+from data_prep.toys.pvsg import spans
+from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, jpeg
+from data_prep.toys.video import Video
+from data_prep.toys.writing import Drawing, count_video
 from sgrl.files import atomic_path
 
 BACKDROP = "backdrop"
@@ -23,11 +22,9 @@ BACKDROP = "backdrop"
 _BACKGROUND = 1000  # added to background classes in the masks
 _FPS = 5
 _FAR = 20.0  # m, of the backdrop
-_WRITER_VERSION = 1  # raise it when the same arguments give other files
 
 
 class _Layout(NamedTuple):
-    name: str
     annotations: str
     folders: tuple[str, ...]
     video_id: Callable[[str, int], str]
@@ -44,31 +41,22 @@ def write_gta(
     shapes are nearer. Returns counts of what was drawn, or None where the folder already holds the videos of the same
     arguments. Raises SgrlError for impossible arguments and for a folder that is not a toy world.
     """
-    return _write(_GTA, output, train, test, seed, frames, progress)
+    return _write(_GTA, output, Drawing("psg4d_gta", train, test, seed, frames), progress)
 
 
 def write_hoi(
     output: str | Path, train: int, test: int, seed: int = 0, frames: int = 16, progress: bool = False
 ) -> dict | None:
     """The same as PSG4D-HOI, which has no depth here. A split table is added, for no official one is known."""
-    return _write(_HOI, output, train, test, seed, frames, progress)
+    return _write(_HOI, output, Drawing("psg4d_hoi", train, test, seed, frames), progress)
 
 
-def _write(layout: _Layout, output, train: int, test: int, seed: int, frames: int, progress: bool) -> dict | None:
-    from tqdm import tqdm
-
-    if train < 0 or test < 0 or train + test == 0 or frames < 1:
-        raise SgrlError(f"cannot draw {train} training and {test} test videos of {frames} frames")
+def _write(layout: _Layout, output: str | Path, drawing: Drawing, progress: bool) -> dict | None:
     output = Path(output)
-    arguments = {
-        "layout": layout.name, "train": train, "test": test, "frames": frames, "seed": seed,
-        "version": _WRITER_VERSION,
-    }  # fmt: skip
-    if not toylayout.begin(output, layout.annotations, layout.folders, arguments):
+    if not drawing.begin(output, layout.annotations, layout.folders):
         return None
-    todo = [("train", i) for i in range(train)] + [("test", i) for i in range(test)]
     splits: dict[str, list[str]] = {"train": [], "val": []}
-    for split, index in todo:
+    for split, index in drawing.todo():
         splits["train" if split == "train" else "val"].append(layout.video_id(split, index))
     head: dict = {"split": splits}
     if layout is _GTA:
@@ -80,17 +68,11 @@ def _write(layout: _Layout, output, train: int, test: int, seed: int, frames: in
     counts = Counter()
     with atomic_path(output / layout.annotations) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "data": [')
-        for number, (split, index) in enumerate(
-            tqdm(todo, desc="drawing videos", unit=" videos", disable=not progress)
-        ):
-            drawn, name = video(seed, index, split, frames), layout.video_id(split, index)
+        for number, (split, index, drawn) in enumerate(drawing.videos(progress)):
+            name = layout.video_id(split, index)
             layout.save(drawn, output, name)
             file.write((",\n" if number else "\n") + json.dumps(layout.record(drawn, name)))
-            counts[split] += 1
-            counts["frames"] += frames
-            counts["objects"] += sum(box is not None for boxes in drawn.boxes for box in boxes)
-            counts["without relations"] += sum(not found for found in drawn.relations)
-            counts.update(predicate for found in drawn.relations for _, predicate, _ in found)
+            count_video(counts, split, drawn)
         file.write("\n]}\n")
     return dict(counts)
 
@@ -159,22 +141,20 @@ def _hoi_record(drawn: Video, name: str) -> dict:
 
 
 def _hoi_save(drawn: Video, output: Path, name: str) -> None:
-    from PIL import Image
-
     images, masks = output / "HOI4D_release" / name / "align_rgb", output / "HOI4D_mask" / name / "mask"
     for folder in (images, masks):
         folder.mkdir(parents=True)
     ids = np.array([*_mask_ids(drawn.labels), 0], np.int32)
     for frame, (image, layer) in enumerate(zip(drawn.images, drawn.layers, strict=True)):
-        Image.fromarray(image).save(images / f"{frame:05d}.jpg", quality=95, subsampling=0)
+        (images / f"{frame:05d}.jpg").write_bytes(jpeg(image))
         np.savez_compressed(masks / f"{frame:05d}.npz", array=ids[layer].T)  # stored as (width, height)
 
 
 _GTA = _Layout(
-    "psg4d_gta", "sailvos3d.json", ("psg4d_gta", "background_masks"),
+    "sailvos3d.json", ("psg4d_gta", "background_masks"),
     lambda split, index: f"toy_{split}_{index:05d}", _gta_record, _gta_save,
 )  # fmt: skip
 _HOI = _Layout(
-    "psg4d_hoi", "psg4d_hoi.json", ("HOI4D_release", "HOI4D_mask"),
+    "psg4d_hoi.json", ("HOI4D_release", "HOI4D_mask"),
     lambda split, index: f"{split}/H1/C1/N01/S{index:05d}/s01/T1", _hoi_record, _hoi_save,
 )  # fmt: skip

@@ -8,17 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep import toylayout
 from data_prep.readers.pvsg import SOURCES
-from data_prep.toyvideo import Video, video
-from data_prep.toyworld import COLOURS, OBJECTS, PREDICATES, SIZE
-from sgrl.errors import SgrlError
+from data_prep.toys.scene import COLOURS, OBJECTS, PREDICATES, SIZE
+from data_prep.toys.video import Video
+from data_prep.toys.writing import Drawing, count_video
 from sgrl.files import atomic_path
 
 ANNOTATIONS = "pvsg.json"
 _FPS = 5
 _MOST = 10_000  # videos of a split that have different ids
-_WRITER_VERSION = 1  # raise it when the same arguments give other files
 
 
 def write(
@@ -30,36 +28,22 @@ def write(
     None where the folder already holds the videos of the same arguments. Raises SgrlError for impossible arguments and
     for a folder whose pvsg.json is not a toy world.
     """
-    from tqdm import tqdm
-
-    if not (0 <= train <= _MOST and 0 <= test <= _MOST and train + test and frames >= 1):
-        raise SgrlError(
-            f"cannot draw {train} training and {test} test videos of {frames} frames; give up to {_MOST:,} videos"
-        )
     output = Path(output)
-    arguments = {
-        "layout": "pvsg", "train": train, "test": test, "frames": frames, "seed": seed, "version": _WRITER_VERSION,
-    }  # fmt: skip
-    if not toylayout.begin(output, ANNOTATIONS, SOURCES, arguments):
+    drawing = Drawing("pvsg", train, test, seed, frames)
+    if not drawing.begin(output, ANNOTATIONS, SOURCES, _MOST):
         return None
-    todo = [("train", i) for i in range(train)] + [("test", i) for i in range(test)]
     splits = {source: {"train": [], "val": []} for source in SOURCES}
-    for split, index in todo:
+    for split, index in drawing.todo():
         splits[SOURCES[index % 3]]["train" if split == "train" else "val"].append(_video_id(split, index))
     head = {"objects": {"thing": OBJECTS, "stuff": []}, "relations": PREDICATES, "split": splits}
     counts = Counter()
     with atomic_path(output / ANNOTATIONS) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "data": [')
-        bar = tqdm(todo, desc="drawing videos", unit=" videos", disable=not progress)
-        for number, (split, index) in enumerate(bar):
-            drawn, name = video(seed, index, split, frames), _video_id(split, index)
+        for number, (split, index, drawn) in enumerate(drawing.videos(progress)):
+            name = _video_id(split, index)
             _save(drawn, output / SOURCES[index % 3], name)
             file.write((",\n" if number else "\n") + json.dumps(_record(drawn, name)))
-            counts[split] += 1
-            counts["frames"] += frames
-            counts["objects"] += sum(box is not None for boxes in drawn.boxes for box in boxes)
-            counts["without relations"] += sum(not found for found in drawn.relations)
-            counts.update(predicate for found in drawn.relations for _, predicate, _ in found)
+            count_video(counts, split, drawn)
         file.write("\n]}\n")
     return dict(counts)
 
