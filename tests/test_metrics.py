@@ -128,6 +128,87 @@ def test_deviation_6_objects_survive_a_missing_relation_header(golden):
     assert metrics(protocol="published").add(truncated, REFERENCE)["failure"] == 1
 
 
+HEADERS = ("obj[2]{id,name,x1,y1,x2,y2}:", "rel[1]{subj,pred,obj}:")
+LOST = (0.0, 0.0)
+WHOLE = '{"objects": [{"id": "cat.1", "bbox": [0, 0, 9, 9]}], "relationships": []}'
+
+
+@pytest.mark.parametrize(
+    ("text", "here", "published"),
+    [
+        (REFERENCE.replace("obj[", "obj [").replace("rel[", "rel [ "), (1, 1), (1, 1)),
+        (REFERENCE.replace("}:\n", "}: "), (1, 1), (1, 1)),
+        (REFERENCE.replace("100,100", "1e2,1_00"), (2 / 3, 0), (1, 1)),
+        (REFERENCE.replace("100,100", "1e2,1.e2"), (1, 1), (1, 1)),
+        (REFERENCE.replace("1,on,2", "1,,2\n1,on,2"), (1, 2 / 3), (1, 2 / 3)),
+        (REFERENCE.replace("1,on,2", "1," + 300 * "x" + ",2\n1,on,2"), (1, 1), (1, 2 / 3)),
+        (REFERENCE.replace("\n1,cat", "\n3,dog,0,0,nan,inf\n1,cat"), (1, 1), (0.8, 1)),
+        # the first object is taken for a header and lost
+        (REFERENCE.replace(HEADERS[0], "obj[2]:"), (1, 1), (2 / 3, 0)),
+        (REFERENCE.replace(HEADERS[0] + "\n", ""), (1, 1), (2 / 3, 0)),
+        # the relations are taken to begin with the first object
+        (REFERENCE.replace(HEADERS[1] + "\n", ""), (1, 0), LOST),
+        (REFERENCE.replace(HEADERS[1], "rel[1]:"), (1, 1), LOST),
+        (REFERENCE.replace("[2]", "[N]").replace("[1]", "[M]"), (1, 1), LOST),
+        (REFERENCE.replace("[2]", "[#2]").replace("[1]", "[#1]"), (1, 1), LOST),
+        (REFERENCE.replace("[2]", "[2|]").replace("[1]", "[1|]"), (1, 1), LOST),
+        (REFERENCE.replace("[2]", "[2,]").replace("[1]", "[1,]").replace(",", "|"), (1, 1), LOST),
+        (REFERENCE.replace("[2]", "[2,]").replace("[1]", "[1,]").replace(",", "\t"), (1, 1), LOST),
+        (REFERENCE.replace("\n", " "), (1, 1), LOST),
+        (HEADERS[1] + "\n1,on,2\n" + REFERENCE.partition("\n" + HEADERS[1])[0], (1, 1), LOST),
+        # of two objects with one id the reference's last one is meant, here the first
+        (REFERENCE.replace("1,on,2", "1,on,1").replace("2,mat", "1,mat"), (1, 0), (1, 0)),
+        (REFERENCE.replace("2,mat", "3,mat").replace("rel[1]", "3,dog,0,300,9,309\n2,cup,0,400,9,409\nrel[1]")
+            .replace("1,on,2", "1,on,3"), (2 / 3, 1), (2 / 3, 1)),
+        (REFERENCE.replace("\n2,mat", "\n2,dog,0,300,9,309\n2,mat"), (0.8, 0), (0.8, 1)),
+    ],
+)  # fmt: skip
+def test_where_the_default_reads_more_than_the_published_evaluator(text, here, published):
+    """Object F1 and relation F1; the published ones are what its code gives."""
+    for protocol, expected in (("default", here), ("published", published)):
+        for prediction in (answer.wrap(text), f"<think>\n\n</think>\n\n{answer.wrap(text)}"):
+            found = metrics(protocol=protocol).add(prediction, REFERENCE)
+            assert (found["object_f1"], found["relation_f1"]) == pytest.approx(expected), protocol
+            assert found["failure"] == (expected is LOST)
+
+
+def test_thoughts_as_the_published_evaluator_reads_them():
+    """It keeps a thought in which a line begins with a header, and reads the last closed answer that has one."""
+    for prediction, here, published in (
+        (f"<think>{' '.join(REFERENCE.split())}\n</think>\nnothing", 0, 0),
+        (f"<think>\n{REFERENCE}\n</think>\nnothing", 0, 1),
+        (f"{answer.wrap(REFERENCE)}\n<answer>none</answer>", 1, 1),
+        (f"{answer.wrap(REFERENCE)}\n<answer>{NO_RELATION}", 0, 1),
+    ):
+        assert metrics().add(prediction, REFERENCE)["relation_f1"] == here, prediction
+        assert metrics(protocol="published").add(prediction, REFERENCE)["relation_f1"] == published, prediction
+
+
+def test_the_reason_for_no_graph_is_the_graphs_own():
+    """Not that a tag is missing, where there would be no graph with it either."""
+    codecs = {codec: SceneGraphMetrics(codec, 640, 480) for codec in ("toon", "json")}
+    for codec, prediction, reason in (
+        ("toon", "I see a cat.", "expected obj[N]{id,name,x1,y1,x2,y2}:, found 'I see a cat.'"),
+        ("toon", "<answer>\nI see a cat.", "expected obj[N]{id,name,x1,y1,x2,y2}:, found 'I see a cat.'"),
+        ("toon", "<think>a cat", "<think> is not closed; expected the end of the thought before <answer>"),
+        (
+            "json",
+            '<answer>{"objects": [{"id": "cat.1"',
+            "not JSON: Expecting ',' delimiter: line 1 column 28 (char 27)",
+        ),
+        ("json", "[1, 2]", "expected a JSON object with a list 'objects'"),
+    ):
+        found = codecs[codec].compare(prediction, REFERENCE if codec == "toon" else WHOLE)
+        assert found.graph is None and found.error.reason == reason
+
+
+def test_json_counts_as_published_where_it_is_whole():
+    for protocol, cut_off in (("default", 1), ("published", 0)):
+        counted = SceneGraphMetrics("json", 640, 480, protocol=protocol)
+        assert counted.add(WHOLE, WHOLE)["object_f1"] == 1
+        assert counted.add(WHOLE[:-3], WHOLE)["object_f1"] == cut_off
+
+
 def test_failures_count_as_zero_everywhere():
     counted = metrics()
     counted.add(answer.wrap(REFERENCE), REFERENCE)

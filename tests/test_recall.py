@@ -83,7 +83,7 @@ def written_image(image):
         [tuple(o["bbox"]) for o in objects],
         [(place[r["subject"]], r["predicate"], place[r["object"]]) for r in image["gt"]["relationships"]],
     )
-    graph, _ = get_codec("json").recover_parsed(image["response"], *image["box_scale"])
+    graph, _ = get_codec("json").recover_published(image["response"])
     scale = width / 1000, height / 1000
     boxes = [(x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]) for x1, y1, x2, y2 in graph.boxes]
     return graph._replace(boxes=boxes), reference
@@ -187,6 +187,19 @@ def test_all_relations_of_written_graphs(golden):
     assert math.isclose(found["pooled_mean_recall@all"], expected["whole_mean_ngR"], abs_tol=5e-5)
     assert math.isclose(found["mean_recall@all"], expected["mean_ngR_per_image"], abs_tol=5e-5)
     assert found["relations_reference"] == expected["n_gt_rels"]
+
+
+def test_of_an_answer_that_was_cut_off_the_rest_is_read(golden):
+    """Published: an answer that ends in the middle has no graph."""
+    case, vocabulary, _ = written(golden)
+    cut_off = [image for image in case["images"] if not image["response"].endswith("</answer>")]
+    assert len(cut_off) == 2
+    for image in cut_off:
+        _, reference = written_image(image)
+        for protocol, failure in (("default", 0), ("published", 1)):
+            counted = SceneGraphRecall("json", 1000, 1000, vocabulary=vocabulary, protocol=protocol)
+            counts = counted.add(image["response"], reference)
+            assert counts["failure"] == failure and (counts["relations_predicted"] > 0) != failure
 
 
 REFERENCE = ParsedGraph(["cat", "mat"], [(0.0, 0.0, 10.0, 10.0), (0.0, 5.0, 20.0, 20.0)], [(0, "on", 1)])

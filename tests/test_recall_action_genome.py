@@ -51,6 +51,23 @@ def test_deviation_a_failed_prediction_counts_as_zero():
         assert found["precision@100"] == (0.5 if protocol == "default" else pytest.approx(4 / 78))
 
 
+def test_rows_are_what_the_published_pattern_takes():
+    """It knows three closed brackets between two ids, over line breaks too; another row proposes nothing at all."""
+    for row, proposed in (
+        ("1,[unsure],[above,behind],[holding],2", 3),
+        ("1,[unsure,[above],[holding],2", 0),  # two brackets: no row, though it has five cells
+        ("1,[unsure],[above],[holding,2", 0),
+        ("1,[unsure,[above],[behind],[holding],2", 3),
+        ("1,\n[unsure]\n,[above],[holding],\n2", 3),
+        ("1,[unsure,\n2\n1,[above],[behind],[holding],2", 3),
+        ("1,[unsure],[above],[holding],2 and so on", 0),
+        ("1,[" * 50_000, 0),  # nothing is searched twice
+    ):
+        assert one(text(row), protocol="published")["predicted@10"] == proposed, row[:50]
+    objects = OBJECTS.replace("2,chair,120", "2,\nchair ,\n120")
+    assert one(text("1,[unsure],[above],[holding],2", objects=objects), protocol="published")["failure"] == 0
+
+
 def test_deviation_an_empty_group_proposes_nothing():
     """Published: a row proposes "looking_at" wherever a group is empty, which may even be right."""
     reference = OBJECTS + HEADER.format(1) + '1,looking_at,in,"",2'

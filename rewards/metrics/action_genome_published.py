@@ -23,7 +23,9 @@ Source: metrics/sgbench/eval_classical_metrics_extended.py (SceneGraphVLM).
 
 from __future__ import annotations
 
+import bisect
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -38,11 +40,16 @@ PROPOSALS = 100
 STEP = 1e-4
 """What a label loses for each label before it in its cell."""
 
-_ID, _INTEGER = re.compile(r"[0-9]{1,9}+"), re.compile(r"-?+[0-9]{1,9}+")
-_BRACKETS = re.compile(
-    r"[ \t]*+([0-9]{1,9}+)[ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,"
-    r"[ \t]*+([0-9]{1,9}+)[ \t]*+"
-)
+_ID = re.compile(r"[0-9]{1,9}")
+# White space, names and cells may hold line breaks, as in the published patterns.
+_NUMBERS = r",\s*+(-?+\d++)\s*+" * 3 + r",\s*+(-?+\d++)"
+_OBJECT = re.compile(rf"^[^\S\n]*+(\d++)\s*+,([^,]++){_NUMBERS}[^\S\n]*+$", re.MULTILINE)
+_ROW_START = re.compile(r"^[^\S\n]*+(\d++)\s*+,\s*+\[", re.MULTILINE)
+_NEXT_CELL = re.compile(r"\]\s*+,\s*+\[")
+_ROW_END = re.compile(r"\]\s*+,\s*+(\d++)[^\S\n]*+$", re.MULTILINE)
+
+Row = tuple[int, list[list[str]], int]
+"""Id, labels of each group, id."""
 
 
 def reversed_spatial(graph: Triplets, spatial: np.ndarray) -> Triplets:
@@ -101,25 +108,62 @@ def _order(scores: np.ndarray) -> np.ndarray:
     return np.argsort(scores, axis=None, kind="stable")
 
 
-def _read(text: str, width: int, height: int):
-    """Objects by id as (class name, box), and rows as (id, labels of each group, id)."""
+def _read(text: str, width: int, height: int) -> tuple[dict[int, tuple[str, list[int]]], list[Row]] | None:
+    """Objects by id as (class name, box), and rows."""
     body, closed = answer.first_closed(_without_thinking(text))
     if not closed:
         return None
     objects: dict[int, tuple[str, list[int]]] = {}
-    rows: list[tuple[int, list[list[str]], int]] = []
-    for line in body.splitlines():
-        match = _BRACKETS.fullmatch(line)
-        cells = list(match.groups()) if match else split_row(line)
-        if len(cells) == 5 and _ID.fullmatch(cells[0]) and _ID.fullmatch(cells[4]) and len(rows) < MAX_RECOVERED:
-            separator = "," if match else "|"
-            split = [[label.strip() for label in cell.split(separator)] for cell in cells[1:4]]
-            rows.append((int(cells[0]), [list(filter(None, labels)) for labels in split], int(cells[4])))
-        elif len(cells) == 6 and _ID.fullmatch(cells[0]) and all(map(_INTEGER.fullmatch, cells[2:])):
-            x1, y1, x2, y2 = box = list(map(int, cells[2:]))
-            if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and len(objects) < MAX_RECOVERED:
-                objects[int(cells[0])] = cells[1], box
-    return (objects, rows) if objects else None
+    for match in _OBJECT.finditer(body):
+        try:
+            number, (x1, y1, x2, y2) = int(match[1]), map(int, match.groups()[2:])
+        except ValueError:  # more digits than Python converts
+            continue
+        if 0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height and len(objects) < MAX_RECOVERED:
+            objects[number] = match[2].strip(), [x1, y1, x2, y2]
+    if not objects:
+        return None
+    rows = sorted([*_bracketed_rows(body), *_barred_rows(body)], key=lambda found: found[0])
+    return objects, [row for _, row in rows[:MAX_RECOVERED]]
+
+
+def _bracketed_rows(body: str) -> Iterator[tuple[int, Row]]:
+    """Rows with the place where they begin."""
+    closing = [match.start() for match in re.finditer(r"\]", body)]  # looked up: not searched again for every row
+    end = 0
+    for start in _ROW_START.finditer(body):
+        if start.start() < end:
+            continue
+        place, cells = start.end(), []
+        for pattern in (_NEXT_CELL, _NEXT_CELL, _ROW_END):
+            i = bisect.bisect_left(closing, place)
+            match = pattern.match(body, closing[i]) if i < len(closing) else None
+            if match is None:
+                break
+            cells.append((place, match.start()))
+            place = match.end()
+        if match is None:
+            continue
+        end = place
+        try:
+            subject, target = int(start[1]), int(match[1])
+        except ValueError:
+            continue
+        yield start.start(), (subject, [_labels(body[a:b], ",") for a, b in cells], target)
+
+
+def _barred_rows(body: str) -> Iterator[tuple[int, Row]]:
+    """The same of rows that hold `|`, "" or single labels, but no bracket."""
+    place = 0
+    for line in body.splitlines(keepends=True):
+        cells = split_row(line) if "[" not in line else ()
+        if len(cells) == 5 and _ID.fullmatch(cells[0]) and _ID.fullmatch(cells[4]):
+            yield place, (int(cells[0]), [_labels(cell, "|") for cell in cells[1:4]], int(cells[4]))
+        place += len(line)
+
+
+def _labels(cell: str, separator: str) -> list[str]:
+    return [label for label in map(str.strip, cell.split(separator)) if label]
 
 
 def _without_thinking(text: str) -> str:

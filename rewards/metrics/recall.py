@@ -361,7 +361,12 @@ class SceneGraphRecall:
                 try:  # what the strict reader takes, the lenient one reads alike, in three times as long
                     prediction = codec.parse(prediction, *size)
                 except FormatError:
-                    prediction, _ = codec.recover_parsed(prediction, *size)
+                    if self.protocol == "published":
+                        prediction, _ = codec.recover_published(prediction)
+                        if confidences is not None and len(confidences) != len(prediction.relations):
+                            confidences = None  # they are of relations that the published reading leaves out
+                    else:
+                        prediction, _ = codec.recover_parsed(prediction, *size)
         prediction = self._without_groups(prediction)
         scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
         free = plain(prediction, confidences)

@@ -91,25 +91,26 @@ class SoftMetrics(SceneGraphMetrics):
         Args:
             kind: one of KINDS. Others, and errors, as in `add`.
         """
-        graph, truth, _ = self._read(prediction, reference, width, height)
+        read = self._read(prediction, reference, width, height)
+        graph, truth = read.graph, read.truth
         if graph is None:
             return []
-        ((pairs, equal, _),) = self._align([(graph, truth)])
+        ((pairs, equal, _, partner),) = self._align([read])
         if kind == "object":
             found = [self._object(graph, truth, *pair) for pair, same in zip(pairs, equal, strict=True) if not same]
         else:
-            found = list(self._predicates(graph, truth, pairs))
+            found = list(self._predicates(graph, truth, partner))
         return found
 
     def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
-        pairs, equal, overlaps = aligned
+        pairs, equal, overlaps, partner = aligned
         objects = [
             pair
             for pair, same in zip(pairs, equal, strict=True)
             if same or self._accepted(self._object(graph, truth, *pair)[0])
         ]
         relations = []
-        for said, wanted in self._rivals(graph, truth, pairs):
+        for said, wanted in self._rivals(graph, truth, partner):
             gain = np.zeros((len(said), len(wanted)))
             judged = not _settled(said, wanted)
             for row, (i, label) in enumerate(said):
@@ -117,7 +118,7 @@ class SoftMetrics(SceneGraphMetrics):
                     if label == other:
                         gain[row, column] = 1 + TIE  # of two ways to match as many, the one with more equal ones
                     elif judged:
-                        gain[row, column] = self._accepted(self._predicate(graph, truth, pairs, i, j)[0])
+                        gain[row, column] = self._accepted(self._predicate(graph, truth, partner, i, j)[0])
             rows, columns = assign(-gain)
             relations += [(said[r][0], wanted[c][0]) for r, c in zip(rows, columns, strict=True) if gain[r, c]]
         return sorted(objects), sorted(relations), overlaps
@@ -125,14 +126,13 @@ class SoftMetrics(SceneGraphMetrics):
     def _accepted(self, question: str | None) -> bool:
         return question is not None and self.verdicts.get(question) is True
 
-    def _rivals(self, graph: ParsedGraph, truth: ParsedGraph, pairs) -> Iterator[tuple[list, list]]:
+    def _rivals(self, graph: ParsedGraph, truth: ParsedGraph, partner: dict) -> Iterator[tuple[list, list]]:
         """Predicted and reference relations that could stand for each other but for the predicate: (position, label)
         of each. They are of the same two objects and the same group."""
         found: dict[tuple, tuple[list, list]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
             group, label = self._label(predicate)
             found.setdefault((subject, target, group), ([], []))[1].append((j, label))
-        partner = dict(pairs)
         for i, (subject, predicate, target) in enumerate(graph.relations):
             group, label = self._label(predicate)
             rivals = found.get((partner.get(subject), partner.get(target), group))
@@ -150,16 +150,19 @@ class SoftMetrics(SceneGraphMetrics):
         names = [_name(dispute.reference), _name(dispute.prediction)]
         return self._question(_OBJECT, names, graph, truth), dispute
 
-    def _predicates(self, graph: ParsedGraph, truth: ParsedGraph, pairs) -> Iterator[tuple[str | None, Dispute]]:
-        for said, wanted in self._rivals(graph, truth, pairs):
+    def _predicates(
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict
+    ) -> Iterator[tuple[str | None, Dispute]]:
+        for said, wanted in self._rivals(graph, truth, partner):
             if not _settled(said, wanted):
                 for i, label in said:
                     for j, other in wanted:
                         if label != other:
-                            yield self._predicate(graph, truth, pairs, i, j)
+                            yield self._predicate(graph, truth, partner, i, j)
 
-    def _predicate(self, graph: ParsedGraph, truth: ParsedGraph, pairs, i: int, j: int) -> tuple[str | None, Dispute]:
-        partner = dict(pairs)
+    def _predicate(
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict, i: int, j: int
+    ) -> tuple[str | None, Dispute]:
         (subject, predicate, target), (_, true_predicate, _) = graph.relations[i], truth.relations[j]
         wanted, said = [], []
         for end in (subject, target):

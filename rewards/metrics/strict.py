@@ -18,7 +18,6 @@ and matches objects by their boxes alone. With N reference objects and M predict
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -51,13 +50,6 @@ TIE = 1e-6
 LARGEST_SHARED = 400
 """Pairs of boxes of an image that is compared together with others."""
 
-_OBJECT_HEADER = re.compile(r"obj\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE)
-_RELATION_HEADER = {
-    False: re.compile(r"\n[ \t]*+rel\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
-    True: re.compile(r"\n[ \t]*+rel_pairs\[[0-9]*+\]\{[^{}\n]*+\}:", re.IGNORECASE),
-}
-
-
 _NAMES = (*VALUES, "failure", "matched_iou", *COUNTS)
 _ZEROS = dict.fromkeys(_NAMES, 0.0) | {"failure": 1.0}
 
@@ -86,12 +78,23 @@ class Aligned(NamedTuple):
     """The pairs of boxes of a prediction and its reference that reach the threshold.
 
     pairs: (position in the prediction, position in the reference); equal: whether their labels are; overlaps: their
-    IoU.
+    IoU. partner: whom in the reference a relation's subject or object stands for.
     """
 
     pairs: list[tuple[int, int]]
     equal: list[bool]
     overlaps: list[float]
+    partner: dict[int, int]
+
+
+class Read(NamedTuple):
+    """A prediction beside its reference: the predicted graph, None for a failure; the reference; why the prediction is
+    no valid answer, if so; and of objects that share an id the first (see Codec.recover_published)."""
+
+    graph: ParsedGraph | None
+    truth: ParsedGraph
+    error: FormatError | None
+    namesakes: dict[int, int]
 
 
 class SceneGraphMetrics:
@@ -174,11 +177,12 @@ class SceneGraphMetrics:
     def compare_many(self, samples: Sequence[tuple]) -> list[Comparison]:
         """`compare` of each sample (its arguments), in less time: the boxes of all are compared at once."""
         read = [self._read(*sample) for sample in samples]
-        graphs = [(graph, truth) for graph, truth, _ in read if graph is not None]
-        aligned = iter(self._align(graphs))
+        aligned = iter(self._align([found for found in read if found.graph is not None]))
         return [
-            self._failed(truth, error) if graph is None else self._compared(graph, truth, error, next(aligned))
-            for graph, truth, error in read
+            self._failed(found.truth, found.error)
+            if found.graph is None
+            else self._compared(found.graph, found.truth, found.error, next(aligned))
+            for found in read
         ]
 
     def _failed(self, truth: ParsedGraph, error: FormatError | None) -> Comparison:
@@ -216,46 +220,47 @@ class SceneGraphMetrics:
             found |= zip(names, values, strict=True)
         return found
 
-    def _read(
-        self, prediction, reference, width: int | None = None, height: int | None = None
-    ) -> tuple[ParsedGraph | None, ParsedGraph, FormatError | None]:
-        """The predicted graph, None for a failure; the reference; and why the prediction is no valid answer, if so.
-
-        What the strict reader takes, the lenient one reads alike, in three times as long.
-        """
+    def _read(self, prediction, reference, width: int | None = None, height: int | None = None) -> Read:
+        """What the strict reader takes, the lenient one reads alike, in three times as long."""
         size = width or self.width, height or self.height
         truth = reference if isinstance(reference, ParsedGraph) else read_reference(reference, self.codec, *size)
-        graph, error = prediction, None
+        graph, error, namesakes = prediction, None, {}
         if type(prediction) is not str:
             graph = completion_of(prediction, self.codec, *size)
             if isinstance(graph, SceneGraph):
                 graph = answer.wrap(graph_text(graph, self.codec, *size))
-        failed = False
         if isinstance(graph, str):
             text = graph
             try:
                 graph = self.codec.parse(text, *size)
             except FormatError as found:
-                if self.protocol == "published" and self.codec.name != "json":
-                    text = answer.published(text, "obj[")
-                graph, error = self.codec.recover_parsed(text, *size)[0], found
-                failed = self.protocol == "published" and not self._both_headers(text)
+                error = found
+            if self.protocol == "published" and (error is not None or "</think>" in text):
+                graph, namesakes = self.codec.recover_published(text)
+            elif error is not None:
+                graph = self.codec.recover_parsed(text, *size)[0]
+            if error is not None and not graph.labels:
+                error = self._why(text, size, error)
         # a valid graph without objects is right where there are none
         needed = error is not None or bool(truth.labels) or self.protocol == "published"
-        failed |= needed and not graph.labels
-        return None if failed else graph, truth, error
+        failed = needed and not graph.labels
+        return Read(None if failed else graph, truth, error, namesakes)
 
-    def _both_headers(self, text: str) -> bool:
-        """Whether a relation header follows an object header in the answer that is read."""
-        body = answer.lenient(text, "obj[")
-        head = _OBJECT_HEADER.search(body)
-        return bool(head and _RELATION_HEADER[self.codec.grouped].search(body, head.end()))
+    def _why(self, text: str, size: tuple[int, int], error: FormatError) -> FormatError:
+        """Why a text holds no graph: what is wrong with the graph's own text rather than with the tags around it."""
+        body = self.codec.body_of(text).strip()
+        try:
+            if body:
+                self.codec.parse(body, *size, tags=False)
+        except FormatError as found:
+            return found
+        return error
 
-    def _align(self, graphs: Sequence[tuple[ParsedGraph, ParsedGraph]]) -> Iterator[Aligned]:
-        """The pairs of boxes of each (prediction, reference)."""
+    def _align(self, graphs: Sequence[Read]) -> Iterator[Aligned]:
+        """The pairs of boxes of each prediction that is no failure."""
         start = size = 0
-        for i, (graph, truth) in enumerate(graphs):
-            pairs = len(graph.labels) * len(truth.labels)
+        for i, found in enumerate(graphs):
+            pairs = len(found.graph.labels) * len(found.truth.labels)
             # calls are what small graphs cost, and they share them; large ones are faster by themselves
             if i > start and (pairs > LARGEST_SHARED or size + pairs > LARGEST_BROADCAST):
                 yield from self._align_block(graphs[start:i])
@@ -264,11 +269,11 @@ class SceneGraphMetrics:
         if graphs:
             yield from self._align_block(graphs[start:])
 
-    def _align_block(self, graphs: Sequence[tuple[ParsedGraph, ParsedGraph]]) -> Iterator[Aligned]:
+    def _align_block(self, graphs: Sequence[Read]) -> Iterator[Aligned]:
         said, wanted = _Stack(), _Stack()
-        for graph, truth in graphs:
-            said.add(graph)
-            wanted.add(truth)
+        for found in graphs:
+            said.add(found.graph)
+            wanted.add(found.truth)
         number: dict[str, int] = {}
         for label in wanted.labels:
             number.setdefault(label, len(number))
@@ -288,7 +293,7 @@ class SceneGraphMetrics:
         gain = TIE * same
         gain += overlap
         start = i0 = j0 = 0
-        for n, m in zip(said.sizes, wanted.sizes, strict=True):
+        for found, n, m in zip(graphs, said.sizes, wanted.sizes, strict=True):
             pairs, equal, overlaps = [], [], []
             rows, columns = linear_sum_assignment(gain[start : start + n * m].reshape(n, m), maximize=True)
             places = start + rows * m + columns
@@ -298,15 +303,14 @@ class SceneGraphMetrics:
                     pairs.append((said.order[i0 + i], wanted.order[j0 + j]))
                     equal.append(right)
                     overlaps.append(value)
-            yield Aligned(pairs, equal, overlaps)
+            yield Aligned(pairs, equal, overlaps, _partners(pairs, found.namesakes))
             start, i0, j0 = start + n * m, i0 + n, j0 + m
 
     def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
         """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
         boxes that reach the threshold."""
-        pairs, equal, overlaps = aligned
+        pairs, equal, overlaps, partner = aligned
         objects = sorted([pair for pair, right in zip(pairs, equal, strict=True) if right])
-        partner = dict(pairs)
         free: dict[tuple, list[int]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
             free.setdefault((subject, normalised(predicate), target), []).append(j)
@@ -336,6 +340,14 @@ class _Stack:
             self.boxes += boxes
             self.labels += map(normalised, labels)
             self.order += order
+
+
+def _partners(pairs: list[tuple[int, int]], namesakes: dict[int, int]) -> dict[int, int]:
+    """Whom in the reference a predicted object stands for. Objects of one id all stand for the last partner of any, as
+    the published evaluator counts."""
+    if not namesakes:
+        return dict(pairs)
+    return {namesakes.get(i, i): j for i, j in sorted(pairs, key=lambda pair: pair[1])}
 
 
 def _precision_recall_f1(right: int, predicted: int, wanted: int, both_empty: float) -> tuple[float, float, float]:

@@ -126,19 +126,19 @@ def lenient(text: str, mark: str) -> str:
     """The part of any text in which the graph most likely stands.
 
     `mark` is what a graph must contain ("obj[" for TOON). Thoughts are no answer (see `without_thoughts`); of the
-    `<answer>` blocks, closed or not, the last one with a graph counts; without any, the whole text.
-    Never raises; linear in the length of the text.
+    `<answer>` blocks, closed or not, the last one with a graph counts; then what stands around them, if there is one;
+    else the last block that is not empty; without any, the whole text. Never raises; linear in the length of the text.
     """
     mark = mark.lower()
     text = without_thoughts(text)
-    for block in reversed(_OPEN_ANY_CASE.split(text)[1:]):
-        block = _CLOSE_ANY_CASE.split(block, maxsplit=1)[0]
+    blocks = [_CLOSE_ANY_CASE.split(block, maxsplit=1)[0] for block in _OPEN_ANY_CASE.split(text)[1:]]
+    for block in reversed(blocks):
         if mark in block.lower():
             return block
     for block in reversed(_CLOSE_ANY_CASE.split(text)):
         if mark in block.lower():
             return block
-    return text
+    return next((block for block in reversed(blocks) if block.strip()), text)
 
 
 def without_thoughts(text: str) -> str:

@@ -50,9 +50,19 @@ class Codec:
         raise NotImplementedError
 
     def recover(self, text: str | bytes | None, width: int, height: int) -> tuple[SceneGraph, list[str]]:
-        """`recover_parsed`, as a SceneGraph, without the relations that name an unknown object."""
+        """`recover_parsed`, as a SceneGraph, without the relations that name an unknown object or no predicate."""
         parsed, issues = self.recover_parsed(text, width, height)
         return to_graph(parsed, width, height, self.grouped), issues
+
+    def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
+        """What the published evaluator of this layout reads, for protocols that reproduce its numbers, and the objects
+        that share an id, {position: the first one's position}: a relation means the one that is matched. Never raises;
+        linear time."""
+        raise NotImplementedError
+
+    def body_of(self, text: str) -> str:
+        """The part of any text in which the graph most likely stands: where lenient readers look for it."""
+        raise NotImplementedError
 
     def diagnose(self, text: str | bytes | None) -> dict[str, float]:
         """What can be counted in any completion, valid or not. Never raises; linear time.

@@ -10,14 +10,13 @@ import json
 from typing import Any
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, tables
+from sgrl.text import answer, entries, tables
 from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import MAX_LABEL, canonical_label
-from sgrl.text.parsed import MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
+from sgrl.text.parsed import LARGEST, MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
+from sgrl.vocabulary import normalised
 
 ENDS = ("subject", "predicate", "object")
-LARGEST = 1e9
-"""Coordinates beyond this are as good as infinite: areas of such boxes would not be numbers."""
 
 
 class Json(Codec):
@@ -65,41 +64,28 @@ class Json(Codec):
         return ParsedGraph([class_of(name).lower() for name, _ in objects], [box for _, box in objects], triplets)
 
     def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
-        """As `Codec.recover_parsed`, reading what R1-SGG's rewards read: the first answer, or what follows its tag, or
-        the whole text, without code fences and the word "json". Ids match in any case, with `_` and `-` as blanks.
-        Corners stay as written. Of several objects with one id, relations mean the last."""
+        """As `Codec.recover_parsed`, where R1-SGG's rewards read: in the first answer, or what follows its tag, or the
+        whole text, without code fences and the word "json". Where that is no JSON object with both lists, entries are
+        read one by one. Ids match in any case, with `_` and `-` as blanks. Corners stay as written. Of several objects
+        with one id, relations mean the last."""
+        body = self.body_of(as_text(text))
         issues: list[str] = []
-        document = load(find_answer(as_text(text)), issues)
-        labels: list[str] = []
-        boxes: list[tuple[float, float, float, float]] = []
-        positions: dict[str, int] = {}
-        for i, item in enumerate(items_of(document, "objects", issues)[:MAX_RECOVERED]):
-            try:
-                name, box = read_object(item)
-            except FormatError as error:
-                issues.append(f"object {i}: {error.reason}")
-                continue
-            if positions.get(_normal(name)) is not None:
-                issues.append(f"object {i}: id {name!r} stands twice")
-            positions[_normal(name)] = len(labels)
-            labels.append(class_of(name).lower())
-            boxes.append(box)
-        relations = []
-        for i, item in enumerate(items_of(document, "relationships", issues)[:MAX_RECOVERED]):
-            try:
-                subject, predicate, target = read_relation(item)
-            except FormatError as error:
-                issues.append(f"relation {i}: {error.reason}")
-                continue
-            ends = positions.get(_normal(subject), -1), positions.get(_normal(target), -1)
-            if -1 in ends:
-                issues.append(f"relation {i}: names an unknown object")
-            relations.append((ends[0], predicate.lower(), ends[1]))
-        return ParsedGraph(labels, boxes, relations), issues
+        found = _lists(body, issues)
+        return _graph(*(entries.read(body) if issues else found), issues)
+
+    def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
+        """What R1-SGG reads: nothing, if the whole answer is no JSON."""
+        issues: list[str] = []
+        return _graph(*_lists(self.body_of(as_text(text)), issues), issues)[0], {}
+
+    def body_of(self, text: str) -> str:
+        return find_answer(text)
 
     def diagnose(self, text: str | bytes | None) -> dict[str, float]:
+        """As `Codec.diagnose`; nothing can be counted in an answer that is no JSON as a whole."""
         text = as_text(text)
-        parsed, issues = self.recover_parsed(text, 1, 1)
+        issues: list[str] = []
+        parsed, _ = _graph(*_lists(self.body_of(text), issues), issues)
         valid = sum(s >= 0 and o >= 0 and s != o for s, _, o in parsed.relations)
         rows = len(parsed.relations) + sum(
             issue.startswith("relation ") and "unknown" not in issue for issue in issues
@@ -111,6 +97,42 @@ class Json(Codec):
             "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
             "has_answer_tags": float(answer.first_closed(answer.without_thoughts(text))[1]),
         }
+
+
+def _lists(body: str, issues: list[str]) -> tuple[list, list]:
+    """Objects and relationships of a JSON text; empty, with a reason among the issues, where it has no such list."""
+    document = load(body, issues)
+    return items_of(document, "objects", issues), items_of(document, "relationships", issues)
+
+
+def _graph(objects: list, relationships: list, issues: list[str]) -> tuple[ParsedGraph, list[str]]:
+    """The graph in the entries; what can't be read joins the issues."""
+    labels: list[str] = []
+    boxes: list[tuple[float, float, float, float]] = []
+    positions: dict[str, int] = {}
+    for i, item in enumerate(objects[:MAX_RECOVERED]):
+        try:
+            name, box = read_object(item)
+        except FormatError as error:
+            issues.append(f"object {i}: {error.reason}")
+            continue
+        if positions.get(normalised(name)) is not None:
+            issues.append(f"object {i}: id {name!r} stands twice")
+        positions[normalised(name)] = len(labels)
+        labels.append(class_of(name).lower())
+        boxes.append(box)
+    relations = []
+    for i, item in enumerate(relationships[:MAX_RECOVERED]):
+        try:
+            subject, predicate, target = read_relation(item)
+        except FormatError as error:
+            issues.append(f"relation {i}: {error.reason}")
+            continue
+        ends = positions.get(normalised(subject), -1), positions.get(normalised(target), -1)
+        if -1 in ends:
+            issues.append(f"relation {i}: names an unknown object")
+        relations.append((ends[0], predicate.lower(), ends[1]))
+    return ParsedGraph(labels, boxes, relations), issues
 
 
 def class_of(name: str) -> str:
@@ -130,8 +152,7 @@ def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, 
             whose subject, predicate and object are not strings, or that names an unknown id.
     """
     issues: list[str] = []
-    document = load(body, issues)
-    items = [items_of(document, key, issues) for key in ("objects", "relationships")]
+    items = _lists(body, issues)
     if issues:
         raise FormatError(issues[0])
     objects, relations = [], []
@@ -213,7 +234,3 @@ def _unfenced(body: str) -> str:
     if body.startswith("```") and body.endswith("```"):
         body = body[3:-3].removeprefix("json")
     return body
-
-
-def _normal(name: str) -> str:
-    return name.lower().replace("_", " ").replace("-", " ")

@@ -17,6 +17,12 @@ MAX_OBJECTS, MAX_RELATIONS = 200, 400
 MAX_RECOVERED = 2000
 """Rows of each kind that a lenient reader keeps, so that a hostile text cannot make matching expensive."""
 
+LARGEST = 1e9
+"""Coordinates beyond this are as good as infinite: areas of such boxes would not be numbers."""
+
+FLOAT = re.compile(r"[+-]?+(?>[0-9]{1,9}+(?>(?:\.[0-9]{0,30}+)?)|\.[0-9]{1,30}+)(?>(?:[eE][+-]?+[0-9]{1,2}+)?)")
+"""A coordinate as lenient readers take it."""
+
 
 # What was found, at the end of a reason; what stands in quotes or brackets; rows; numbers, but not those in names.
 _SPECIFIC = re.compile(
@@ -72,13 +78,13 @@ class ParsedGraph(NamedTuple):
 
 
 def to_graph(parsed: ParsedGraph, width: int, height: int, grouped: bool = False) -> SceneGraph:
-    """The SceneGraph of a ParsedGraph; relations with an end of -1 are left out.
+    """The SceneGraph of a ParsedGraph; relations with an end of -1, or without a predicate, are left out.
 
     `grouped`: predicates are "<group>__<label>".
     """
     relations = []
     for subject, predicate, target in parsed.relations:
-        if subject < 0 or target < 0:
+        if subject < 0 or target < 0 or not predicate:
             continue
         group = None
         if grouped:

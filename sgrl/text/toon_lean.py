@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, lenient, tables
+from sgrl.text import answer, lenient, published, tables
 from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import LABEL, check_labels, quoted
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, ParsedGraph
@@ -62,7 +62,13 @@ class ToonLean(Codec):
         return ParsedGraph(labels, boxes, triplets)
 
     def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
-        return lenient.read(answer.lenient(as_text(text), "obj["), "rel", lenient.lean_triplet_row, ids=False)
+        return lenient.read(self.body_of(as_text(text)), "rel", lenient.lean_triplet_row, ids=False)
+
+    def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
+        return published.lenient_with_headers(self, as_text(text), "rel")
+
+    def body_of(self, text: str) -> str:
+        return lenient.body_of(text, "rel")
 
     def diagnose(self, text: str | bytes | None) -> dict[str, float]:
         return lenient.diagnose(as_text(text), "rel", _check_row, ids=False)

@@ -17,7 +17,7 @@ import re
 from functools import lru_cache
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, lenient, tables
+from sgrl.text import answer, lenient, published, tables
 from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import (
     KEYWORD_OR_NUMBER,
@@ -136,7 +136,13 @@ class ToonPairs(Codec):
         return predicates
 
     def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
-        return lenient.read(answer.lenient(as_text(text), "obj["), "rel_pairs", lenient.pairs_row)
+        return lenient.read(self.body_of(as_text(text)), "rel_pairs", lenient.pairs_row)
+
+    def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
+        return published.lenient_with_headers(self, as_text(text), "rel_pairs")
+
+    def body_of(self, text: str) -> str:
+        return lenient.body_of(text, "rel_pairs")
 
     def diagnose(self, text: str | bytes | None) -> dict[str, float]:
         text = as_text(text)
