@@ -8,6 +8,7 @@ Its departures from the validated graph, each of which moves a reward:
 * The first closed answer is scored, also one inside the thought before the answer that was validated.
 * A thought is one in `<think>...</think>`, both tags written by the model.
 * Relations that are predicted cost nothing where the reference has none.
+* Letters of other scripts make a text invalid.
 
 Numbers in other scripts, which the published code accepts, stay invalid. Rows of Action Genome with `|` between labels
 are read as well as bracketed ones, which are all that the published code knows.
@@ -60,6 +61,10 @@ def scored(text: str, graph: ParsedGraph, codec: Codec) -> ParsedGraph:
     Raises:
         FormatError: the published rewards find the text invalid.
     """
+    if not text.isascii():
+        other = (name for name in (*graph.labels, *(p for _, p, _ in graph.relations)) if not name.isascii())
+        if (label := next(other, None)) is not None:
+            raise FormatError(f"label {label!r}: expected letters from a to z, digits and hyphens")
     if text.startswith(answer.OPEN):
         return graph
     text = text.strip()

@@ -423,6 +423,10 @@ def test_the_published_protocol():
         assert score.valid is valid and published.preset.total(score) == 9.5 * valid
     own = GraphScorer("toon", 640, 480)(f"<think>{draft}</think>{poor}", REFERENCE)
     assert own.valid and own.terms["object_class"] < 1
+    for change in (("dog", "собака"), ("beside", "旁边")):
+        other = REFERENCE.replace(*change)
+        assert GraphScorer("toon", 640, 480)(answer.wrap(other), other).terms["relation_f1"] == 1
+        assert not published(answer.wrap(other), other).valid
     # bars between labels, which the published code does not know
     pairs = GraphScorer("toon-pairs", 640, 480, protocol="published")
     text = PAIRS.replace("holding", "holding|touching")

@@ -104,8 +104,7 @@ class SceneGraphMetrics:
         codec, width, height: as in GraphScorer; `add` takes other sizes too.
         iou_threshold: least IoU of a pair, in [0, 1].
         protocol: "default", or "published" to reproduce the numbers of the published evaluator: relations absent from
-            both graphs count as 0 instead of 1, objects whose relation header is missing or misplaced are lost, and an
-            answer that stands in a thought counts where none stands behind it.
+            both graphs count as 0 instead of 1, and texts are read as it reads them (see sgrl.text.published).
 
     >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
     >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"

@@ -27,8 +27,7 @@ def repair(codec: Codec, text: str, width: int, height: int) -> tuple[str, dict[
         return text, {}
     except FormatError:
         pass
-    readable = _closed(text) if codec.name == "json" else text
-    graph, _ = codec.recover(readable, width, height)
+    graph, _ = codec.recover(text, width, height)
     if not graph.objects:
         return text, {"no_graph": 1}
     objects = [Object(o.label, _inside(o.box, width, height)) for o in graph.objects[:MAX_OBJECTS]]
@@ -47,12 +46,12 @@ def repair(codec: Codec, text: str, width: int, height: int) -> tuple[str, dict[
         codec.parse(repaired, width, height)
     except FormatError:  # labels that no layout can hold
         return text, {"no_graph": 1}
-    written = codec.recover_parsed(readable, width, height)[0]
+    written = codec.recover_parsed(text, width, height)[0]
     faults = {
         "boxes": sum(o.box != box for o, box in zip(objects, written.boxes, strict=False)),
         "relations": len(written.relations) - len(fixed.relations),
     }
-    faults["boxes"] = max(faults["boxes"], _swapped(codec, readable, width, height))
+    faults["boxes"] = max(faults["boxes"], _swapped(codec, text, width, height))
     faults = {name: count for name, count in faults.items() if count}
     return repaired, faults or {"layout": 1}
 
@@ -67,13 +66,3 @@ def _inside(box: tuple[float, float, float, float], width: int, height: int) -> 
 def _swapped(codec: Codec, text: str, width: int, height: int) -> int:
     """Boxes whose corners the reader has put in order already."""
     return sum("corners" in issue for issue in codec.recover_parsed(text, width, height)[1])
-
-
-def _closed(text: str) -> str:
-    """A JSON answer that was cut off, ended after its last whole entry."""
-    body, closed = answer.first_closed(text)
-    end = text.rfind("}")
-    if closed or end < 0:
-        return text
-    tail = "]}" if '"relationships"' in text[:end] else '], "relationships": []}'
-    return f"{text[: end + 1]}{tail}\n{answer.CLOSE}"
