@@ -188,8 +188,9 @@ def test_the_reason_for_no_graph_is_the_graphs_own():
     """Not that a tag is missing, where there would be no graph with it either."""
     codecs = {codec: SceneGraphMetrics(codec, 640, 480) for codec in ("toon", "json")}
     for codec, prediction, reason in (
-        ("toon", "I see a cat.", "expected obj[N]{id,name,x1,y1,x2,y2}:, found 'I see a cat.'"),
-        ("toon", "<answer>\nI see a cat.", "expected obj[N]{id,name,x1,y1,x2,y2}:, found 'I see a cat.'"),
+        ("toon", "I see a cat.", "the completion must begin with <answer>, found 'I see a cat.'"),
+        ("toon", "<answer>\nobj[1]", "expected obj[N]{id,name,x1,y1,x2,y2}:, found 'obj[1]'"),
+        ("toon", "obj[0]{id,name,x1,y1,x2,y2}:\nrel[0]{subj,pred,obj}:", "obj[0]: expected 1 to 200 rows"),
         ("toon", "<think>a cat", "<think> is not closed; expected the end of the thought before <answer>"),
         (
             "json",

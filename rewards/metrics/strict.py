@@ -246,10 +246,10 @@ class SceneGraphMetrics:
         return Read(None if failed else graph, truth, error, namesakes)
 
     def _why(self, text: str, size: tuple[int, int], error: FormatError) -> FormatError:
-        """Why a text holds no graph: what is wrong with the graph's own text rather than with the tags around it."""
+        """Why a text holds no graph: what is wrong with the graph's own text, if there is one, not with its tags."""
         body = self.codec.body_of(text).strip()
         try:
-            if body:
+            if "{" in body or "[" in body:
                 self.codec.parse(body, *size, tags=False)
         except FormatError as found:
             return found
