@@ -193,11 +193,18 @@ def _signals() -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """End this process, at once, when the one that started it ends, however that ends. For children as Python's
-    multiprocessing starts them; in any other process this does nothing."""
-    parent = multiprocessing.parent_process()  # os.getppid() is another one if it has ended by now
-    if parent is not None:
+    """End this process, at once, when the one that started it ends, however that ends.
+
+    For children that Python's multiprocessing starts, as soon as they run any code.
+    """
+
+    def follow() -> None:
+        # os.getppid() is another one if it has ended by now; Python knows the right one a moment after the imports
+        while (parent := multiprocessing.parent_process()) is None:
+            time.sleep(0.05)
         end_with(parent.pid, grace=0.0)
+
+    threading.Thread(target=follow, daemon=True, name="find parent").start()
 
 
 @functools.cache

@@ -157,16 +157,19 @@ import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from sgrl.process import end_with_parent, run_command
+from sgrl.training.launch import command
 
 def main():
     how = sys.argv[1]
-    pool = ProcessPoolExecutor(2, get_context(how), initializer=end_with_parent if how == "spawn" else None)
+    pool = ProcessPoolExecutor(2, get_context(how.split()[0]), initializer=end_with_parent if how == "spawn" else None)
     list(pool.map(int, "12"))
     print(*pool._processes, flush=True)
     time.sleep(600)
 
+if "recipe" in sys.argv[1]:
+    main = command(main)
 if __name__ == "__main__":
-    sys.exit(run_command("pool", main))
+    sys.exit(main() if "recipe" in sys.argv[1] else run_command("pool", main))
 """
 
 
@@ -186,10 +189,17 @@ def gone(pid, seconds=20):
     return False
 
 
-@pytest.mark.parametrize("how", ["spawn", "fork"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("how", "number"),
+    [
+        ("spawn", signal.SIGTERM),
+        ("spawn", signal.SIGKILL),
+        ("fork", signal.SIGKILL),
+        ("spawn by a recipe", signal.SIGKILL),
+    ],
+)
 def test_workers_of_a_pool_end_with_the_command(tmp_path, number, how):
-    """Those of a pool that says so, and copies of the process that any library makes."""
+    """Those of a pool that says so, and copies and new interpreters that any library makes."""
     (tmp_path / "pool.py").write_text(POOL)
     process = subprocess.Popen([sys.executable, str(tmp_path / "pool.py"), how], stdout=subprocess.PIPE)
     workers = [int(word) for word in process.stdout.readline().split()]

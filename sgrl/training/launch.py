@@ -8,6 +8,7 @@ import importlib.util
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -166,7 +167,8 @@ class GRPOArguments(SceneGraphArguments):
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
 
-    end_with_parent()  # a child that vLLM or a DataLoader starts imports the recipe, too
+    if main.__module__ == "__mp_main__":  # in a new interpreter that vLLM started: it imports the recipe, too
+        end_with_parent()
 
     @functools.wraps(main)
     def wrapped() -> None:
@@ -180,8 +182,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         for package in ("sgrl", "recipes"):
             logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
         status = run_command(Path(sys.argv[0]).name, main)
-        if status > 128 and _in_process_group():
-            os._exit(status)  # the others of the group may never answer
+        if status > 128 and (status != 128 + signal.SIGINT or _in_process_group()):
+            os._exit(
+                status
+            )  # what else runs in here may wait for others of the group, or for ended children, for ever
         if status:
             sys.exit(status)
         _leave_process_group()
