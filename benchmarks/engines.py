@@ -280,7 +280,7 @@ def server(args: argparse.Namespace, batch_size: int) -> Iterator[str]:
     """vLLM's server on a free port; its base URL."""
     import torch
 
-    from sgrl.training.launch import ENVIRONMENT
+    from sgrl.command import ENVIRONMENT
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

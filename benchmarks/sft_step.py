@@ -66,7 +66,8 @@ def build(folder: Path, rows: int):
 
     sys.path.insert(0, str(ROOT))
     from sgrl.data import load
-    from sgrl.training.model import load_model, load_processor
+    from sgrl.models.vlm.processor import load_processor
+    from sgrl.training.model import load_model
     from sgrl.training.muon import Muon
     from sgrl.training.sft import COLUMNS, SceneGraphCollator
 

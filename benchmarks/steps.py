@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgrl.training.launch import ENVIRONMENT
+from sgrl.command import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("rollout", "reward", "weight sync", "log-probabilities", "update")
@@ -188,8 +188,9 @@ def build_trainer(settings: Settings):
     from PIL import Image as Pictures
 
     from rewards.trl import rewards_named
+    from sgrl.models.vlm.processor import load_processor
     from sgrl.training.grpo import GRPOConfig, SceneGraphGRPOTrainer
-    from sgrl.training.model import load_model, load_processor
+    from sgrl.training.model import load_model
 
     texts, solutions = workload("toon", 10, 8)
     references = list(dict.fromkeys(solutions))

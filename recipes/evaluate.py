@@ -14,10 +14,10 @@ import json
 
 from rewards.evaluation import Evaluation, table
 from rewards.evaluation.files import predicate_frequency
+from sgrl.command import command
 from sgrl.files import atomic_path
 from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict
 from sgrl.inference.predictions import prediction_key
-from sgrl.training.launch import command
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -12,7 +12,8 @@ All else is as in recipes/grpo_psg.py.
 """
 
 from rewards.trl import rewards_named
-from sgrl.training.launch import GRPOArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.recipe import train_grpo
 from sgrl.training.rows import DataKind
 

@@ -27,7 +27,8 @@ sgrl/training/recipe.py, for all recipes; a reward of your own is a function as 
 """
 
 from rewards.trl import rewards_named
-from sgrl.training.launch import GRPOArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.recipe import train_grpo
 from sgrl.training.rows import DataKind
 

@@ -15,7 +15,8 @@ answers of a group share one prompt, a resumed run meets the noise that it would
 """
 
 from rewards.trl import rewards_named
-from sgrl.training.launch import GRPOArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.recipe import train_grpo
 from sgrl.training.rows import DataKind
 

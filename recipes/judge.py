@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rewards.metrics.soft import soft_metrics
+from sgrl.command import command
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
 from sgrl.inference.judge import EngineJudge
 from sgrl.inference.predict import add_engine_arguments, check_engine_arguments, load
 from sgrl.inference.predictions import PREDICTIONS_FILE, PredictionFolder, model_fingerprint, read_run_file
-from sgrl.training.launch import command
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -11,9 +11,9 @@ Interrupted, the same command goes on where it was. Jobs of an array share the w
 import argparse
 import json
 
+from sgrl.command import command
 from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict, summary
 from sgrl.inference.predictions import USAGE_FILE, write_parquet
-from sgrl.training.launch import command
 
 
 def parse_arguments() -> argparse.Namespace:

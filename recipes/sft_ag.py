@@ -13,7 +13,8 @@ Published work trains without the graph of the frame before. With it: `--previou
 `context: gt`. All else is as in recipes/sft_psg.py.
 """
 
-from sgrl.training.launch import SFTArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.recipe import train_sft
 from sgrl.training.rows import DataKind
 

@@ -18,7 +18,8 @@ Every key of the YAML files is an option too: `--learning_rate 2e-5`. What happe
 sgrl/training/recipe.py, for all recipes.
 """
 
-from sgrl.training.launch import SFTArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.recipe import train_sft
 from sgrl.training.rows import DataKind
 

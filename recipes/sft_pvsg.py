@@ -14,7 +14,8 @@ GRPO: see recipes/grpo_pvsg.py). At inference that graph is the model's own: `re
 PSG4D's frames (`--dataset psg4d_gta`) train here too. All else is as in recipes/sft_psg.py.
 """
 
-from sgrl.training.launch import SFTArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.recipe import train_sft
 from sgrl.training.rows import DataKind
 

@@ -10,7 +10,8 @@ then, and boxes in pixels of the stored image are boxes in pixels of what the mo
 All else is as in recipes/sft_psg.py.
 """
 
-from sgrl.training.launch import SFTArguments, command, parse
+from sgrl.command import command
+from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.recipe import train_sft
 from sgrl.training.rows import DataKind
 

@@ -95,8 +95,9 @@ def check_disk(folder: str | Path, model_bytes: int = 0) -> Finding:
 
 def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     """A model folder: complete, with a chat template that takes an image, and in agreement with a data set."""
-    from sgrl.training.checks import check_template, load_config
-    from sgrl.training.model import check_model_folder, load_processor, pixel_budget, template_arguments
+    from sgrl.models.vlm.folder import check_model_folder, load_config
+    from sgrl.models.vlm.processor import load_processor, pixel_budget
+    from sgrl.models.vlm.template import check_template, template_arguments
 
     try:
         check_model_folder(path)
@@ -129,7 +130,7 @@ def check_kernels(config) -> Iterator[Finding]:
     """On a GPU: whether linear attention has its kernels."""
     import torch
 
-    from sgrl.training.model import missing_kernels
+    from sgrl.models.vlm.parts import missing_kernels
 
     if torch.cuda.is_available() and (slow := missing_kernels(config)):
         what, _, advice = slow.partition("; ")

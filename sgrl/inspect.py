@@ -43,8 +43,8 @@ def draw(image, graph: SceneGraph):
 
 def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
     """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
-    from sgrl.training.foreign import render
-    from sgrl.training.usable import visual_tokens
+    from sgrl.models.vlm.processor import visual_tokens
+    from sgrl.models.vlm.template import render
 
     content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
     rendered = render(processor, [*prompt[:-1], {"role": "user", "content": content}], **kwargs)
@@ -99,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = rows.with_transform(ContextTransform(args.context, metadata))
     processor, kwargs = None, {}
     if args.model:
-        from sgrl.training.model import check_model_folder, load_processor, template_arguments
+        from sgrl.models.vlm.folder import check_model_folder
+        from sgrl.models.vlm.processor import load_processor
+        from sgrl.models.vlm.template import template_arguments
 
         check_model_folder(args.model)
         processor = load_processor(args.model)

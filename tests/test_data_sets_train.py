@@ -49,8 +49,8 @@ def logged(folder):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_from_official_layout_to_a_report(layout, root, tmp_path, monkeypatch):
+    from sgrl.models.vlm.processor import load_processor
     from sgrl.tiny import build_tiny_vlm
-    from sgrl.training.model import load_processor
 
     name, number, options = LAYOUTS[layout]
     of_sft, of_grpo = MORE.get(layout, ({}, {}))

@@ -15,18 +15,20 @@ from datasets import Dataset
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from sgrl.command import ENVIRONMENT
 from sgrl.data import load
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
-from sgrl.inference.engines import ChatRenderer
+from sgrl.models.vlm.chat import ChatRenderer
+from sgrl.models.vlm.parts import placeholder_ids
+from sgrl.models.vlm.processor import load_processor, pixel_budget, set_pixel_budget, visual_tokens
+from sgrl.models.vlm.template import template_arguments
 from sgrl.text.answer import strict
 from sgrl.tiny import build_tiny_vlm
 from sgrl.tiny.families import FAMILIES
 from sgrl.training import model as m
-from sgrl.training.launch import ENVIRONMENT
 from sgrl.training.rows import drop_long_rows
 from sgrl.training.sft import COLUMNS, SceneGraphCollator
-from sgrl.training.usable import visual_tokens
 
 # The modules of the vision tower, of the aligner and of the language model.
 PARTS = {
@@ -56,7 +58,7 @@ def folder(family, tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def processor(folder):
-    return m.load_processor(folder)
+    return load_processor(folder)
 
 
 def scene(seed: int = 0, width: int = 96, height: int = 96) -> Image.Image:
@@ -119,14 +121,14 @@ def test_what_lora_trains(family, folder):
 
 def test_pixel_budget(family, folder):
     """Qwen's processors have one; the others cut tiles, and say so."""
-    processor = m.load_processor(folder)
+    processor = load_processor(folder)
     if family.startswith("qwen"):
-        assert m.set_pixel_budget(processor, 2304, 4096)
+        assert set_pixel_budget(processor, 2304, 4096)
         inputs = processor.image_processor(images=[scene(width=640, height=480)], return_tensors="pt")
         assert 2304 <= inputs["image_grid_thw"].prod() * 8 * 8 <= 4096
     else:
         with pytest.raises(SgrlError, match="has no pixel budget; remove min_pixels and max_pixels and resize"):
-            m.set_pixel_budget(processor, None, 4096)
+            set_pixel_budget(processor, None, 4096)
 
 
 def test_smolvlm_sees_an_image_of_psg_in_13_parts():
@@ -135,13 +137,13 @@ def test_smolvlm_sees_an_image_of_psg_in_13_parts():
 
     processor = Idefics3ImageProcessor(size={"longest_edge": 4 * 512}, max_image_size={"longest_edge": 512})
     assert processor.get_number_of_image_patches(480, 640) == (13, 3, 4)
-    assert m.pixel_budget(SimpleNamespace(image_processor=processor)) is None
+    assert pixel_budget(SimpleNamespace(image_processor=processor)) is None
 
 
 def test_rows_are_as_long_as_counted(family, folder, processor, toy):
     """`max_tokens` knows how many tokens the family makes of an image."""
     rows = load(toy / "data", "train").take(3)
-    template = m.template_arguments(processor)
+    template = template_arguments(processor)
     length = prompt_ids(processor, rows[0], template).shape[1]
     assert len(drop_long_rows(rows, processor, length, template, answers=False)) == 3
     with pytest.raises(SgrlError, match=f"all 3 rows have more than {length - 1} tokens"):
@@ -162,7 +164,7 @@ def test_images_of_every_shape_are_counted(processor, size):
 def test_sft_trains_on_the_prompt_of_inference(family, folder, processor, toy):
     """The same prompt, thinking and all; the answer behind it, to its end."""
     row = load(toy / "data", "train")[0]
-    template = m.template_arguments(processor)
+    template = template_arguments(processor)
     collator = SceneGraphCollator(processor, completion_only_loss=True, template_kwargs=template)
     batch = collator([{name: row[name] for name in COLUMNS}])
     ids, learnt = batch["input_ids"][0], batch["labels"][0] != -100
@@ -287,7 +289,7 @@ def grpo(family, sft, toy, environment) -> Grpo:
 
     from sgrl.training.grpo import GRPOConfig, SceneGraphGRPOTrainer
 
-    processor = m.load_processor(sft)
+    processor = load_processor(sft)
     args = GRPOConfig(
         output_dir=sft.removesuffix("sft") + "grpo",
         per_device_train_batch_size=8,
@@ -297,7 +299,7 @@ def grpo(family, sft, toy, environment) -> Grpo:
         max_steps=3,
         logging_steps=1,
         learning_rate=1e-3,  # far, so that weights that do not arrive in vLLM show
-        chat_template_kwargs=m.template_arguments(processor),
+        chat_template_kwargs=template_arguments(processor),
         vllm_importance_sampling_mode="token_truncate",
         use_vllm=True,
         vllm_max_model_length=256,
@@ -370,7 +372,7 @@ def look(trainer, family: str) -> Grpo:
         trained_on=[
             ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
         ],
-        banned=set(m.placeholder_ids(trainer.model.config, trainer.processing_class)),
+        banned=set(placeholder_ids(trainer.model.config, trainer.processing_class)),
         sampled=sampled,
     )
 
@@ -392,7 +394,7 @@ def test_images_are_expanded_once(family, grpo, processor, toy):
     """vLLM, the training step and the processor make the same tokens of a prompt."""
     assert grpo.expanded == grpo.trained_on
     row = load(toy / "data", "train")[0]
-    assert prompt_ids(processor, row, m.template_arguments(processor))[0].tolist() == grpo.trained_on[0]
+    assert prompt_ids(processor, row, template_arguments(processor))[0].tolist() == grpo.trained_on[0]
     assert len({len(ids) for ids in grpo.trained_on}) > 1
 
 

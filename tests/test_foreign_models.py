@@ -14,9 +14,10 @@ from transformers import AutoTokenizer
 from sgrl.doctor import check_model
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
-from sgrl.training import foreign
-from sgrl.training.checks import load_config
-from sgrl.training.model import check_model_folder, load_model, load_processor, thinks
+from sgrl.models.vlm.folder import check_model_folder, load_config
+from sgrl.models.vlm.processor import load_processor, thinks
+from sgrl.models.vlm import template
+from sgrl.training.model import load_model
 
 CHAT = [{"role": "user", "content": "hello"}]
 
@@ -191,7 +192,7 @@ TEMPLATES = {
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_template_that_fails_or_never_ends_is_found_out(folder, kind, monkeypatch):
-    monkeypatch.setattr(foreign, "TRY_SECONDS", 1)  # of a processor
+    monkeypatch.setattr(template, "TRY_SECONDS", 1)  # of a processor
     text, message = TEMPLATES[kind]
     (folder / "chat_template.jinja").write_text(text)
     with pytest.raises(
@@ -209,7 +210,7 @@ def test_every_command_says_so(folder):
 def test_a_template_that_fails_later_is_one_line_too(toy):
     tokenizer = AutoTokenizer.from_pretrained(toy / "model")
     with pytest.raises(SgrlError, match="the model's chat template fails: .*; take chat_template.jinja of the base"):
-        foreign.render(tokenizer, CHAT, chat_template="{{ messages[7].content.more }}")
+        template.render(tokenizer, CHAT, chat_template="{{ messages[7].content.more }}")
 
 
 def test_a_template_is_tried_once(toy, monkeypatch):

@@ -18,6 +18,8 @@ GROUND = (
     "sgrl.text",
 )
 ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images", "sgrl.picture")
+MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")
+BESIDE = ("sgrl.training", "sgrl.inference")  # on models, not on each other
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
 COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # like recipes, but found by `python -m sgrl`
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")
@@ -41,6 +43,12 @@ def allowed(module: str, imported: str) -> bool:
         return belongs(imported, GROUND + ROWS + ("rewards",))
     if belongs(module, ("data_prep",)):
         return belongs(imported, GROUND + ROWS + ("data_prep",))
+    if belongs(module, MACHINE):
+        return belongs(imported, GROUND + MACHINE)
+    if belongs(module, ("sgrl.models",)):
+        return belongs(imported, GROUND + ROWS + MACHINE + ("sgrl.models",))
+    if belongs(module, BESIDE) and belongs(imported, BESIDE):
+        return module.split(".")[1] == imported.split(".")[1]
     if module in COMMANDS:
         return belongs(imported, ("sgrl", "rewards"))
     if belongs(module, ("sgrl",)):
@@ -98,6 +106,9 @@ def test_the_walk_sees_a_wrong_import():
     assert not allowed("rewards.scorer", "sgrl.training.grpo")
     assert allowed("sgrl.inspect", "rewards") and not allowed("sgrl.inspect", "data_prep")
     assert not allowed("sgrl.training.grpo", "sgrl.inspect")
+    assert not allowed("sgrl.training.grpo", "sgrl.inference") and not allowed("sgrl.inference", "sgrl.training.model")
+    assert allowed("sgrl.training.grpo", "sgrl.models.vlm.parts") and allowed("sgrl.inference.rows", "sgrl.inference")
+    assert not allowed("sgrl.models.vlm.parts", "sgrl.training.launch") and not allowed("sgrl.upstream", "sgrl.models")
     assert imports(ast.parse("from . import boxes"), "sgrl.graph", False, top_level=True) == ["sgrl", "sgrl.boxes"]
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
-from sgrl.inference.engines import ChatRenderer
 from sgrl.inference.predictions import PredictionFolder, fingerprint, model_fingerprint
 from sgrl.inference.video import generate_apart
+from sgrl.models.vlm.chat import ChatRenderer
 
 PROMPT = [{"role": "user", "content": "Write the scene graph."}]
 LONGER = [{"role": "user", "content": "Please look closely, then write the scene graph. " * 3}]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sgrl import doctor, precision
-from sgrl.training.cpu import faster_on_cpu
+from sgrl.models.vlm.cpu import faster_on_cpu
 
 
 @pytest.fixture(params=[False, True], ids=["no units", "units"])

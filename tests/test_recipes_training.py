@@ -101,7 +101,7 @@ def test_sft_goes_on_where_it_was_killed(sft):
 def test_sft_leaves_an_ordinary_model_folder(sft):
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from sgrl.training.model import check_model_folder
+    from sgrl.models.vlm.folder import check_model_folder
 
     output, _, _ = sft
     check_model_folder(str(output))
@@ -164,7 +164,7 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
     from transformers import AutoProcessor
 
     from sgrl.inference import predict
-    from sgrl.inference.engines import ChatRenderer
+    from sgrl.models.vlm.chat import ChatRenderer
     from sgrl.training.grpo import SceneGraphGRPOTrainer
 
     base = shutil.copytree(toy / "model", tmp_path / "base")

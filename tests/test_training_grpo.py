@@ -12,10 +12,11 @@ import pytest
 import torch
 from transformers import Qwen3_5Config, Qwen3VLConfig
 
+from sgrl.command import ENVIRONMENT
 from sgrl.data import load
+from sgrl.models.vlm.processor import load_processor
 from sgrl.training import grpo
-from sgrl.training.launch import ENVIRONMENT
-from sgrl.training.model import load_model, load_processor
+from sgrl.training.model import load_model
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("vllm", reason="vLLM is not installed")

@@ -10,12 +10,17 @@ import torch
 
 from sgrl import doctor
 from sgrl.errors import SgrlError
+from sgrl.models.vlm import parts
+from sgrl.models.vlm.folder import check_model_folder, model_folder
+from sgrl.models.vlm.parts import aligners, missing_kernels
+from sgrl.models.vlm.processor import check_same_processor, load_processor, pixel_budget, set_pixel_budget, thinks
+from sgrl.models.vlm.template import store_thinking, template_arguments
 from sgrl.training import model as m
 
 
 @pytest.fixture(scope="module")
 def processor(toy):
-    return m.load_processor(str(toy / "model"))
+    return load_processor(str(toy / "model"))
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_unknown_aligner():
             return decoder
 
     with pytest.raises(SgrlError, match="Model has no module called merger, .*trainable: decoder or all"):
-        m.aligners(Model())
+        aligners(Model())
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_aligner_of_other_families(family, name):
     config.get_text_config().pad_token_id = 0  # SmolVLM's default lies outside the default vocabulary
     with torch.device("meta"):
         model = getattr(transformers, f"{family}ForConditionalGeneration")(config)
-    found = m.aligners(model)
+    found = aligners(model)
     assert [n.removeprefix("model.") for n, module in model.named_modules() if module in found] == [name]
 
 
@@ -124,8 +129,8 @@ def test_merged_adapter_equals_model_with_adapter(toy, tmp_path, processor):
 
 
 def test_good_folder_and_hub_name(toy):
-    m.check_model_folder(str(toy / "model"))
-    m.check_model_folder("Qwen/Qwen3.5-0.8B")
+    check_model_folder(str(toy / "model"))
+    check_model_folder("Qwen/Qwen3.5-0.8B")
 
 
 @pytest.mark.parametrize(
@@ -141,21 +146,21 @@ def test_damaged_folders(folder, removed, message):
     for name in removed:
         (folder / name).unlink()
     with pytest.raises(SgrlError, match=message):
-        m.check_model_folder(str(folder))
+        check_model_folder(str(folder))
 
 
 def test_folders_that_are_something_else(tmp_path):
     with pytest.raises(SgrlError, match="does not exist; check `model_name_or_path`"):
-        m.check_model_folder(str(tmp_path / "nothing"))
+        check_model_folder(str(tmp_path / "nothing"))
     with pytest.raises(SgrlError, match="no model is given"):
-        m.check_model_folder(None)
+        check_model_folder(None)
     (tmp_path / "run" / "checkpoint-5").mkdir(parents=True)
     with pytest.raises(SgrlError, match="holds checkpoints but no finished model"):
-        m.check_model_folder(str(tmp_path / "run"))
+        check_model_folder(str(tmp_path / "run"))
     (tmp_path / "adapter").mkdir()
     (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(SgrlError, match="holds a LoRA adapter alone"):
-        m.check_model_folder(str(tmp_path / "adapter"))
+        check_model_folder(str(tmp_path / "adapter"))
 
 
 def test_model_without_eyes(folder):
@@ -175,16 +180,16 @@ def test_damaged_weights(folder):
 def test_processor_without_chat_template(folder):
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(SgrlError, match="has no chat template; expected chat_template.jinja"):
-        m.load_processor(str(folder))
+        load_processor(str(folder))
 
 
 def test_thinking(processor):
-    assert m.template_arguments(processor, False) == {}
+    assert template_arguments(processor, False) == {}
     with pytest.raises(SgrlError, match="no `enable_thinking`"):
-        m.template_arguments(processor, True)
+        template_arguments(processor, True)
     thinker = SimpleNamespace(chat_template="{% if enable_thinking %}<think>{% endif %}")
-    assert m.template_arguments(thinker, False) == {"enable_thinking": False}
-    assert m.template_arguments(thinker) == {"enable_thinking": False}
+    assert template_arguments(thinker, False) == {"enable_thinking": False}
+    assert template_arguments(thinker) == {"enable_thinking": False}
 
 
 @pytest.mark.parametrize("name", ["qwen3_5_think", "qwen3_5_nothink"])
@@ -194,12 +199,12 @@ def test_the_chat_template_keeps_whether_it_thinks(name, toy, tmp_path):
     from transformers import AutoProcessor
 
     closed, opened = "<think>\n\n</think>\n\n", "<think>\n"
-    processor = m.load_processor(str(toy / "model"))
+    processor = load_processor(str(toy / "model"))
     processor.chat_template = (Path(trl.__file__).parent / f"chat_templates/{name}.jinja").read_text()
     published = processor.chat_template
     chat = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Write."}]}]
     for thinking in (True, False, True):
-        m.store_thinking(processor, {"enable_thinking": thinking})
+        store_thinking(processor, {"enable_thinking": thinking})
         assert processor.chat_template.endswith(published) and processor.chat_template.count("is not defined") == 1
         processor.save_pretrained(tmp_path)
         saved = AutoProcessor.from_pretrained(tmp_path)
@@ -208,49 +213,49 @@ def test_the_chat_template_keeps_whether_it_thinks(name, toy, tmp_path):
             assert text.endswith(opened if thinking else closed), text
             told = {"add_generation_prompt": True, "tokenize": False, "enable_thinking": not thinking}
             assert reader.apply_chat_template(chat, **told).endswith(closed if thinking else opened)
-        assert m.template_arguments(saved) == {"enable_thinking": thinking} and m.thinks(str(tmp_path)) is thinking
-        assert m.template_arguments(saved, not thinking) == {"enable_thinking": not thinking}
-    m.store_thinking(processor, {})
-    assert m.thinks(str(tmp_path)) and not m.thinks(str(toy / "model"))
+        assert template_arguments(saved) == {"enable_thinking": thinking} and thinks(str(tmp_path)) is thinking
+        assert template_arguments(saved, not thinking) == {"enable_thinking": not thinking}
+    store_thinking(processor, {})
+    assert thinks(str(tmp_path)) and not thinks(str(toy / "model"))
 
 
 def test_pixel_budget(toy):
-    processor = m.load_processor(str(toy / "model"))
-    assert m.pixel_budget(processor) == (9216, 9216)
-    assert not m.set_pixel_budget(processor, None, None)
-    assert not m.set_pixel_budget(processor, 9216, 9216)
-    assert m.set_pixel_budget(processor, 2304, 4096)
-    assert m.pixel_budget(processor) == (2304, 4096)
-    assert m.pixel_budget(m.load_processor(str(toy / "model"))) == (9216, 9216)  # the class's default is not touched
+    processor = load_processor(str(toy / "model"))
+    assert pixel_budget(processor) == (9216, 9216)
+    assert not set_pixel_budget(processor, None, None)
+    assert not set_pixel_budget(processor, 9216, 9216)
+    assert set_pixel_budget(processor, 2304, 4096)
+    assert pixel_budget(processor) == (2304, 4096)
+    assert pixel_budget(load_processor(str(toy / "model"))) == (9216, 9216)  # the class's default is not touched
     with pytest.raises(SgrlError, match="min_pixels must be positive and at most max_pixels; they are 5000 and 4096"):
-        m.set_pixel_budget(processor, 5000, None)
+        set_pixel_budget(processor, 5000, None)
 
 
 def test_families_without_a_pixel_budget():
     from transformers import SmolVLMImageProcessor
 
     processor = SimpleNamespace(image_processor=SmolVLMImageProcessor())
-    assert m.pixel_budget(processor) is None
+    assert pixel_budget(processor) is None
     with pytest.raises(SgrlError, match="SmolVLMImageProcessor has no pixel budget; .*resize the images"):
-        m.set_pixel_budget(processor, None, 1000)
+        set_pixel_budget(processor, None, 1000)
 
 
 def test_changed_budget_reaches_vllm(toy, tmp_path):
     """The trainer's processor and that of the folder must agree; a folder of links carries a changed one."""
     source = str(toy / "model")
-    processor = m.load_processor(source)
-    m.check_same_processor(source, processor)
-    m.set_pixel_budget(processor, 2304, 4096)
+    processor = load_processor(source)
+    check_same_processor(source, processor)
+    set_pixel_budget(processor, 2304, 4096)
     with pytest.raises(
         SgrlError, match="the trainer's image processor has size = .*4096.*which vLLM reads, has .*9216"
     ):
-        m.check_same_processor(source, processor)
+        check_same_processor(source, processor)
 
     for _ in range(2):  # a resumed run writes it again
-        linked = m.model_folder(source, processor, tmp_path / "start")
-    m.check_model_folder(linked)
-    m.check_same_processor(linked, processor)
-    m.check_same_processor(source, m.load_processor(source))  # the source is as it was
+        linked = model_folder(source, processor, tmp_path / "start")
+    check_model_folder(linked)
+    check_same_processor(linked, processor)
+    check_same_processor(source, load_processor(source))  # the source is as it was
     assert (tmp_path / "start" / "model.safetensors").is_symlink()
     assert not (tmp_path / "start" / "processor_config.json").is_symlink()
     assert m.load_model(linked).name_or_path == linked
@@ -263,13 +268,13 @@ def test_kernels_of_linear_attention(monkeypatch):
     )
     other = SimpleNamespace(get_text_config=lambda: SimpleNamespace(layer_types=["full_attention"]))
     here = {"causal_conv1d"}
-    monkeypatch.setattr(m.importlib.util, "find_spec", lambda name: name if name in here else None)
-    assert m.missing_kernels(other) is None
-    assert m.missing_kernels(linear).endswith("pip install --no-build-isolation flash-linear-attention")
+    monkeypatch.setattr(parts.importlib.util, "find_spec", lambda name: name if name in here else None)
+    assert missing_kernels(other) is None
+    assert missing_kernels(linear).endswith("pip install --no-build-isolation flash-linear-attention")
     here.add("fla")
-    assert m.missing_kernels(linear) is None
+    assert missing_kernels(linear) is None
     here.clear()
-    assert "without flash-linear-attention and causal-conv1d;" in m.missing_kernels(linear)
+    assert "without flash-linear-attention and causal-conv1d;" in missing_kernels(linear)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [(each.level, each.advice) for each in doctor.check_kernels(linear)] == [
         ("warn", "pip install --no-build-isolation flash-linear-attention causal-conv1d")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from sgrl.errors import SgrlError
-from sgrl.training.model import load_processor
+from sgrl.models.vlm.processor import load_processor
 from sgrl.training.rows import HEADER, _sizes, check_prompts, check_room, count_tokens, drop_long_rows, load_rows
 from sgrl.training.sft import SceneGraphCollator
 

@@ -50,8 +50,9 @@ def test_rollouts_of_a_server_agree_with_the_trainer(vllm_training_server, toy, 
     from trl.generation.vllm_client import VLLMClient
 
     from sgrl.data import load
+    from sgrl.models.vlm.processor import load_processor
     from sgrl.training import grpo
-    from sgrl.training.model import load_model, load_processor
+    from sgrl.training.model import load_model
 
     monkeypatch.setattr(VLLMClient, "init_communicator", lambda self, device: None)
     monkeypatch.setattr(VLLMClient, "update_named_params", lambda self, metadata, weights: None)

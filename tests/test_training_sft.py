@@ -6,7 +6,7 @@ import pytest
 
 from sgrl.data import load
 from sgrl.errors import SgrlError
-from sgrl.training.model import load_processor
+from sgrl.models.vlm.processor import load_processor
 from sgrl.training.sft import COLUMNS, SceneGraphCollator, check_config
 
 

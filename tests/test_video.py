@@ -8,8 +8,9 @@ from PIL import Image
 from sgrl.context import context_of, with_context
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphStream
-from sgrl.inference.engines import Generation, RefusedPrompt
+from sgrl.inference.engines import Generation
 from sgrl.inference.video import batches, generate_apart
+from sgrl.models.vlm.chat import RefusedPrompt
 from sgrl.prompts import split_previous
 from sgrl.text import answer, get_codec
 

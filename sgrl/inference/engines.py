@@ -9,7 +9,6 @@ in float32 they give the same text, as does `vllm serve`.
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import warnings
@@ -18,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from sgrl.command import ENVIRONMENT
 from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
-from sgrl.training.foreign import load_pretrained, render
-from sgrl.training.launch import ENVIRONMENT
-from sgrl.training.model import check_model_folder, load_processor, template_arguments
-from sgrl.training.usable import refusal
+from sgrl.models.foreign import load_pretrained
+from sgrl.models.vlm.chat import ChatRenderer
+from sgrl.models.vlm.folder import check_model_folder
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,10 +60,6 @@ class Generation:
     pieces: tuple[str, ...] = ()
     logprobs: tuple[float, ...] = ()
     error: str | None = None
-
-
-class RefusedPrompt(SgrlError):
-    """An engine does not take one of the prompts of a batch, because it is too long for instance."""
 
 
 class Engine(Protocol):
@@ -200,64 +195,6 @@ def vllm_obstacle() -> str | None:
     if not current_platform.device_type:
         return "vLLM finds no device that it was built for"
     return None
-
-
-class ChatRenderer:
-    """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor.
-
-    Attributes:
-        processor: a language model's is its tokenizer. sees: whether the model takes images.
-    """
-
-    def __init__(self, model: str, thinking: bool | None = None, images: bool = True):
-        self.processor = load_processor(model, images=images)
-        self.tokenizer = getattr(self.processor, "tokenizer", self.processor)
-        self.sees = self.processor is not self.tokenizer
-        if self.tokenizer.pad_token is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        self._template_arguments = template_arguments(self.processor, thinking)
-        self._refusal = functools.lru_cache(maxsize=4096)(functools.partial(refusal, self.processor))
-        self._pieces: dict[int, str] = {}
-
-    def text(self, messages: Chat, image: bool = True) -> str:
-        """The prompt of a chat: one image placeholder (none without `image`), ready for the answer."""
-        messages = [dict(message) for message in messages]
-        for message in messages:
-            if self.sees and isinstance(message["content"], str):  # a template may take lists alone
-                message["content"] = [{"type": "text", "text": message["content"]}]
-        first = next((message for message in messages if message["role"] == "user"), None)
-        if image and first and not any(part["type"] == "image" for part in first["content"]):
-            first["content"] = [{"type": "image"}, *first["content"]]
-        return render(self.processor, messages, **self._template_arguments)
-
-    def check_images(self, images: Sequence[Image | None]) -> None:
-        """Raise RefusedPrompt for an image that the processor does not take: 3000 x 14 pixels, for most."""
-        for size in {image.size for image in images if image is not None}:
-            if self.sees and (reason := self._refusal(size)):
-                raise RefusedPrompt(reason)
-
-    def token_ids(self, messages: Chat, image: bool = True) -> list[int]:
-        """The same as token ids, the placeholder as one token: vLLM expands it to the image's tokens itself."""
-        return self.tokenizer(self.text(messages, image), add_special_tokens=False)["input_ids"]
-
-    def decode(self, token_ids: Sequence[int]) -> tuple[str, tuple[str, ...]]:
-        """The text of an answer, and the piece of it that each token wrote ("" for special tokens)."""
-        text = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        pieces = tuple(map(self._piece, token_ids))
-        if "".join(pieces) != text:  # characters spread over tokens, or blanks that depend on what is before
-            ends = [
-                len(self.tokenizer.decode(token_ids[:end], skip_special_tokens=True))
-                for end in range(1, len(token_ids) + 1)
-            ]
-            starts = [0, *ends[:-1]]
-            pieces = tuple(text[start:end] for start, end in zip(starts, ends, strict=True))
-        return text, pieces
-
-    def _piece(self, token: int) -> str:
-        piece = self._pieces.get(token)
-        if piece is None:
-            piece = self._pieces[token] = self.tokenizer.decode([token], skip_special_tokens=True)
-        return piece
 
 
 def check_batch(images: Sequence, prompts: Sequence, grammars: Sequence | None) -> Sequence[str | None]:

@@ -27,9 +27,10 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import Generation, RefusedPrompt, check_batch
+from sgrl.inference.engines import Generation, check_batch
 from sgrl.inference.openai_answers import BadAnswer, generation
 from sgrl.inference.redact import SHORTEST, Redactor
+from sgrl.models.vlm.chat import RefusedPrompt
 from sgrl.terminal import printable
 
 logger = logging.getLogger(__name__)

@@ -37,10 +37,11 @@ from sgrl.inference.predictions import (
 from sgrl.inference.presentation import moved, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import batches, generate_apart
+from sgrl.models.vlm.folder import check_model_folder
+from sgrl.models.vlm.processor import thinks
 from sgrl.terminal import printable
 from sgrl.text.grammar import ebnf
 from sgrl.text.repair import repair
-from sgrl.training.model import check_model_folder, thinks
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from sgrl import precision
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import ChatRenderer, Generation, check_batch
-from sgrl.training.cpu import faster_on_cpu
-from sgrl.training.foreign import load_weights
-from sgrl.training.model import placeholder_ids
+from sgrl.inference.engines import Generation, check_batch
+from sgrl.models.foreign import load_weights
+from sgrl.models.vlm.chat import ChatRenderer
+from sgrl.models.vlm.cpu import faster_on_cpu
+from sgrl.models.vlm.parts import placeholder_ids
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 
 from sgrl import precision
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import ChatRenderer, Generation, RefusedPrompt, check_batch
-from sgrl.training.foreign import load_pretrained, reason
-from sgrl.training.model import own_configs, placeholder_ids, uses_linear_attention
+from sgrl.inference.engines import Generation, check_batch
+from sgrl.models.foreign import load_pretrained, reason
+from sgrl.models.vlm.chat import ChatRenderer, RefusedPrompt
+from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
+from sgrl.upstream import own_configs
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
-"""Training: models, SFT and GRPO on TRL's trainers, and what every recipe shares.
+"""Training: SFT and GRPO on TRL's trainers, and what every recipe shares.
 
 `launch` reads the arguments, `recipe` is the course of a run; `rows`, `checks` and `resume` look at a run before its
-model is loaded, `model` loads, freezes and saves, `sft` and `grpo` make the trainers, `callbacks` and `watch` look on.
+model is loaded, `model` freezes and saves it, `sft` and `grpo` make the trainers, `callbacks` and `watch` look on.
 Rewards are handed in by the recipes.
 """

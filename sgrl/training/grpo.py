@@ -22,9 +22,11 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.generation import vllm_generation
 
 from sgrl import precision
-from sgrl.training.model import check_same_processor, own_configs, placeholder_ids, uses_linear_attention
+from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
+from sgrl.models.vlm.processor import check_same_processor
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
+from sgrl.upstream import own_configs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin

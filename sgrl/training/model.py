@@ -1,264 +1,23 @@
-"""Loading, freezing and saving a vision-language model, and the pixel budget of its processor."""
+"""What of a vision-language model trains: freezing, adapters, and saving it as an ordinary model folder."""
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError, suggest
-from sgrl.training.cpu import faster_on_cpu
-from sgrl.training.foreign import check_files, load_pretrained, load_weights, try_template
+from sgrl.models.foreign import load_weights
+from sgrl.models.vlm.folder import load_vlm
+from sgrl.models.vlm.parts import aligners
 from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin
     from trl import ModelConfig
 
 logger = logging.getLogger(__name__)
-
-# What each family calls the module between its vision tower and its language model:
-# Qwen-VL (the second for Qwen3-VL's deepstack), InternVL/LLaVA/Gemma 3/LFM2-VL, Idefics/SmolVLM, Gemma 4.
-ALIGNER_NAMES = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "embed_vision")
-
-PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
-
-# What a chat template begins with once a run has decided: what it does when nobody tells it `enable_thinking`.
-_THINKING = "{{%- if enable_thinking is not defined %}}{{% set enable_thinking = {} %}}{{% endif -%}}\n"
-_STORED = re.compile(
-    r"\{%- if enable_thinking is not defined %\}\{% set enable_thinking = (true|false) %\}\{% endif -%\}\n"
-)
-
-
-def check_model_folder(path: str | None, images: bool = True) -> None:
-    """Refuse, before anything is loaded, a folder that holds no whole vision-language model.
-
-    A name that is no folder here counts as a model on the Hugging Face Hub, unless it can only be a path.
-
-    Args:
-        path: folder or name. images: False lets a language model without a processor pass.
-
-    Raises:
-        SgrlError: says what is missing or damaged and where it comes from.
-    """
-    if path is None:
-        raise SgrlError(
-            "no model is given; add `model_name_or_path: DIR` to the YAML file or --model_name_or_path DIR"
-        )
-    folder = Path(path)
-    if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.parent.is_dir():
-            raise SgrlError(f"the model folder {path} does not exist; check `model_name_or_path`")
-        return  # owner/name on the Hub
-    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
-    if "config.json" not in names:
-        if "adapter_config.json" in names:
-            found = "holds a LoRA adapter alone; name the merged model, which its run saved one folder up"
-        elif any(name.startswith("checkpoint-") for name in names):
-            found = "holds checkpoints but no finished model; finish that run, or name one of its checkpoint folders"
-        else:
-            found = "has no config.json; expected a folder that `save_pretrained` wrote"
-        raise SgrlError(f"the model folder {path} {found}")
-    check_files(folder)
-    for what, files in (("processor", PROCESSOR_FILES), ("tokenizer", ("tokenizer.json", "tokenizer_config.json"))):
-        if names.isdisjoint(files) and (images or what == "tokenizer"):
-            raise SgrlError(
-                f"the model folder {path} has no {what} ({' or '.join(files)}); save the base model's there: "
-                f"AutoProcessor.from_pretrained(BASE).save_pretrained({path!r})"
-            )
-
-
-def load_processor(
-    path: str, model_args: ModelConfig | None = None, trust_remote_code: bool = False, images: bool = True
-) -> ProcessorMixin:
-    """The processor of a model folder or Hub model, padding on the left as GRPO needs.
-
-    GRPO tokenises twice, the second time with the tokenizer's own side (huggingface/trl#5785).
-
-    Args:
-        images: False lets a language model pass, whose "processor" is its tokenizer.
-
-    Raises:
-        SgrlError: if there is none, it has no image processor, or no chat template that ends well.
-    """
-    from transformers import AutoProcessor
-
-    revision = {} if model_args is None else {"revision": model_args.model_revision}
-    processor = load_pretrained(AutoProcessor, path, "processor of", trust_remote_code=trust_remote_code, **revision)
-    if images and getattr(processor, "image_processor", None) is None:
-        raise SgrlError(
-            f"{path} is not a vision-language model: its processor ({type(processor).__name__}) takes no images"
-        )
-    if processor.chat_template is None:
-        raise SgrlError(
-            f"the processor of {path} has no chat template; expected chat_template.jinja in the model folder"
-        )
-    try_template(processor, hasattr(processor, "tokenizer"))
-    getattr(processor, "tokenizer", processor).padding_side = "left"
-    return processor
-
-
-def template_arguments(processor: ProcessorMixin, thinking: bool | None = None) -> dict[str, Any]:
-    """What the chat template is told about thinking: the same in SFT, GRPO and inference, nothing if it cannot think.
-
-    Args:
-        thinking: None takes what the model was trained with (see `store_thinking`), and no thinking for a model that
-            was not trained here.
-
-    Raises:
-        SgrlError: for `thinking` with a template that has no such switch.
-    """
-    template = str(processor.chat_template)
-    if "enable_thinking" in template:
-        stored = _STORED.match(template)
-        return {"enable_thinking": bool(stored and stored[1] == "true") if thinking is None else thinking}
-    if thinking:
-        raise SgrlError(
-            "thinking: true, but the model's chat template has no `enable_thinking`; remove the line (--thinking)"
-        )
-    return {}
-
-
-def store_thinking(processor: ProcessorMixin, template_kwargs: dict[str, Any]) -> None:
-    """Make a run's decision the chat template's own default, so that whatever loads the saved folder follows it.
-
-    Args:
-        processor: its template, and its tokenizer's, are changed.
-        template_kwargs: what `template_arguments` gave; without `enable_thinking` nothing changes.
-    """
-    if "enable_thinking" in template_kwargs and isinstance(processor.chat_template, str):  # not several by name
-        line = _THINKING.format(str(template_kwargs["enable_thinking"]).lower())
-        processor.chat_template = line + _STORED.sub("", processor.chat_template, count=1)
-        if getattr(processor, "tokenizer", None) is not None:
-            processor.tokenizer.chat_template = processor.chat_template
-
-
-def thinks(path: str) -> bool:
-    """Whether the model of a folder or on the Hub was trained to think; see `store_thinking`."""
-    template = Path(path, "chat_template.jinja")
-    if Path(path).is_dir():  # read without transformers, whose import takes seconds
-        stored = _STORED.match(template.read_text("utf-8", "replace")) if template.is_file() else None
-        return bool(stored and stored[1] == "true")
-    return template_arguments(load_processor(path, images=False)).get("enable_thinking", False)
-
-
-@contextmanager
-def own_configs() -> Iterator[None]:
-    """Build vLLM's engine inside this block: transformers' classes of configurations are then as they were.
-
-    vLLM puts its own in their place (Qwen3.5's for one), with which transformers loads no model any more: no merged
-    LoRA after GRPO, no second engine.
-    """
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    registered = dict(CONFIG_MAPPING._extra_content)
-    try:
-        yield
-    finally:
-        CONFIG_MAPPING._extra_content = registered
-
-
-def placeholder_ids(config: PretrainedConfig, processor: ProcessorMixin) -> list[int]:
-    """The tokens that stand for images and videos in a prompt, and that no answer may hold."""
-    names = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
-    found = {getattr(owner, name, None) for owner in (config, processor) for name in names}
-    return sorted(token for token in found if isinstance(token, int))
-
-
-def uses_linear_attention(config: PretrainedConfig) -> bool:
-    """Whether a model has linear-attention layers (Qwen3.5, for one), for which vLLM on CPUs has bfloat16 alone."""
-    return "linear_attention" in (getattr(config.get_text_config(), "layer_types", None) or ())
-
-
-LINEAR_ATTENTION_KERNELS = {"fla": "flash-linear-attention", "causal_conv1d": "causal-conv1d"}
-"""Modules that transformers takes for linear attention where they are, and the packages that hold them."""
-
-
-def missing_kernels(config: PretrainedConfig) -> str | None:
-    """What slows a model's linear attention down on this machine and how to mend it; None if nothing does.
-
-    transformers falls back to PyTorch code, which is right and more than ten times slower on a GPU.
-    """
-    missing = [name for module, name in LINEAR_ATTENTION_KERNELS.items() if importlib.util.find_spec(module) is None]
-    if not missing or not uses_linear_attention(config):
-        return None
-    return (
-        f"this model has linear attention, which runs as slow PyTorch code without {' and '.join(missing)}; "
-        f"pip install --no-build-isolation {' '.join(missing)}"
-    )
-
-
-def pixel_budget(processor: ProcessorMixin) -> tuple[int, int] | None:
-    """The (fewest, most) pixels of an image that the model sees, or None where the family has no such budget."""
-    if "max_pixels" not in getattr(processor.image_processor.valid_kwargs, "__annotations__", {}):
-        return None  # SmolVLM and InternVL cut images into tiles, Gemma resizes to one size
-    size = processor.image_processor.size
-    return int(size["shortest_edge"]), int(size["longest_edge"])
-
-
-def set_pixel_budget(processor: ProcessorMixin, min_pixels: int | None, max_pixels: int | None) -> bool:
-    """Change the processor's budget where a bound is given; returns whether it changed.
-
-    Raises:
-        SgrlError: for a family without a budget, or bounds in the wrong order.
-    """
-    if min_pixels is None and max_pixels is None:
-        return False
-    found = pixel_budget(processor)
-    if found is None:
-        raise SgrlError(
-            f"{type(processor.image_processor).__name__} has no pixel budget; remove min_pixels and max_pixels and "
-            "resize the images when the data set is prepared"
-        )
-    wanted = (min_pixels or found[0], max_pixels or found[1])
-    if not 0 < wanted[0] <= wanted[1]:
-        raise SgrlError(f"min_pixels must be positive and at most max_pixels; they are {wanted[0]} and {wanted[1]}")
-    # A new mapping: the processor's may be the default that its class shares.
-    processor.image_processor.size = {"shortest_edge": wanted[0], "longest_edge": wanted[1]}
-    return wanted != found
-
-
-def model_folder(path: str, processor: ProcessorMixin, output: str | Path, revision: str | None = None) -> str:
-    """A folder with the weights of `path` (linked, not copied) and this `processor`, written to `output`.
-
-    vLLM reads the processor of the model's folder and nothing else, so a changed pixel budget has to be there.
-    """
-    source = Path(path)
-    if not source.is_dir():
-        from huggingface_hub import snapshot_download
-
-        source = Path(snapshot_download(path, revision=revision))
-    output = Path(output)
-    output.mkdir(parents=True, exist_ok=True)
-    written = {Path(name).name for name in processor.save_pretrained(output) or ()}
-    for file in source.resolve().iterdir():
-        target = output / file.name
-        if file.is_file() and file.name not in written | set(PROCESSOR_FILES) and not target.is_file():
-            target.unlink(missing_ok=True)  # a link whose file is gone
-            os.symlink(file.resolve(), target)
-    return str(output)
-
-
-def check_same_processor(path: str, processor: ProcessorMixin, trust_remote_code: bool = False) -> None:
-    """Refuse a trainer whose images are prepared otherwise than vLLM's, which reads its processor from `path`.
-
-    Such a pair crashes in the position ids or, worse, trains on images of another size (huggingface/trl#6401).
-    """
-    names = {"image_processor_type", "processor_class", "video_processor_type"}
-    ours = processor.image_processor.to_dict()
-    theirs = load_processor(path, trust_remote_code=trust_remote_code).image_processor.to_dict()
-    for key in sorted((ours.keys() | theirs.keys()) - names):
-        if ours.get(key) != theirs.get(key):
-            raise SgrlError(
-                f"the trainer's image processor has {key} = {ours.get(key)}, that of {path}, which vLLM reads, has "
-                f"{theirs.get(key)}; save the trainer's there: processor.save_pretrained({path!r})"
-            )
 
 
 def init_arguments(model_args: ModelConfig, training_args) -> dict[str, Any]:
@@ -278,30 +37,14 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
     Args:
         path: a model folder or a model on the Hub.
         trainable: `decoder`, `decoder+aligner`, `all`, or `lora` (as `decoder`; see `lora_config`).
-        **kwargs: of `from_pretrained`, e.g. `dtype`. `attn_implementation` is `sdpa` unless given.
+        **kwargs: see `load_vlm`.
 
     Raises:
-        SgrlError: if `path` holds no vision-language model, or a damaged one.
+        SgrlError: as `load_vlm`; an unknown `trainable`.
     """
-    from transformers import AutoModelForImageTextToText
-
-    kwargs["attn_implementation"] = kwargs.get("attn_implementation") or "sdpa"
-    model = load_weights(AutoModelForImageTextToText, path, **kwargs)
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] == "connector":  # Idefics and SmolVLM
-            module.register_forward_hook(_as_embeddings(model.get_input_embeddings()))
-    faster_on_cpu(model)
+    model = load_vlm(path, **kwargs)
     freeze(model, trainable)
     return model
-
-
-def _as_embeddings(embeddings: nn.Module):
-    """A hook that gives visual features the dtype of the text's: under autocast they are in half precision.
-
-    Other families do this themselves; Idefics and SmolVLM end in "Index put requires the source and destination dtypes
-    match".
-    """
-    return lambda module, inputs, features: features.to(embeddings.weight.dtype)
 
 
 def freeze(model: PreTrainedModel, trainable: str) -> None:
@@ -318,22 +61,6 @@ def freeze(model: PreTrainedModel, trainable: str) -> None:
     if trainable == "decoder+aligner":
         for module in aligners(model):
             module.requires_grad_(True)
-
-
-def aligners(model: PreTrainedModel) -> list[nn.Module]:
-    """The modules that carry visual features into the language model."""
-    decoder = set(model.get_decoder().modules())
-    found = [
-        module
-        for name, module in model.named_modules()
-        if name.rpartition(".")[2] in ALIGNER_NAMES and module not in decoder
-    ]
-    if not found:
-        raise SgrlError(
-            f"{type(model).__name__} has no module called {', '.join(ALIGNER_NAMES)}: its aligner is unknown. "
-            "Use trainable: decoder or all"
-        )
-    return found
 
 
 def lora_config(model: PreTrainedModel, model_args: ModelConfig):

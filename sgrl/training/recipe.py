@@ -14,23 +14,13 @@ import torch
 from sgrl.context import store_context, trained_context, warn_of_context
 from sgrl.data import read_metadata
 from sgrl.files import folder_lock
-from sgrl.training.checks import check_best, check_checkpoint, check_template, load_config
+from sgrl.models.vlm.folder import check_model_folder, load_config, model_folder
+from sgrl.models.vlm.parts import missing_kernels
+from sgrl.models.vlm.processor import load_processor, set_pixel_budget, thinks
+from sgrl.models.vlm.template import check_template, store_thinking, template_arguments
+from sgrl.training.checks import check_best, check_checkpoint
 from sgrl.training.launch import without_missing_vllm
-from sgrl.training.model import (
-    check_model_folder,
-    init_arguments,
-    load_model,
-    load_processor,
-    log_parameters,
-    lora_config,
-    missing_kernels,
-    model_folder,
-    save_model,
-    set_pixel_budget,
-    store_thinking,
-    template_arguments,
-    thinks,
-)
+from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.publish import model_card, publish, take_push_settings, write_card
 from sgrl.training.resume import Run
 from sgrl.training.rollouts import check_rollouts

@@ -13,9 +13,10 @@ from sgrl.context import LONGEST
 from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
 from sgrl.images import image_sizes
+from sgrl.models.vlm.processor import visual_tokens
+from sgrl.models.vlm.template import render
 from sgrl.prompts import split_previous
-from sgrl.training.foreign import render
-from sgrl.training.usable import drop_unusable, visual_tokens
+from sgrl.training.usable import drop_unusable
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -64,7 +64,7 @@ def build_sft_trainer(
     """A trainer whose loss is on the answers alone.
 
     Args:
-        model, processor: see `sgrl.training.model`.
+        model, processor: see `sgrl.training.model`, `sgrl.models.vlm.processor`.
         args: with `max_length=None`.
         train_rows, eval_rows: with the columns of `COLUMNS`; others are ignored.
         template_kwargs: for the chat template, the same as in GRPO and at inference.

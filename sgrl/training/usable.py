@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
 from sgrl.images import check_image
+from sgrl.models.vlm.processor import refusal
 from sgrl.terminal import printable
 
 if TYPE_CHECKING:
@@ -81,26 +81,3 @@ def unusable(rows: Dataset, processor: ProcessorMixin | None = None) -> Iterator
             for i, reason in enumerate(pool.map(fault, batch)):
                 if reason:
                     yield start + i, reason
-
-
-def refusal(processor: ProcessorMixin, size: tuple[int, int]) -> str | None:
-    """Why the processor does not take an image of this (width, height); None if it does."""
-    try:
-        visual_tokens(processor, [size[::-1]])
-    except Exception as error:  # each family's own
-        return f"the processor refuses an image of {size[0]} x {size[1]} pixels: {error}"
-    return None
-
-
-def visual_tokens(processor: ProcessorMixin, sizes: list[tuple[int, int]]) -> list[int]:
-    """How many tokens the processor makes of an image of each (height, width), those around it included."""
-    if hasattr(processor, "_get_num_multimodal_tokens"):
-        return processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-
-    @functools.cache
-    def of_tiles(rows: int, columns: int) -> int:
-        text = processor.replace_image_token({"rows": [[rows]], "cols": [[columns]]}, 0)
-        return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    # SmolVLM's processor does not say, but its parts do.
-    return [of_tiles(*processor.image_processor.get_number_of_image_patches(*size)[1:]) for size in sizes]

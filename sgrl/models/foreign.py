@@ -1,28 +1,16 @@
-"""What other people made: model folders and chat templates. No code of theirs runs, and what is wrong is one line."""
+"""Model folders that other people made. No code of theirs runs, and what is wrong is one line."""
 
 from __future__ import annotations
 
 import json
-import os
-import select
-import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgrl.errors import SgrlError
 from sgrl.terminal import printable
 
-if TYPE_CHECKING:
-    from transformers import ProcessorMixin
-
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 LONGEST_REASON = 300  # characters of an error that is handed on
-
-# Limits of a first try of a chat template. Processor time, for a busy machine must not matter; a sound one needs some
-# thousandths of a second.
-TRY_SECONDS, TRY_BYTES, TRY_WAIT = 3, 2**30, 120
-TRY_TEXT = "Name the objects of the image, and what they do. " * 160  # as long as a prompt with all classes
-LONGEST_PROMPT = 20 * len(TRY_TEXT)
 
 
 def load_pretrained(kind: type, path: str, what: str, **kwargs: Any):
@@ -111,88 +99,3 @@ def read_object(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         said = reason(error)
     raise SgrlError(f"{path} is no JSON object ({said}); copy or save the folder again")
-
-
-################
-# Chat templates: programs in a language without access to the machine, but with loops and memory
-################
-
-_TRIED: set[str] = set()
-
-
-def render(processor, messages: list[dict], add_generation_prompt: bool = True, **arguments: Any) -> str:
-    """The text that the chat template of a processor (or tokenizer) makes of a chat.
-
-    Raises:
-        SgrlError: the template fails.
-    """
-    try:
-        return processor.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=False, **arguments
-        )
-    except Exception as error:  # a template is a program of its own
-        raise _failing(reason(error)) from error
-
-
-def _failing(said: str) -> SgrlError:
-    return SgrlError(f"the model's chat template fails: {said}; take chat_template.jinja of the base model")
-
-
-def try_template(processor: ProcessorMixin, sees: bool) -> None:
-    """Render a chat in a process of its own, once for each template, so that one that never ends is found out.
-
-    sees: whether messages are lists that hold an image.
-
-    Raises:
-        SgrlError: it fails, takes more than TRY_SECONDS of a processor or TRY_BYTES of memory, or writes without end.
-    """
-    template = str(processor.chat_template)
-    if template in _TRIED or not hasattr(os, "fork"):
-        return
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _try(processor, sees, write)
-    os.close(write)
-    said = b""
-    try:
-        while select.select([read], [], [], TRY_WAIT)[0] and (more := os.read(read, 65536)):
-            said += more
-    finally:
-        os.close(read)
-        os.kill(child, signal.SIGKILL)  # not reaped yet, so the number is still its own
-        os.waitpid(child, 0)
-    if not said:
-        raise _failing(f"it does not end within {TRY_SECONDS} s")
-    if said != b"sound":
-        raise _failing(printable(said.decode("utf-8", "replace")))
-    _TRIED.add(template)
-
-
-def _try(processor, sees: bool, write: int) -> None:
-    """The other process. It ends here: nothing of the first one's may run twice."""
-    said = ""
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_CPU, (TRY_SECONDS, TRY_SECONDS))
-        pages = Path("/proc/self/statm")
-        if pages.is_file():
-            size = int(pages.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            resource.setrlimit(resource.RLIMIT_AS, (size + TRY_BYTES, size + TRY_BYTES))
-        text = [{"type": "image"}, {"type": "text", "text": TRY_TEXT}] if sees else TRY_TEXT
-        chat = [{"role": "user", "content": text}]
-        switches = ({"enable_thinking": True}, {"enable_thinking": False}, {})
-        for arguments in switches if "enable_thinking" in str(processor.chat_template) else ({},):
-            length = len(render(processor, chat, **arguments))
-            if length > LONGEST_PROMPT:
-                raise _failing(f"it makes {length:,} characters of {len(TRY_TEXT):,}")
-        said = "sound"
-    except SgrlError as error:
-        said = str(error.__cause__ and reason(error.__cause__) or error)
-    except BaseException as error:
-        said = reason(error)
-    finally:
-        os.write(write, said.encode("utf-8", "replace")[:4000])
-        os._exit(0)

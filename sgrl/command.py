@@ -1,0 +1,69 @@
+"""What every recipe does first: settings of the machine and of the log, and an end that a launcher understands."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sgrl.process import end_with_launcher, end_with_parent, run_command
+from sgrl.terminal import LogFormatter
+
+# Set before torch and vLLM are imported, wherever the user has not set them.
+ENVIRONMENT = {
+    # vLLM on a CPU; it reads neither on a GPU.
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; by default vLLM takes half of a CPU machine's memory
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # pinned threads starve when anything else runs on their core
+    # Work on a CPU, in machines with GPUs as well.
+    "GOMP_SPINCOUNT": "10000",  # idle threads wait some microseconds for work: asleep at once, two are slower than one
+    "TOKENIZERS_PARALLELISM": "false",  # the data loaders' workers are processes of their own
+}
+
+
+def command(main: Callable[[], None]) -> Callable[[], None]:
+    """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
+
+    if main.__module__ == "__mp_main__":  # in a new interpreter that vLLM started: it imports the recipe, too
+        end_with_parent()
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        end_with_launcher()
+        first = os.environ.get("RANK", "0") == "0"
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"))
+        logging.basicConfig(level=logging.WARNING, handlers=[handler])
+        for package in ("sgrl", "recipes"):
+            logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
+        status = run_command(Path(sys.argv[0]).name, main)
+        if status > 128 and (status != 128 + signal.SIGINT or _in_process_group()):
+            # What else runs in here may wait for others of the group, or for ended children, for ever.
+            os._exit(status)
+        if status:
+            sys.exit(status)
+        _leave_process_group()
+
+    return wrapped
+
+
+def _in_process_group() -> bool:
+    distributed = getattr(sys.modules.get("torch"), "distributed", None)
+    return distributed is not None and distributed.is_initialized()
+
+
+def _leave_process_group() -> None:
+    """Left to the interpreter's exit, gloo's threads may abort or hang a process, and the launcher ends the others."""
+    if _in_process_group():
+        import torch.distributed as distributed
+
+        vllm = sys.modules.get("vllm.distributed.parallel_state")
+        if vllm is not None and vllm.model_parallel_is_initialized():
+            vllm.cleanup_dist_env_and_memory()  # an engine in this process has groups of its own
+        if distributed.is_initialized():
+            distributed.destroy_process_group()

@@ -1,0 +1,1 @@
+"""Models: what is true of each kind, whoever runs it. Training and inference stand beside each other on this."""
