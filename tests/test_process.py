@@ -157,7 +157,7 @@ import os, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from sgrl.process import end_with_parent, run_command
-from sgrl.training.launch import command
+from sgrl.command import command
 
 def main():
     how = sys.argv[1]

@@ -76,7 +76,7 @@ def test_vllm_stays_where_it_is_not_asked_for():
 
 def test_settings_for_everyone_are_what_everyone_needs():
     """An engine in the caller's process is for the trainer, and asleep at once two threads are slower than one."""
-    from sgrl.training.launch import ENVIRONMENT
+    from sgrl.command import ENVIRONMENT
 
     assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in ENVIRONMENT
     assert "OMP_WAIT_POLICY" not in ENVIRONMENT and 0 < int(ENVIRONMENT["GOMP_SPINCOUNT"]) <= 100_000
