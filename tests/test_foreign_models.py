@@ -14,9 +14,9 @@ from transformers import AutoTokenizer
 from sgrl.doctor import check_model
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
+from sgrl.models.vlm import template
 from sgrl.models.vlm.folder import check_model_folder, load_config
 from sgrl.models.vlm.processor import load_processor, thinks
-from sgrl.models.vlm import template
 from sgrl.training.model import load_model
 
 CHAT = [{"role": "user", "content": "hello"}]

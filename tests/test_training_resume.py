@@ -4,11 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from sgrl.errors import SgrlError
 from sgrl.files import folder_lock
 from sgrl.training.recipe import _alone, train_grpo, train_sft
-from sgrl.training.resume import Run
+from sgrl.training.resume import Run, accept_numbered_cpus
 
 IDENTITY = {"recipe": "sft", "dataset": "a", "reward": ["full"]}
 
@@ -97,3 +98,12 @@ def test_a_second_training_in_one_folder_is_refused(tmp_path):
         with pytest.raises(SgrlError, match="out is being written by process"):
             train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=0))
     assert begun == [0, 1] and train_sft.__wrapped__ and train_grpo.__wrapped__
+
+
+def test_every_process_on_a_cpu_loads_a_checkpoint(tmp_path):
+    accept_numbered_cpus()
+    state = {"momentum": torch.arange(6.0).reshape(2, 3), "step": torch.zeros(())}
+    torch.save(state, tmp_path / "optimizer.pt")
+    for process in (0, 1, 7):
+        found = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", process), weights_only=True)
+        assert torch.equal(found["momentum"], state["momentum"]) and found["step"] == 0

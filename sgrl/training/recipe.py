@@ -22,7 +22,7 @@ from sgrl.training.checks import check_best, check_checkpoint
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.publish import model_card, publish, take_push_settings, write_card
-from sgrl.training.resume import Run
+from sgrl.training.resume import Run, accept_numbered_cpus
 from sgrl.training.rollouts import check_rollouts
 from sgrl.training.rows import DataKind, check_dataset, check_prompts, check_room, drop_long_rows, load_rows
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
-    from sgrl.training.launch import GRPOArguments, SFTArguments
+from sgrl.training.launch import GRPOArguments, SFTArguments
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +209,8 @@ def _train(recipe: str, trainer, prepared: _Prepared, script_args, model_args, r
         context = script_args.context or read_metadata(script_args.dataset).get("previous") or "none"
         warn_of_context(context, trained_context(model_args.model_name_or_path))
         store_context(args.output_dir, context)
+    if args.device.type == "cpu":
+        accept_numbered_cpus()
     trainer.train(resume_from_checkpoint=prepared.run.checkpoint)
     save_model(trainer, prepared.processor)
     if first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
@@ -98,3 +99,17 @@ def _is_whole(checkpoint: Path) -> bool:
         return "global_step" in json.loads((checkpoint / "trainer_state.json").read_text())
     except (OSError, json.JSONDecodeError):
         return False
+
+
+@functools.cache
+def accept_numbered_cpus() -> None:
+    """Let `torch.load` put tensors on "cpu:1", as accelerate calls the CPU of the second process.
+
+    It knows "cpu" alone, so several processes on a CPU could not go on from a checkpoint: "don't know how to restore
+    data location".
+    """
+    import torch
+
+    torch.serialization.register_package(
+        100, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
