@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
     from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from sgrl.training.launch import GRPOArguments, SFTArguments
+    from sgrl.training.launch import GRPOArguments, SFTArguments
 
 logger = logging.getLogger(__name__)
 
