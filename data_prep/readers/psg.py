@@ -73,9 +73,11 @@ class PSGReader:
         """All records in file order. A damaged one is handed to `on_damage` and skipped; without it, it is raised."""
         self.notes.clear()
         self._found.clear()
+        name = self.source.name
         for number, raw in enumerate(items(self.source, "data")):
             self._found["records"] += 1
-            record = attempt(on_damage, f"{self.source.name}, record {number}", self._record, number, raw)
+            place = f"{name}, record {number}"
+            record = attempt(on_damage, place, self._record, place, raw)
             if record is not None:
                 self._found["records without relations"] += not record.graph.relations
                 self._found["test records"] += record.image_id in self._test_ids
@@ -86,12 +88,12 @@ class PSGReader:
         expected = _TOTALS.get(self.source.name, {}) if self.vocabulary.name == "psg" else {}
         return {name: (self._found[name], number) for name, number in expected.items()}
 
-    def _record(self, number: int, raw) -> Record:
-        place = f"{self.source.name}, record {number}"
+    def _record(self, place: str, raw) -> Record:
         if not isinstance(raw, dict):
             raise RecordError(place, f"expected an object, found {shown(raw)}")
         if "image_id" in raw:
-            place += f" (image_id {identity(raw['image_id'], 'image_id')})"
+            image_id = identity(raw["image_id"], "image_id")
+            place += f" (image_id {image_id})"
         # The test images of the competition come without relations, some files leave the key out altogether.
         needed = ("image_id", "file_name", "width", "height", "annotations")
         missing = [key for key in (*needed, "relations") if key not in raw]
@@ -101,7 +103,6 @@ class PSGReader:
             raise RecordError(
                 place, f"the key {missing[0]!r} is missing; expected {', '.join((*needed, 'relations'))}"
             )
-        image_id = identity(raw["image_id"], "image_id")
         try:
             annotations = _list(raw, "annotations", dict)
             objects = self._objects(annotations)
