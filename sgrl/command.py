@@ -24,6 +24,12 @@ ENVIRONMENT = {
 }
 
 
+def set_environment() -> None:
+    """Set ENVIRONMENT where the user has not; before torch and vLLM are imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def command(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
 
@@ -32,8 +38,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
         end_with_launcher()
         first = os.environ.get("RANK", "0") == "0"
         handler = logging.StreamHandler(sys.stderr)

@@ -140,3 +140,36 @@ def test_rewards_never_import_torch(statement):
     ground = "import rewards.metrics, sgrl.graph, sgrl.boxes, sgrl.vocabulary, sgrl.text"
     code = f"import sys\n{blocked}\n{statement}\n{ground}"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_there_is_no_circle(root):
+    """Each module can be read before those that import it. Imports within functions count too."""
+    graph = {
+        module: {name for name in imports(tree, module, package, top_level=False) if belongs(name, OURS)}
+        for module, package, tree in modules(root)
+        if not package  # a package's `__init__` names what it shows, and its modules import past it
+    }
+    assert circle(graph) is None
+
+
+def circle(graph: dict[str, set[str]]) -> list[str] | None:
+    """Names of a graph that lead back to the first of them."""
+    done: set[str] = set()
+    for start in graph:
+        path: list[str] = []
+        pending = [(start, 0)]
+        while pending:
+            name, depth = pending.pop()
+            del path[depth:]
+            if name in path:
+                return path[path.index(name) :] + [name]
+            if name not in done:
+                done.add(name)
+                path.append(name)
+                pending += [(following, depth + 1) for following in graph.get(name, ())]
+    return None
+
+
+def test_the_walk_sees_a_circle():
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"a"}}) == ["a", "b", "d", "a"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) is None

@@ -11,8 +11,8 @@ from PIL import Image
 
 from sgrl.context import store_context
 from sgrl.errors import SgrlError
-from sgrl.inference import SceneGraphStream
-from sgrl.inference.engines import Generation, load_engine
+from sgrl.inference import SceneGraphStream, load_engine
+from sgrl.inference.engine import Generation
 from sgrl.inference.predict import Predictor, add_arguments, check_arguments, open_rows, units_of
 from sgrl.inference.predictions import PredictionFolder
 from sgrl.prompts import split_previous

@@ -11,6 +11,7 @@ import pytest
 
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
+from sgrl.inference.engine import EngineSettings
 from sgrl.inference.judge import EngineJudge, verdict
 from sgrl.inference.openai_engine import OpenAIEngine
 from sgrl.text import answer
@@ -58,7 +59,8 @@ def judge_of(server, cache, identity="m", **options):
     engines = []
 
     def load():
-        engines.append(OpenAIEngine("m", 16, 2, base_url=server.url, pause=lambda seconds: None, attempts=2))
+        settings = EngineSettings(16, 2, base_url=server.url, attempts=2)
+        engines.append(OpenAIEngine("m", settings, pause=lambda seconds: None))
         return engines[-1]
 
     judge = EngineJudge(load, identity, cache, **options)

@@ -9,6 +9,7 @@ from PIL import Image
 
 from sgrl.errors import SgrlError
 from sgrl.inference import asker, load_engine
+from sgrl.inference.engine import EngineSettings
 from sgrl.inference.openai_engine import OpenAIEngine
 
 CHAT = [{"role": "user", "content": "Write the scene graph."}]
@@ -21,7 +22,8 @@ def completion(text, **more):
 
 def engine_of(server, **options):
     pauses = []
-    engine = OpenAIEngine("m", 50, 1, base_url=server.url, pause=pauses.append, timeout=0.3, **options)
+    settings = EngineSettings(50, 1, base_url=server.url, timeout=0.3, **options)
+    engine = OpenAIEngine("m", settings, pauses.append)
     engine.pauses = pauses
     return engine
 
@@ -103,7 +105,7 @@ def test_what_will_not_pass_stops_the_run(serve):
     with pytest.raises(SgrlError, match="status 404.*no such model"):
         engine_of(server).generate([None], [CHAT])
     with pytest.raises(SgrlError, match="expected one such as http"):
-        OpenAIEngine("m", base_url="localhost:8000")
+        OpenAIEngine("m", EngineSettings(base_url="localhost:8000"))
 
 
 def test_a_refused_prompt_and_a_key_that_expires_lose_no_answer(serve):

@@ -13,6 +13,7 @@ import urllib.parse
 import pytest
 
 from sgrl.errors import SgrlError
+from sgrl.inference.engine import EngineSettings
 from sgrl.inference.openai_answers import BadAnswer, generation
 from sgrl.inference.openai_engine import LONGEST_MESSAGE, OpenAIEngine, check_server
 from sgrl.inference.redact import MARK, Redactor
@@ -32,8 +33,9 @@ def engine_of():
     engines = []
 
     def make(url, **options):
-        options = {"timeout": 30.0, "attempts": 1, "pause": lambda seconds: None} | options
-        engines.append(OpenAIEngine("m", 50, 2, base_url=url, **options))
+        pause = options.pop("pause", lambda seconds: None)
+        settings = EngineSettings(50, 2, base_url=url, **({"timeout": 30.0, "attempts": 1} | options))
+        engines.append(OpenAIEngine("m", settings, pause))
         return engines[-1]
 
     yield make
@@ -115,7 +117,7 @@ def test_an_error_whose_body_does_not_come_is_that_error(raw_server, engine_of, 
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf")])
 def test_a_timeout_is_a_number_of_seconds(timeout):
     with pytest.raises(SgrlError, match="--timeout is"):
-        OpenAIEngine("m", timeout=timeout)
+        OpenAIEngine("m", EngineSettings(timeout=timeout))
 
 
 def test_an_interruption_ends_requests_and_pauses(raw_server, engine_of):
@@ -366,7 +368,7 @@ def test_no_redirect_is_followed(serve, engine_of, monkeypatch, status, same_hos
 )
 def test_what_is_no_base_url(url):
     with pytest.raises(SgrlError, match="expected one such as http://localhost:8000/v1") as caught:
-        OpenAIEngine("m", base_url=url)
+        OpenAIEngine("m", EngineSettings(base_url=url))
     assert KEY not in str(caught.value) and str(caught.value).isprintable()
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphStream
-from sgrl.inference.engines import Generation
+from sgrl.inference.engine import Generation
 from sgrl.inference.predict import Predictor, units_of
 from sgrl.inference.predictions import PredictionFolder
 from sgrl.inference.presentation import UNTRAINED_PIXELS

@@ -8,7 +8,7 @@ from PIL import Image
 from sgrl.context import context_of, with_context
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphStream
-from sgrl.inference.engines import Generation
+from sgrl.inference.engine import Generation
 from sgrl.inference.video import batches, generate_apart
 from sgrl.models.vlm.chat import RefusedPrompt
 from sgrl.prompts import split_previous

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from sgrl.errors import SgrlError
 from sgrl.files import named
-from sgrl.inference.engines import Engine, Generation
+from sgrl.inference.engine import Engine, Generation
 from sgrl.inference.video import generate_apart
 from sgrl.text.answer import without_thoughts
 

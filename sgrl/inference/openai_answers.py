@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from sgrl.inference.engines import Generation
+from sgrl.inference.engine import Generation
 
 MOST_TOKENS = 10**9  # of a prompt or an answer
 ROUNDING = 0.01  # a log-probability may lie above 0 by so much

@@ -27,7 +27,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import Generation, check_batch
+from sgrl.inference.engine import BASE_URL, KEY_VARIABLE, EngineSettings, Generation, check_batch
 from sgrl.inference.openai_answers import BadAnswer, generation
 from sgrl.inference.redact import SHORTEST, Redactor
 from sgrl.models.vlm.chat import RefusedPrompt
@@ -35,7 +35,6 @@ from sgrl.terminal import printable
 
 logger = logging.getLogger(__name__)
 
-BASE_URL, KEY_VARIABLE = "http://localhost:8000/v1", "OPENAI_API_KEY"
 PASSING = (408, 409, 425, 429)  # and all from 500: the same request may succeed later
 REFUSED = (400, 413, 422)  # this request is wrong (too long a prompt, for one), others may be right
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds
@@ -89,14 +88,7 @@ class OpenAIEngine:
 
     Args:
         model: the server's name of the model.
-        max_new_tokens: limit of one answer.
-        batch_size: requests at a time (default 16).
-        base_url: up to and with /v1.
-        api_key_variable: name of the environment variable that holds the key; without one none is sent.
-        timeout: seconds that a request may take in all, connection, answer and error included.
-        attempts: how often a request is sent at most.
-        extra_body: more fields of every request, e.g. {"chat_template_kwargs": {"enable_thinking": False}}. A null
-            takes one of ours out ({"logprobs": None} for a server that refuses it).
+        settings: `batch_size` is the number of requests at a time.
         pause: waits so many seconds; tests hand in their own.
 
     Attributes:
@@ -104,33 +96,25 @@ class OpenAIEngine:
     """
 
     name = "openai"
+    trained_context = None
 
     def __init__(
-        self,
-        model: str,
-        max_new_tokens: int = 1024,
-        batch_size: int | None = None,
-        *,
-        base_url: str = BASE_URL,
-        api_key_variable: str = KEY_VARIABLE,
-        timeout: float = 120.0,
-        attempts: int = 6,
-        extra_body: Mapping | None = None,
-        pause: Callable[[float], None] = time.sleep,
+        self, model: str, settings: EngineSettings | None = None, pause: Callable[[float], None] = time.sleep
     ):
-        key = check_server(base_url, api_key_variable)
-        if not (timeout > 0 and math.isfinite(timeout)):
-            raise SgrlError(f"--timeout is {timeout}; expected seconds, such as 120")
-        self.model, self.batch_size = model, batch_size or 16
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        settings = settings or EngineSettings()
+        key = check_server(settings.base_url, settings.api_key_variable)
+        if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
+            raise SgrlError(f"--timeout is {settings.timeout}; expected seconds, such as 120")
+        self.model, self.batch_size = model, settings.batch_size or 16
+        self._url = settings.base_url.rstrip("/") + "/chat/completions"
         self._redact = Redactor(key)
-        self._key_variable = api_key_variable
-        self._timeout, self._attempts, self._pause = timeout, max(attempts, 1), pause
-        self._body = {"model": model, "temperature": 0, "max_tokens": max_new_tokens, "logprobs": True}
-        self._body |= extra_body or {}
+        self._key_variable = settings.api_key_variable
+        self._timeout, self._attempts, self._pause = settings.timeout, max(settings.attempts, 1), pause
+        self._body = {"model": model, "temperature": 0, "max_tokens": settings.max_new_tokens, "logprobs": True}
+        self._body |= settings.extra_body or {}
         limits = (self._body.get(name) for name in ("max_tokens", "max_completion_tokens"))
         self._most = ANSWER_BYTES + TOKEN_BYTES * max(
-            (n for n in limits if isinstance(n, int)), default=max_new_tokens
+            (n for n in limits if isinstance(n, int)), default=settings.max_new_tokens
         )
         self._client = _client(self._url, key, self.batch_size)
         self._loop = _BackgroundLoop()

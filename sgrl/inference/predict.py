@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from pathlib import Path
 
 from sgrl import data
@@ -22,8 +23,9 @@ from sgrl.errors import SgrlError
 from sgrl.files import folder_lock
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
-from sgrl.inference.engines import DTYPES, ENGINES, Engine, Generation, load_engine
-from sgrl.inference.openai_engine import BASE_URL, KEY_VARIABLE, check_server
+from sgrl.inference.engine import Engine, EngineSettings, Generation
+from sgrl.inference.engines import DTYPES, ENGINES, load_engine
+from sgrl.inference.openai_engine import check_server
 from sgrl.inference.predictions import (
     Key,
     PredictionFolder,
@@ -76,24 +78,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser, max_new_tokens: int) -> None:
-    """Which model, and how it runs: what `load` reads."""
+    """Which model, and how it runs: an option for each field of `EngineSettings` (but images), read by `load`."""
     add = parser.add_argument
+    usual = EngineSettings()
     add("--model", required=True, help="model folder or Hub id; the server's name of it with --engine openai")
     add("--engine", default="auto", choices=ENGINES, help="default: vLLM where it runs")
     add("--max-new-tokens", type=int, default=max_new_tokens, help="limit of one answer (default: %(default)s)")
     add("--batch-size", type=int, help="images at a time (default: 256 on a GPU, 64 on a CPU, 16 for a server)")
-    add("--dtype", default="auto", choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
-    add("--max-model-length", type=int, default=8192, help="prompt and answer, in tokens, for vLLM")
-    add("--gpu-memory-utilization", type=float, default=0.9, help="share of the GPU's memory for vLLM")
+    add("--dtype", default=usual.dtype, choices=DTYPES, help="default: bfloat16 on a GPU, float32 on a CPU")
+    add("--max-model-length", type=int, default=usual.max_model_length, help="prompt and answer, in tokens, for vLLM")
+    add(
+        "--gpu-memory-utilization", type=float, default=usual.gpu_memory_utilization,
+        help="share of the GPU's memory for vLLM",
+    )  # fmt: skip
     add(
         "--thinking", action=argparse.BooleanOptionalAction,
         help="whether the chat template opens a thinking block (default: as the model was trained)",
     )  # fmt: skip
     add = parser.add_argument_group("a server with OpenAI's interface").add_argument
-    add("--base-url", default=BASE_URL, help="default: %(default)s")
-    add("--api-key-variable", default=KEY_VARIABLE, help="environment variable with the key (default: %(default)s)")
-    add("--timeout", type=float, default=120.0, help="seconds for one request (default: %(default)s)")
-    add("--attempts", type=int, default=6, help="times that a request is sent at most (default: %(default)s)")
+    add("--base-url", default=usual.base_url, help="default: %(default)s")
+    add(
+        "--api-key-variable", default=usual.api_key_variable,
+        help="environment variable with the key (default: %(default)s)",
+    )  # fmt: skip
+    add("--timeout", type=float, default=usual.timeout, help="seconds for one request (default: %(default)s)")
+    add(
+        "--attempts",
+        type=int,
+        default=usual.attempts,
+        help="times that a request is sent at most (default: %(default)s)",
+    )
     add("--extra-body", default="{}", help="more fields of each request, as JSON")
 
 
@@ -271,21 +285,8 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
 
 def load(args: argparse.Namespace, name: str) -> Engine:
     """The engine of this name, as the options of `add_engine_arguments` say."""
-    server = {}
-    if name == "openai":
-        names = ("base_url", "api_key_variable", "timeout", "attempts", "extra_body")
-        server = {option: getattr(args, option) for option in names}
     return load_engine(
-        name,
-        args.model,
-        max_new_tokens=args.max_new_tokens,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        max_model_length=args.max_model_length,
-        gpu_memory_utilization=args.gpu_memory_utilization,
-        thinking=args.thinking,
-        images=args.images,
-        **server,
+        name, args.model, EngineSettings(**{f.name: getattr(args, f.name) for f in fields(EngineSettings)})
     )
 
 

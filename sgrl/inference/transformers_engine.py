@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sgrl import precision
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import Generation, check_batch
+from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_weights
 from sgrl.models.vlm.chat import ChatRenderer
 from sgrl.models.vlm.cpu import faster_on_cpu
@@ -22,24 +22,24 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: str, chat: ChatRenderer, max_new_tokens: int, batch_size: int | None, dtype: str):
+    def __init__(self, model: str, settings: EngineSettings):
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
+        self.chat = chat = ChatRenderer(model, settings.thinking, settings.images)
         self._device = precision.device()
-        dtype = precision.choose(self._device, dtype)
+        dtype = precision.choose(self._device, settings.dtype)
         kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
         self._model = load_weights(kind, model, dtype=getattr(torch, dtype))
         self._model.to(self._device).eval()
         faster_on_cpu(self._model)
-        self.chat = chat
-        self.batch_size = batch_size or (256 if self._device == "cuda" else 64)
+        self.batch_size = settings.batch_size or (256 if self._device == "cuda" else 64)
         ends = self._model.generation_config.eos_token_id or chat.tokenizer.eos_token_id
         self._ends = set(ends if isinstance(ends, list) else [ends])
         # A fresh configuration: the one saved with a model may sample or punish repetition, which a graph is full of.
         self._model.generation_config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=settings.max_new_tokens,
             eos_token_id=sorted(self._ends),
             pad_token_id=chat.tokenizer.pad_token_id,
         )

@@ -6,11 +6,12 @@ import gc
 import logging
 import os
 import time
+import warnings
 from collections.abc import Sequence
 
 from sgrl import precision
 from sgrl.errors import SgrlError
-from sgrl.inference.engines import Generation, check_batch
+from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_pretrained, reason
 from sgrl.models.vlm.chat import ChatRenderer, RefusedPrompt
 from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
@@ -19,21 +20,33 @@ from sgrl.upstream import own_configs
 logger = logging.getLogger(__name__)
 
 
+def obstacle() -> str | None:
+    """Why vLLM can't run here, or None if it can. Imports vLLM and torch."""
+    import torch
+
+    if not torch.cuda.is_available():  # or each start prints a page of warnings about things that only a GPU has
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        logging.getLogger("vllm").setLevel(logging.ERROR)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    try:
+        import vllm  # noqa: F401
+        from vllm.platforms import current_platform
+    except ModuleNotFoundError as error:
+        return "vLLM is not installed" if error.name == "vllm" else f"vLLM does not import ({error})"
+    except Exception as error:  # a broken installation fails in many ways, and "auto" must go on without it
+        return f"vLLM does not import ({type(error).__name__}: {error})"
+    if not current_platform.device_type:
+        return "vLLM finds no device that it was built for"
+    return None
+
+
 class VllmEngine:
     """See `sgrl.inference.load_engine`."""
 
     name = "vllm"
 
-    def __init__(
-        self,
-        model: str,
-        chat: ChatRenderer,
-        max_new_tokens: int,
-        batch_size: int | None,
-        dtype: str,
-        max_model_length: int,
-        gpu_memory_utilization: float,
-    ):
+    def __init__(self, model: str, settings: EngineSettings):
         from transformers import AutoConfig
         from vllm import LLM
         from vllm.platforms import current_platform
@@ -44,18 +57,18 @@ class VllmEngine:
             # GPU they prepare images while it computes.
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         config = load_pretrained(AutoConfig, model, "config of")
-        positions = getattr(config.get_text_config(), "max_position_embeddings", None) or max_model_length
-        dtype = precision.for_vllm(on_cpu, dtype, uses_linear_attention(config))
-        self.chat = chat
-        self.batch_size = batch_size or (64 if on_cpu else 256)
+        positions = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_model_length
+        dtype = precision.for_vllm(on_cpu, settings.dtype, uses_linear_attention(config))
+        self.chat = chat = ChatRenderer(model, settings.thinking, settings.images)
+        self.batch_size = settings.batch_size or (64 if on_cpu else 256)
         arguments = {
             "dtype": dtype,
-            "max_model_len": min(max_model_length, positions),
+            "max_model_len": min(settings.max_model_length, positions),
             "max_num_seqs": self.batch_size,
             # vLLM reserves memory for the largest video otherwise
             **({"limit_mm_per_prompt": {"image": 1, "video": 0}} if chat.sees else {}),
             "enforce_eager": on_cpu,
-            "gpu_memory_utilization": gpu_memory_utilization,
+            "gpu_memory_utilization": settings.gpu_memory_utilization,
             "seed": 0,
         }
         try:
@@ -65,7 +78,7 @@ class VllmEngine:
             raise SgrlError(
                 f"vLLM cannot run {model}: {reason(error)}; see its report above, or use the engine 'transformers'"
             ) from error
-        self._max_new_tokens = max_new_tokens
+        self._max_new_tokens = settings.max_new_tokens
         self._bias = {token: -100.0 for token in placeholder_ids(config, chat.processor)} or None
         logger.info("vLLM runs %s in %s on %s.", model, dtype, "CPU" if on_cpu else "GPU")
 
