@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from rewards.evaluation.statistics import (
-    LARGEST_COUNTER,
-    Calibration,
-    PredicateCounts,
-    auroc,
-    group_rows,
-    head_body_tail,
-)
+from rewards.evaluation.calibration import Calibration, auroc
 from rewards.metrics.bootstrap import interval, resampled_sums
+from rewards.metrics.predicates import LARGEST_COUNTER, PredicateCounts, group_rows, head_body_tail
 
 
 def test_resampled_sums_are_a_bootstrap():
@@ -71,7 +65,7 @@ def test_any_number_of_invented_predicates_takes_bounded_memory():
     counts = PredicateCounts()
     for i in range(200):
         counts.add(["on"], [f"invented {i} {j}" for j in range(500)] + ["on"], ["on"])
-    assert len(counts.predicted) <= LARGEST_COUNTER + 500
+    assert len(counts.counters["predicted"]) <= LARGEST_COUNTER
     assert counts.unknown()["relations"] == 100_000 and "" not in counts.unknown()["most"]
     assert counts.rows()[0]["predicted"] == 200
 

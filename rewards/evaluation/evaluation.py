@@ -10,11 +10,14 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fractions import Fraction
 
 import numpy as np
 
-from rewards.evaluation.statistics import Calibration, PredicateCounts, group_rows
+from rewards.evaluation.calibration import Calibration
+from rewards.evaluation.tables import table
 from rewards.metrics.bootstrap import RESAMPLES, interval, ratio, resampled_sums
+from rewards.metrics.predicates import group_rows
 from rewards.metrics.strict import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
 from rewards.metrics.written import WrittenRecall
 from sgrl.text import Codec
@@ -37,18 +40,26 @@ class Evaluation:
         codec: layout of predictions and references.
         protocol: as in SceneGraphMetrics.
         frequency: how often each predicate occurs in training, for head, body and tail.
+        metric: what compares, in place of SceneGraphMetrics with these arguments.
     """
 
-    def __init__(self, codec: str | Codec, *, protocol: str = "default", frequency: Mapping[str, int] | None = None):
-        self.metrics = SceneGraphMetrics(codec, 1, 1, protocol=protocol)
-        self.predicates = PredicateCounts(frequency)
+    def __init__(
+        self,
+        codec: str | Codec,
+        *,
+        protocol: str = "default",
+        frequency: Mapping[str, int] | None = None,
+        metric: SceneGraphMetrics | None = None,
+    ):
+        self.metrics = metric or SceneGraphMetrics(codec, 1, 1, protocol=protocol, frequency=frequency)
         self.calibration = Calibration()
         self.recall = WrittenRecall()
         self.valid = self.missing = self.truncated = 0
         self.failure_reasons: Counter[str] = Counter()
         self.format_errors: Counter[str] = Counter()
         self._images = array("f")
-        self._spent = {"tokens": [0, 0.0], "seconds": [0, 0.0]}  # how many rows say it, and their sum
+        # how many rows say it, and their sum, which is exact
+        self._spent = {name: [0, Fraction()] for name in ("tokens", "seconds")}
 
     def add(self, row: Mapping) -> None:
         """Score and count a row of predictions: prediction (None: there is none), solution, width, height, and perhaps
@@ -90,31 +101,45 @@ class Evaluation:
         for name, spent in self._spent.items():
             if type(value := row.get(name)) in (int, float) and 0 <= value < math.inf:
                 spent[0] += 1
-                spent[1] += value
+                spent[1] += Fraction(value)
         cut = row.get("finish_reason") == "length"
         self.truncated += cut
         self.valid += found.error is None and found.graph is not None
-        self.recall.add(found.graph, found.truth, row.get("confidence"))
-        truth = found.truth.relations
+        self.recall.add(found.graph, found.truth, confidences=row.get("confidence"))
         if found.graph is None:
             reason = "a graph without objects" if found.error is None else found.error.kind
             if row["prediction"] is None:
                 self.missing += 1
                 reason = NO_PREDICTION
             _count_reason(self.failure_reasons, reason + CUT_OFF * cut)
-            self.predicates.add([predicate for _, predicate, _ in truth], (), ())
             return
         if found.error is not None:
             _count_reason(self.format_errors, found.error.kind + CUT_OFF * cut)
-        said = found.graph.relations
-        right = found.matched["relations"]
-        self.predicates.add(
-            [predicate for _, predicate, _ in truth],
-            [predicate for _, predicate, _ in said],
-            [truth[j][1] for _, j in right],
-        )
         if "confidence" in row:
-            self.calibration.add(row["confidence"], {i for i, _ in right}, len(said))
+            right = {i for i, _ in found.matched["relations"]}
+            self.calibration.add(row["confidence"], right, len(found.graph.relations))
+
+    def merge(self, other: Evaluation) -> None:
+        """Add what another has counted, of other images or in another process; its images follow these ones.
+
+        Raises:
+            SgrlError: the settings differ.
+        """
+        self.metrics.merge(other.metrics)
+        self.recall.merge(other.recall)
+        self.calibration.merge(other.calibration)
+        for name in ("valid", "missing", "truncated"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in (
+            (self.failure_reasons, other.failure_reasons),
+            (self.format_errors, other.format_errors),
+        ):
+            for reason, count in theirs.items():
+                _count_reason(mine, reason, count)
+        self._images.extend(other._images)
+        for name, (number, total) in other._spent.items():
+            self._spent[name][0] += number
+            self._spent[name][1] += total
 
     def compute(self, resamples: int = RESAMPLES) -> dict:
         """metrics.json: what `SceneGraphMetrics.compute` gives, and
@@ -124,13 +149,13 @@ class Evaluation:
         missing: images without a prediction; they are among the failures.
         mean_tokens, seconds_per_graph, truncated: of the rows' tokens, seconds and finish_reason; None without.
         intervals: {figure: [low, high]}, 95 %, by bootstrap over images; none of no image.
-        predicates, groups, unknown_predicates: see rewards.evaluation.statistics.
+        predicates, groups, unknown_predicates: see rewards.metrics.predicates.
         failure_reasons: {why there is no graph: count}. format_errors: {why a graph is no valid answer: count}.
         calibration: of the rows' confidence; None without.
         recall: Recall@K in both rankings, see rewards.metrics.written.
         """
         n = max(1, self.metrics.samples)
-        rows = self.predicates.rows()
+        rows = self.metrics.predicates.rows()
         return {
             "protocol": self.metrics.protocol,
             **self.metrics.compute(),
@@ -142,9 +167,9 @@ class Evaluation:
             "intervals": {name: interval(values) for name, values in self._resampled(resamples).items()},
             "predicates": rows,
             "groups": group_rows(rows),
-            "unknown_predicates": self.predicates.unknown(),
-            "failure_reasons": dict(self.failure_reasons.most_common()),
-            "format_errors": dict(self.format_errors.most_common()),
+            "unknown_predicates": self.metrics.predicates.unknown(),
+            "failure_reasons": _ordered(self.failure_reasons),
+            "format_errors": _ordered(self.format_errors),
             "calibration": self.calibration.compute(),
             "recall": self.recall.compute(resamples),
         }
@@ -152,6 +177,10 @@ class Evaluation:
     def columns(self) -> np.ndarray:
         """(images, figures) float32: what is counted of each image, in the order of `add`."""
         return np.array(self._images, dtype=np.float32).reshape(-1, len(_COLUMNS))
+
+    def lines(self, found: Mapping) -> list[str]:
+        """What `compute` gives, as text."""
+        return [table(found)]
 
     def _resampled(self, resamples: int) -> dict[str, np.ndarray]:
         columns = self.columns()
@@ -183,9 +212,14 @@ def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES
     return {name: (float(difference), *interval(drawn)) for name, (difference, drawn) in found.items()}
 
 
-def _mean(count: int, total: float) -> float | None:
-    return total / count if count else None
+def _mean(count: int, total: Fraction) -> float | None:
+    return float(total / count) if count else None
 
 
-def _count_reason(counter: Counter[str], reason: str) -> None:
-    counter[reason if reason in counter or len(counter) < LARGEST_REASONS else "other reasons"] += 1
+def _count_reason(counter: Counter[str], reason: str, times: int = 1) -> None:
+    counter[reason if reason in counter or len(counter) < LARGEST_REASONS else "other reasons"] += times
+
+
+def _ordered(counter: Counter[str]) -> dict[str, int]:
+    """Most frequent first, in whatever order they were counted."""
+    return {reason: counter[reason] for reason in sorted(counter, key=lambda reason: (-counter[reason], reason))}

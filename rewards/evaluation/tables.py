@@ -82,19 +82,11 @@ def at_ks(title: str, found: Mapping, less: Mapping | None = None) -> list[str]:
     return lines
 
 
-def recall_table(found: Mapping) -> str:
+def ranking_lines(found: Mapping, notes: list[str]) -> list[str]:
     """Figures at every K, ranked by confidence and by writing, and the difference."""
     first = found["by_writing"]
-    lines = []
     if sure := found.get("by_confidence"):
-        lines += [*at_ks("by confidence", sure), "", *at_ks("by writing", first), ""]
-        lines += [*at_ks("what confidence adds", sure, first), ""]
-    else:
-        lines += [*at_ks("by writing", first), ""]
-        lines += ["Ranked in the order of writing: the predictions have no confidences.", ""]
-    lines.append(
-        f"{first['images']:,} images, {first['failures']:,} without a graph; {first['images_without_relations']:,} "
-        f"references without relations are in no recall; {first['predicates']} predicates, "
-        f"{first['predicates_absent']} of them in no reference"
-    )
-    return "\n".join(lines)
+        lines = [*at_ks("by confidence", sure), "", *at_ks("by writing", first), ""]
+        return [*lines, *at_ks("what confidence adds", sure, first), "", *notes]
+    unranked = "Ranked in the order of writing: the predictions have no confidences."
+    return [*at_ks("by writing", first), "", unranked, "", *notes]

@@ -26,14 +26,16 @@ detector's scores come with the boxes and classes of their task. For graphs ther
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
 from rewards.matching import assign, in_order
 from rewards.metrics import action_genome_published as published
 from rewards.metrics.action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
-from rewards.metrics.ranking import Ranked, ranked
-from rewards.metrics.recall import PairScores
+from rewards.metrics.protocol import Metric, Option, Settings
+from rewards.metrics.ranking import PairScores, Ranked, ranked
+from rewards.metrics.recall import SceneGraphRecall
 from rewards.reading import completion_of, read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
@@ -56,7 +58,7 @@ BACKGROUND = "__background__"
 _TIE = 1e-6  # what an equal class adds to an IoU
 
 
-class ActionGenomeRecall:
+class ActionGenomeRecall(Metric):
     """The metrics of a stream of frames; memory does not grow with their number.
 
     Args:
@@ -71,7 +73,7 @@ class ActionGenomeRecall:
             "sttran": boxes are a pixel larger on both sides.
             "oed": boxes as by default; no semi constraint. "oed-nms": of proposals with the same classes and predicate
                 and nearly the same boxes, the best stays, as OED has it for SGDET.
-            "published": texts as SceneGraphVLM's evaluator reads and ranks them, see `recall_action_genome_published`.
+            "published": texts as SceneGraphVLM's evaluator reads and ranks them, see `action_genome_published`.
             All of these leave frames without reference relations out of every mean (STTran and OED stop there with an
             error), "published" also predictions without a graph. By default a frame without reference relations is in
             no recall, but in precision and F1: 1 if nothing was proposed, else 0; and no graph is 0 everywhere.
@@ -87,6 +89,13 @@ class ActionGenomeRecall:
     >>> frame["recall@10"], frame["precision@10"]  # one label of each group
     (0.75, 1.0)
     """
+
+    name, protocols, ranks = "ag-recall", PROTOCOLS, True
+    options = {
+        "constraint": Option(CONSTRAINTS, "which relations enter the ranking"),
+        "task": Option(TASKS, "what the model is given"),
+    }
+    same = ("constraint", "task", "protocol", "ks", "iou_threshold", "vocabulary")
 
     def __init__(
         self,
@@ -132,6 +141,15 @@ class ActionGenomeRecall:
             for i, label in enumerate(vocabulary.predicates)
             for text in (label, vocabulary.to_text(label))
         }
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        if settings.codec.name != "toon-pairs":
+            raise SgrlError(
+                f"--metric {cls.name} is for Action Genome's layout toon-pairs; these texts are "
+                f"{settings.codec.name!r}: use --metric {SceneGraphRecall.name}"
+            )
+        return cls(vocabulary=settings.vocabulary, protocol=settings.protocol, **settings.options)
 
     def add(
         self,
@@ -179,15 +197,8 @@ class ActionGenomeRecall:
         left_out |= self.protocol == "published" and failure
         return self._counts.count(truth.predicates, hit, owns, failure, left_out)
 
-    def merge(self, other: ActionGenomeRecall) -> None:
-        """Add what another with the same settings has counted, of other frames or in another process.
-
-        Raises:
-            SgrlError: the settings differ.
-        """
-        mine, theirs = self._settings(), other._settings()
-        if mine != theirs:
-            raise SgrlError(f"counts of different settings cannot be added: {theirs} to {mine}")
+    def merge(self, other: Self) -> None:
+        self.check_same(other)
         self._counts.merge(other._counts)
 
     def compute(self) -> dict[str, float]:
@@ -205,9 +216,9 @@ class ActionGenomeRecall:
         images that have it) and pooled_recall@K."""
         return self._counts.per_predicate()
 
-    def _settings(self) -> dict:
-        names = ("constraint", "task", "protocol", "ks", "iou_threshold", "vocabulary")
-        return {name: getattr(self, name) for name in names}
+    @classmethod
+    def notes(cls, found: Mapping) -> list[str]:
+        return SceneGraphRecall.notes(found)
 
     def _frame(self, width: int | None, height: int | None) -> tuple[int, int]:
         size = width or self.width, height or self.height

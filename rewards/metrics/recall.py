@@ -18,14 +18,16 @@ object's class, and boxes that both reach an IoU of 0.5. One prediction may find
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from rewards.metrics.protocol import Metric, Settings
 from rewards.metrics.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
-from rewards.reading import check_protocol, completion_of, read_reference
+from rewards.metrics.sums import parts, whole
+from rewards.reading import PROTOCOLS, check_protocol, completion_of, read_reference
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
@@ -59,7 +61,7 @@ class Found(NamedTuple):
     left_out: bool
 
 
-class SceneGraphRecall:
+class SceneGraphRecall(Metric):
     """Recall of a stream of images; memory grows with the number of predicates, not of images.
 
     Args:
@@ -85,6 +87,9 @@ class SceneGraphRecall:
     >>> counted.add("no graph", graph)["found@20"], counted.compute()["recall@20"]
     (0, 0.5)
     """
+
+    name, protocols, ranks = "recall", PROTOCOLS, True
+    same = ("ks", "iou_threshold", "protocol", "vocabulary", "keep_images", "_listed", "_listed_are_zero_shot")
 
     def __init__(
         self,
@@ -129,12 +134,24 @@ class SceneGraphRecall:
         self.keys = tuple(f"@{k}" for k in (*self.ks, ALL))
         self._kept: list[np.ndarray] = []
         self.images = self.failures = self.images_without_relations = self.images_left_out = self.images_zero_shot = 0
-        self._images = np.zeros(len(self._limits))
-        self._zero_shot = np.zeros(len(self._limits))
+        # sums of the images' recalls, see rewards.metrics.sums
+        self._images = np.zeros((2, len(self._limits)), dtype=np.int64)
+        self._zero_shot = np.zeros((2, len(self._limits)), dtype=np.int64)
+        # of each predicate: images and relations that have it, the sum of its recall in images, and relations found
         self._row: dict[str, int] = {}
-        self._table = np.zeros((64, 2 + 2 * len(self._limits)))
+        self._table = np.zeros((64, 2 + 3 * len(self._limits)), dtype=np.int64)
         for predicate in self._columns:
             self._row_of(predicate)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        known = {triplet for graph in settings.training() for triplet in triplets(graph)}
+        return cls(
+            settings.codec,
+            vocabulary=settings.vocabulary,
+            training_triplets=known or None,
+            protocol=settings.protocol,
+        )
 
     def add(
         self,
@@ -208,15 +225,8 @@ class SceneGraphRecall:
             if len(self._pending) >= _PENDING:
                 self._sum()
 
-    def merge(self, other: SceneGraphRecall) -> None:
-        """Add what another with the same settings has counted, of other images or in another process.
-
-        Raises:
-            SgrlError: the settings differ.
-        """
-        names = ("ks", "iou_threshold", "protocol", "vocabulary", "keep_images", "_listed", "_listed_are_zero_shot")
-        if any(getattr(self, name) != getattr(other, name) for name in names):
-            raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
+    def merge(self, other: Self) -> None:
+        self.check_same(other)
         self._sum()
         other._sum()
         for name in (*_COUNTS, "_kept"):
@@ -234,10 +244,10 @@ class SceneGraphRecall:
         """
         self._sum()
         split = len(self.ks) + 1
-        table = self._table[: len(self._row)]
+        table = self._table[[row for _, row in sorted(self._row.items())]]  # sums in whatever order they came
         counted = self.images - self.images_without_relations - self.images_left_out
         shares, pooled = self._shares(table)
-        recall = self._images / max(1, counted)
+        recall = whole(self._images) / max(1, counted)
         mean = shares.mean(axis=0) if len(table) else np.zeros(len(self._limits))
         both = recall + mean
         present = table[:, 1] > 0
@@ -245,11 +255,11 @@ class SceneGraphRecall:
             "recall": recall,
             "mean_recall": mean,
             "f1": np.divide(2 * recall * mean, both, out=np.zeros_like(both), where=both > 0),
-            "pooled_recall": table[:, 2 + len(self._limits) :].sum(axis=0) / max(1.0, table[:, 1].sum()),
+            "pooled_recall": table[:, 2 + 2 * len(self._limits) :].sum(axis=0) / max(1.0, table[:, 1].sum()),
             "pooled_mean_recall": pooled[present].sum(axis=0) / max(1, present.sum()),
         }
         if self._listed is not None:
-            values["zero_shot_recall"] = self._zero_shot / max(1, self.images_zero_shot)
+            values["zero_shot_recall"] = whole(self._zero_shot) / max(1, self.images_zero_shot)
         found = {
             "images": self.images,
             "failures": self.failures,
@@ -293,10 +303,19 @@ class SceneGraphRecall:
             found[self._names.get(predicate, predicate)] = values
         return found
 
+    @classmethod
+    def notes(cls, found: Mapping) -> list[str]:
+        return [
+            f"{found['images']:,} images, {found['failures']:,} without a graph; "
+            f"{found['images_without_relations']:,} references without relations are in no recall; "
+            f"{found['predicates']} predicates, {found['predicates_absent']} of them in no reference"
+        ]
+
     def _shares(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Recall of each predicate (rows) at each limit: the mean over images, and pooled."""
         n = len(self._limits)
-        return table[:, 2 : 2 + n] / np.maximum(1, table[:, :1]), table[:, 2 + n :] / np.maximum(1, table[:, 1:2])
+        shares = whole(table[:, 2 : 2 + 2 * n].reshape(-1, 2, n).swapaxes(0, 1))
+        return shares / np.maximum(1, table[:, :1]), table[:, 2 + 2 * n :] / np.maximum(1, table[:, 1:2])
 
     def _sum(self) -> None:
         """Add what is pending to the sums."""
@@ -305,17 +324,17 @@ class SceneGraphRecall:
         image, row, rank, free, rare = np.array(self._pending, dtype=np.int64).T
         self._pending.clear()
         split = len(self.ks) + 1
-        found = np.empty((len(image), len(self._limits)))
+        found = np.empty((len(image), len(self._limits)), dtype=np.int64)
         np.less(rank[:, None], self._limits[:split], out=found[:, :split])
         np.less(free[:, None], self._limits[split:], out=found[:, split:])
         of_images = _means(found, image)[0]
-        self._images += of_images.sum(axis=0)
+        self._images += parts(of_images).sum(axis=1)
         if self.keep_images:
             self._kept.append(of_images[:, :split].astype(np.float32))
         rare = rare > 0
-        self._zero_shot += _means(found[rare], image[rare])[0].sum(axis=0)
-        means, first, total = _means(found, image * len(self._row) + row)
-        values = np.hstack([np.ones_like(total), total, means, means * total])
+        self._zero_shot += parts(_means(found[rare], image[rare])[0]).sum(axis=1)
+        means, first, total, sums = _means(found, image * len(self._row) + row)
+        values = np.hstack([np.ones_like(total), total, *parts(means), sums])
         np.add.at(self._table, row[first], values)
 
     def _row_of(self, predicate: str) -> int:
@@ -397,10 +416,13 @@ def triplets(graph: SceneGraph | ParsedGraph) -> set[Triplet]:
     return {(labels[s], p, labels[o]) for s, p, o in relations if min(s, o) >= 0}
 
 
-def _means(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the rows of `values` (R, L) with equal keys (R,): means (U, L), the first row (U,), their number (U, 1)."""
+def _means(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of the rows of `values` (R, L) with equal keys (R,): means (U, L), the first row (U,), their number (U, 1) and
+    sums (U, L)."""
     if not len(keys):
-        return np.zeros((0, values.shape[1])), np.zeros(0, dtype=np.int64), np.zeros((0, 1))
+        none = np.zeros((0, values.shape[1]), dtype=np.int64)
+        return none.astype(float), np.zeros(0, dtype=np.int64), none[:, :1], none
     order = np.argsort(keys, kind="stable")
     _, start, count = np.unique(keys[order], return_index=True, return_counts=True)
-    return np.add.reduceat(values[order], start, axis=0) / count[:, None], order[start], count[:, None].astype(float)
+    sums = np.add.reduceat(values[order], start, axis=0)
+    return sums / count[:, None], order[start], count[:, None], sums

@@ -22,7 +22,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -76,10 +76,17 @@ class SoftMetrics(SceneGraphMetrics):
         verdicts: by question; those it does not hold count as no. Fill in what `disputes` names.
     """
 
+    name = "soft"
+    same = (*SceneGraphMetrics.same, "scene")
+
     def __init__(self, codec, width: int, height: int, *, scene: bool = False, **options):
         super().__init__(codec, width, height, **options)
         self.scene = scene
         self.verdicts: dict[str, bool | None] = {}
+
+    def merge(self, other: Self) -> None:
+        super().merge(other)
+        self.verdicts |= other.verdicts
 
     def disputes(
         self, kind: str, prediction, reference, width: int | None = None, height: int | None = None

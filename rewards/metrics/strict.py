@@ -18,14 +18,17 @@ and matches objects by their boxes alone. With N reference objects and M predict
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from rewards.matching import LARGEST_BROADCAST
-from rewards.reading import check_protocol, completion_of, graph_text, read_reference
+from rewards.metrics.predicates import PredicateCounts
+from rewards.metrics.protocol import Metric, Settings
+from rewards.metrics.sums import UNITS, fixed
+from rewards.reading import PROTOCOLS, check_protocol, completion_of, graph_text, read_reference
 from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
@@ -97,7 +100,7 @@ class Read(NamedTuple):
     namesakes: dict[int, int]
 
 
-class SceneGraphMetrics:
+class SceneGraphMetrics(Metric):
     """Means and pooled figures of a stream of predictions; memory does not grow with their number.
 
     Args:
@@ -105,6 +108,7 @@ class SceneGraphMetrics:
         iou_threshold: least IoU of a pair, in [0, 1].
         protocol: "default", or "published" to reproduce the numbers of the published evaluator: relations absent from
             both graphs count as 0 instead of 1, and texts are read as it reads them (see sgrl.text.published).
+        frequency: how often each predicate occurs in training; decides on head, body and tail in `per_predicate`.
 
     >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
     >>> graph = "obj[1]{id,name,x1,y1,x2,y2}:\\n  1,cat,10,10,50,50\\nrel[0]{subj,pred,obj}:"
@@ -116,6 +120,9 @@ class SceneGraphMetrics:
     (0.5, 0.5)
     """
 
+    name, protocols, matches = "strict", PROTOCOLS, True
+    same = ("codec", "iou_threshold", "protocol")
+
     def __init__(
         self,
         codec: str | Codec,
@@ -124,6 +131,7 @@ class SceneGraphMetrics:
         *,
         iou_threshold: float = 0.5,
         protocol: str = "default",
+        frequency: Mapping[str, int] | None = None,
     ):
         check_protocol(protocol)
         if not 0 <= iou_threshold <= 1:
@@ -134,8 +142,13 @@ class SceneGraphMetrics:
         self.protocol = protocol
         self.samples = 0
         self.failures = 0
-        self._sums = dict.fromkeys(VALUES, 0.0)
+        self.predicates = PredicateCounts(frequency)
+        self._sums = dict.fromkeys(VALUES, 0)  # fixed-point
         self._counts = dict.fromkeys(COUNTS, 0)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(settings.codec, 1, 1, protocol=settings.protocol, frequency=settings.frequency())
 
     def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
         """Count one prediction and return its own values (see `Comparison`).
@@ -158,10 +171,26 @@ class SceneGraphMetrics:
         self.samples += 1
         self.failures += compared.graph is None
         for name in VALUES:
-            self._sums[name] += values[name]
+            self._sums[name] += fixed(values[name])
         for name in COUNTS:
             self._counts[name] += values[name]
+        truth = compared.truth.relations
+        said = () if compared.graph is None else compared.graph.relations
+        self.predicates.add(
+            [predicate for _, predicate, _ in truth],
+            [predicate for _, predicate, _ in said],
+            [truth[j][1] for _, j in compared.matched["relations"]],
+        )
         return compared
+
+    def merge(self, other: Self) -> None:
+        self.check_same(other)
+        self.samples += other.samples
+        self.failures += other.failures
+        for mine, theirs in ((self._sums, other._sums), (self._counts, other._counts)):
+            for name, total in theirs.items():
+                mine[name] += total
+        self.predicates.merge(other.predicates)
 
     def compare(self, prediction, reference, width: int | None = None, height: int | None = None) -> Comparison:
         """One prediction beside its reference, without counting it; arguments and errors as in `add`.
@@ -211,13 +240,18 @@ class SceneGraphMetrics:
         """
         n = max(1, self.samples)
         found = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
-        found |= {name: total / n for name, total in self._sums.items()}
+        found |= {name: total / (n * UNITS) for name, total in self._sums.items()}
         for kind in KINDS:
             counts = (self._counts[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
             values = _precision_recall_f1(*counts, both_empty=0.0)
             names = (f"pooled_{kind}_{name}" for name in ("precision", "recall", "f1"))
             found |= zip(names, values, strict=True)
         return found
+
+    def per_predicate(self) -> dict[str, dict]:
+        """For each predicate of the references, and each of training that was predicted: reference, predicted, right,
+        precision, recall, f1, and group (head, body or tail)."""
+        return {row.pop("predicate"): row for row in self.predicates.rows()}
 
     def _read(self, prediction, reference, width: int | None = None, height: int | None = None) -> Read:
         """What the strict reader takes, the lenient one reads alike, in three times as long."""

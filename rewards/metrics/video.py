@@ -21,10 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
-from rewards.reading import CompletionError, completion_of, read_reference
+from rewards.metrics.protocol import Metric, Settings
+from rewards.metrics.sums import UNITS, fixed, parts, whole
+from rewards.reading import PROTOCOLS, CompletionError, completion_of, read_reference
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import Codec, get_codec
@@ -32,13 +35,12 @@ from sgrl.text.parsed import ParsedGraph, to_graph
 from sgrl.tubes import VideoGraph, linked
 from sgrl.vocabulary import canonical
 
-PROTOCOLS = ("default", "published")
 KS = (20, 50, 100)
 WEAK = 0.1
 KINDS = ("recall", "soft_recall", "weak_recall", "soft_weak_recall", "symmetric_recall", "volume_recall")
 
 
-class VideoRecall:
+class VideoRecall(Metric):
     """Recall of a stream of videos; memory grows with the number of predicates, not of videos.
 
     Args:
@@ -62,6 +64,11 @@ class VideoRecall:
     (0.5, 2)
     """
 
+    name, protocols = "video-recall", PROTOCOLS
+    needs = "videos (columns video_id and frame)"
+    title = "boxes linked to tubes"
+    same = ("ks", "iou_threshold", "viou_threshold", "protocol")
+
     def __init__(
         self,
         *,
@@ -81,9 +88,17 @@ class VideoRecall:
         self.iou_threshold, self.viou_threshold = iou_threshold, viou_threshold
         self.protocol = protocol
         self.videos = self.videos_without_relations = self.videos_without_predictions = 0
-        self._precision = 0.0
-        # for each predicate: relations, and what KINDS found of them at each K
+        self._precision = 0  # fixed-point
+        # for each predicate: relations, and the parts of what KINDS found of them at each K; see rewards.metrics.sums
         self._found: dict[str, tuple[int, np.ndarray]] = {}
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(protocol=settings.protocol)
+
+    @staticmethod
+    def samples(rows: Iterable[Mapping], codec: Codec) -> Iterator[tuple]:
+        return ((prediction, reference) for _, prediction, reference in videos_of_rows(rows, codec))
 
     def add(self, prediction: VideoGraph | None, reference: VideoGraph) -> dict[str, float]:
         """Count one video and return its own sums.
@@ -138,12 +153,12 @@ class VideoRecall:
         self.videos += 1
         self.videos_without_relations += not relations
         self.videos_without_predictions += not predicted
-        self._precision += precision or 0.0
-        table = np.stack([found[kind] for kind in KINDS], axis=1)
-        for relation, values in zip(relations, table, strict=True):
+        self._precision += fixed(precision or 0.0)
+        table = parts(np.stack([found[kind] for kind in KINDS], axis=1))
+        for i, relation in enumerate(relations):
             name = canonical(relation.predicate)
-            total, sums = self._found.get(name, (0, 0.0))
-            self._found[name] = total + 1, sums + values
+            total, sums = self._found.get(name, (0, 0))
+            self._found[name] = total + 1, sums + table[:, i]
         counts = {"relations_predicted": predicted, "relations_reference": len(relations)}
         counts["average_precision"] = precision
         for kind in KINDS:
@@ -151,21 +166,14 @@ class VideoRecall:
             counts |= {f"{name}@{k}": x for k, x in zip(self.ks, found[kind].sum(axis=0).tolist(), strict=True)}
         return counts
 
-    def merge(self, other: VideoRecall) -> None:
-        """Add what another with the same settings has counted, of other videos or in another process.
-
-        Raises:
-            SgrlError: the settings differ.
-        """
-        names = ("ks", "iou_threshold", "viou_threshold", "protocol")
-        if any(getattr(self, name) != getattr(other, name) for name in names):
-            raise SgrlError("counts of different settings cannot be added; make both with the same arguments")
+    def merge(self, other: Self) -> None:
+        self.check_same(other)
         self.videos += other.videos
         self.videos_without_relations += other.videos_without_relations
         self.videos_without_predictions += other.videos_without_predictions
         self._precision += other._precision
         for predicate, (number, found) in other._found.items():
-            total, sums = self._found.get(predicate, (0, 0.0))
+            total, sums = self._found.get(predicate, (0, 0))
             self._found[predicate] = total + number, sums + found
 
     def compute(self) -> dict[str, float]:
@@ -175,8 +183,9 @@ class VideoRecall:
         occur), volume_map; then for each of KINDS and every K the share of all relations, and with "mean_" before
         "recall" the mean of the shares of the predicates.
         """
-        totals = np.array([total for total, _ in self._found.values()], dtype=np.float64)
-        sums = np.array([found for _, found in self._found.values()]).reshape(-1, len(KINDS), len(self.ks))
+        ordered = [self._found[name] for name in sorted(self._found)]  # sums in whatever order they came
+        totals = np.array([total for total, _ in ordered], dtype=np.float64)
+        sums = np.array([whole(found) for _, found in ordered]).reshape(-1, len(KINDS), len(self.ks))
         pooled = sums.sum(axis=0) / max(1.0, totals.sum())
         mean = (sums / totals[:, None, None]).sum(axis=0) / max(1, len(totals))
         found = {
@@ -185,7 +194,7 @@ class VideoRecall:
             "videos_without_predictions": self.videos_without_predictions,
             "relations_reference": int(totals.sum()),
             "predicates": len(totals),
-            "volume_map": self._precision / max(1, self.videos - self.videos_without_relations),
+            "volume_map": self._precision / (max(1, self.videos - self.videos_without_relations) * UNITS),
         }
         for i, kind in enumerate(KINDS):
             found |= {f"{kind}@{k}": float(pooled[i, j]) for j, k in enumerate(self.ks)}
@@ -195,11 +204,21 @@ class VideoRecall:
 
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """For each predicate that occurs: relations, and each of KINDS at every K."""
-        return {
-            name: {"relations": total}
-            | {f"{kind}@{k}": float(sums[i, j] / total) for i, kind in enumerate(KINDS) for j, k in enumerate(self.ks)}
-            for name, (total, sums) in self._found.items()
-        }
+        found = {}
+        for name, (total, sums) in self._found.items():
+            shares = whole(sums) / total
+            found[name] = {"relations": total}
+            for kind, values in zip(KINDS, shares.tolist(), strict=True):
+                found[name] |= {f"{kind}@{k}": value for k, value in zip(self.ks, values, strict=True)}
+        return found
+
+    @classmethod
+    def notes(cls, found: Mapping) -> list[str]:
+        return [
+            f"mean average precision by volume {found['volume_map']:.4f}",
+            f"{found['videos']:,} videos with {found['relations_reference']:,} relations of {found['predicates']} "
+            f"predicates; {found['videos_without_relations']:,} references without relations are in no recall",
+        ]
 
     def _overlaps(self, prediction, reference, candidates) -> list[tuple[float, float, float]]:
         """vIoU of each candidate: by frames, by frames with those that the prediction has too many, by volume."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
 from rewards.metrics.bootstrap import RESAMPLES, interval, resampled_sums
+from rewards.metrics.protocol import Metric
 from rewards.metrics.recall import ALL, SceneGraphRecall
 from sgrl.text import ParsedGraph
 
@@ -19,31 +21,57 @@ _KEYS = tuple(f"recall@{k}" for k in (*KS, ALL))
 _FIGURES = tuple(f"{name}@{k}" for name in _NAMES for k in (*KS, ALL))
 
 
-class WrittenRecall:
+class WrittenRecall(Metric):
     """Counts graphs one by one. Figures as in SceneGraphRecall, mean recall over the predicates of the references.
 
     >>> graph = ParsedGraph(["cat", "mat"], [(0, 0, 9, 9), (0, 5, 9, 9)], [(0, "near", 1), (0, "on", 1)])
     >>> counted = WrittenRecall()
-    >>> counted.add(graph, graph, [0.5, 0.9])
+    >>> counted.add(graph, graph, confidences=[0.5, 0.9])
+    {'with_confidences': 1}
     >>> counted.compute()["difference"]["recall@5"]
     0.0
     """
+
+    name, ranks = "written-recall", True
 
     def __init__(self):
         # what has no confidences is ranked once
         self._plain, self._written, self._sure = (SceneGraphRecall(ks=KS, keep_images=True) for _ in range(3))
 
-    def add(self, graph: ParsedGraph | None, truth: ParsedGraph, confidences: Sequence | None = None) -> None:
-        """Count one image. confidences: of the graph's relations; None, or not as many, is none. What is no finite
-        number is the confidence of a relation that ranks last."""
+    def add(
+        self,
+        prediction: ParsedGraph | None,
+        reference: ParsedGraph,
+        confidences: Sequence | None = None,
+    ) -> dict[str, int]:
+        """Count one image and return whether it is ranked by confidences. These are of the prediction's relations;
+        None, or not as many, is none. What is no finite number is the confidence of a relation that ranks last."""
+        graph, truth = prediction, reference
         if graph is None or not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
             confidences = ()
         numbers = [x if type(x) in (int, float) and math.isfinite(x) else None for x in confidences]
         if all(x is None for x in numbers):
             self._plain.count(self._plain.compare(graph, truth))
-            return
+            return {"with_confidences": 0}
         self._written.count(self._written.compare(graph, truth))
         self._sure.count(self._sure.compare(graph, truth, confidences=numbers))
+        return {"with_confidences": 1}
+
+    def merge(self, other: Self) -> None:
+        self.check_same(other)
+        for name in ("_plain", "_written", "_sure"):
+            getattr(self, name).merge(getattr(other, name))
+
+    def per_predicate(self) -> dict[str, dict[str, float]]:
+        """As SceneGraphRecall.per_predicate: by confidence, where there are any."""
+        return self._whole(self._sure).per_predicate()
+
+    def _whole(self, ranked: SceneGraphRecall) -> SceneGraphRecall:
+        """Images without confidences and those in one of the rankings."""
+        whole = SceneGraphRecall(ks=KS, keep_images=True)
+        whole.merge(self._plain)
+        whole.merge(ranked)
+        return whole
 
     def compute(self, resamples: int = RESAMPLES) -> dict:
         """images, images_without_relations (they are in no mean), images_with_confidences; then "writing",
@@ -53,9 +81,7 @@ class WrittenRecall:
         """
         figures, images = [], []
         for ranked in (self._written, self._sure):
-            whole = SceneGraphRecall(ks=KS, keep_images=True)
-            whole.merge(self._plain)
-            whole.merge(ranked)
+            whole = self._whole(ranked)
             figures.append(whole.compute())
             images.append(whole.of_images())
         counts = {name: figures[0][name] for name in ("images", "images_without_relations")}
