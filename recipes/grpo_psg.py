@@ -22,8 +22,10 @@ or terms, with the weights of their preset or your own:
     reward: [format, relation_recall, relation_f1]
     reward_weights: [0.5, 3.0, 2.0]
 
+or functions of your own as TRL takes them, beside terms or alone: `reward: [format, package.module:function]`.
+
 Every key of the YAML files is an option too: `--reward recall-only`. What happens with them is in
-sgrl/training/recipe.py, for all recipes; a reward of your own is a function as TRL takes it, handed over below.
+sgrl/training/recipe.py, for all recipes.
 """
 
 from rewards.trl import rewards_named

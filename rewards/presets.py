@@ -9,8 +9,9 @@ from rewards import r1_sgg, terms
 from rewards.terms import GraphScore
 from sgrl.errors import SgrlError, suggest
 
-FAMILIES: dict[str, tuple[str, ...]] = {"scenegraphvlm": terms.TERMS, "r1-sgg": r1_sgg.TERMS}
-"""Families of terms. Both have a `format`, an `object_class` and an `object_box`, but not the same ones."""
+FAMILIES: dict[str, dict[str, tuple[float, float]]] = {"scenegraphvlm": terms.TERMS, "r1-sgg": r1_sgg.TERMS}
+"""Families of terms, each term with its least and its greatest value. Both have a `format`, an `object_class` and an
+`object_box`, but not the same ones."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,9 @@ class Preset:
         """
         return float(
             sum(
-                weight
+                weight * FAMILIES[self.family][term][1]
                 for term, weight in self.weights.items()
-                if not term.endswith("_hallucination")
-                and (relations or term in ("format", "object_class", "object_box"))
+                if relations or term in ("format", "object_class", "object_box")
             )
         )
 

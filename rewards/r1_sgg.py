@@ -34,7 +34,10 @@ from sgrl.text.codec import Codec
 from sgrl.text.parsed import MAX_RECOVERED, FormatError, ParsedGraph
 from sgrl.vocabulary import normalised
 
-TERMS = ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax")
+TERMS: dict[str, tuple[float, float]] = dict.fromkeys(
+    ("format", "object_class", "object_box", "soft_recall", "hard_recall", "hard_recall_relax"), (0.0, 1.0)
+)
+"""Term -> its least and its greatest value."""
 TASKS = ("sgg", "det", "cls")
 """Scene graphs, objects only (the recalls are 0), relations between classes (the object terms are 0)."""
 

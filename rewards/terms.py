@@ -24,16 +24,18 @@ import numpy as np
 from rewards.matching import Reference, Similarity, assign, count_matches, geometry, label_similarity
 from sgrl.text.parsed import ParsedGraph
 
-TERMS = (
-    "format",
-    "object_class",
-    "object_box",
-    "relation_recall",
-    "relation_precision",
-    "relation_f1",
-    "object_hallucination",
-    "relation_hallucination",
-)
+TERMS: dict[str, tuple[float, float]] = {
+    "format": (0.0, 1.0),
+    "object_class": (0.0, 1.0),
+    "object_box": (0.0, 1.0),
+    "relation_recall": (0.0, 1.0),
+    "relation_precision": (0.0, 1.0),
+    "relation_f1": (0.0, 1.0),
+    "object_hallucination": (-1.0, 0.0),
+    "relation_hallucination": (-1.0, 0.0),
+}
+"""Term -> its least and its greatest value."""
+
 COUNTS = (
     "objects_predicted",
     "objects_reference",

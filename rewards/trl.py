@@ -15,6 +15,7 @@ is malformed, with a warning (`python -m rewards validate DATASET` finds them be
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -25,7 +26,8 @@ from rewards.reading import check_frame, check_protocol, is_graph, reference_tex
 from rewards.scorer import GraphScorer
 from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
-from sgrl.errors import SgrlError, suggest
+from sgrl import dotted
+from sgrl.errors import SettingError, SgrlError, suggest
 from sgrl.text import FormatError, detect_codec, get_codec
 
 logger = logging.getLogger(__name__)
@@ -146,6 +148,11 @@ class Term:
         self.scorer = scorer
         self.__name__ = name or term
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value."""
+        return FAMILIES[self.scorer.family][self.term]
+
     def __repr__(self) -> str:
         return f"<reward {self.__name__}>"
 
@@ -184,6 +191,68 @@ class Term:
         scores = self.scorer.for_term(self.term, completions, solution, sizes, log_metric, log_extra)
         return [None if score is None else score.terms[self.term] for score in scores]
 
+
+class OwnReward:
+    """A function of one's own, by its dotted path: `function(completions, **columns)`, as TRL takes it.
+
+    It gets the columns of the data set, TRL's `prompts`, `completion_ids` and so on as keywords, and returns a number
+    for each completion, or None where it has nothing to say. It may declare its range: `function.range = (0.0, 1.0)`.
+
+    Attributes:
+        range: the least and the greatest value, None if the function does not say.
+
+    Raises:
+        SettingError: nothing that can be called is there, or what is there raises or returns anything else.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+        self.function = dotted.resolve(path, _KEY)
+        if inspect.isclass(self.function) or inspect.iscoroutinefunction(self.function):
+            kind = "a class" if inspect.isclass(self.function) else "an async function"
+            raise SettingError(_KEY, f"{path!r} is {kind}; expected a function")
+        self.__name__ = path.rpartition(":")[2]
+        self.range = getattr(self.function, "range", None)
+        try:
+            self._low, self._high = (-math.inf, math.inf) if self.range is None else map(float, self.range)
+        except (TypeError, ValueError):
+            self._low = self._high = math.nan
+        if not self._low < self._high:
+            raise SettingError(
+                _KEY, f"{path!r}: its range is {self.range!r}; expected the least and the greatest value"
+            )
+        self._warned = False
+
+    def __repr__(self) -> str:
+        return f"<reward {self.path}>"
+
+    def __reduce__(self):
+        return type(self), (self.path,)
+
+    def __call__(self, completions: Sequence, **columns) -> list[float | None]:
+        with dotted.named(self.path, _KEY):
+            values = self.function(completions=completions, **columns)
+        if not hasattr(values, "__len__") or isinstance(values, str) or len(values) != len(completions):
+            found = f"{len(values)} values" if hasattr(values, "__len__") else f"a {type(values).__name__}"
+            raise SettingError(
+                _KEY, f"{self.path!r} returned {found}; expected a list of {len(completions)}, one each"
+            )
+        return [None if value is None else self._number(value) for value in values]
+
+    def _number(self, value) -> float:
+        try:
+            number = math.nan if isinstance(value, str) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise SettingError(_KEY, f"{self.path!r} returned {value!r} for a completion; expected a number or None")
+        if not self._low - 1e-6 <= number <= self._high + 1e-6 and not self._warned:
+            self._warned = True
+            logger.warning("the reward %s returned %g, outside its range %s", self.path, number, self.range)
+        return number
+
+
+_KEY = "reward"  # of the YAML files
 
 MISSING = (
     "the rewards need the column {!r} ({}), which the data set does not have; data_prep/to_toon.py writes it, and a "
@@ -229,25 +298,7 @@ hard_recall = Term("hard_recall", _r1_sgg)
 hard_recall_relax = Term("hard_recall_relax", _r1_sgg)
 soft_recall = Term("soft_recall", _r1_sgg)
 
-FUNCTIONS: dict[str, Term] = {
-    function.__name__: function
-    for function in (
-        format,
-        object_class,
-        object_box,
-        relation_recall,
-        relation_precision,
-        relation_f1,
-        object_hallucination,
-        relation_hallucination,
-        r1_format,
-        r1_object_class,
-        r1_object_box,
-        hard_recall,
-        hard_recall_relax,
-        soft_recall,
-    )
-}
+FUNCTIONS = {function.__name__: function for function in tuple(globals().values()) if isinstance(function, Term)}
 """All functions by name; each is also an attribute of this module."""
 
 
@@ -284,13 +335,13 @@ def rewards_named(
     similarity: str | None = None,
     weights: Sequence[float] | None = None,
     protocol: str = "default",
-) -> tuple[list[Term], list[float]]:
+) -> tuple[list[Term | OwnReward], list[float]]:
     """As `reward_functions`, for what a configuration says: one preset, or functions with weights.
 
     Args:
-        names: a preset alone, or functions of this module.
+        names: a preset alone, or functions of this module and of your own: `package.module:function`, see OwnReward.
         similarity: of labels: "exact", a JSON file or a model's folder; see rewards.similarity.
-        weights: of the functions, in their order; by default as in their preset. A preset has its own.
+        weights: of the functions, in their order; by default as in their preset, 1 for your own. A preset has its own.
         protocol: as in GraphScorer.
 
     Raises:
@@ -312,19 +363,34 @@ def rewards_named(
                 f"{', '.join(function.__name__ for function in functions)}"
             )
         return functions, found
-    for name in names:
-        if name not in FUNCTIONS:
-            raise SgrlError(f"unknown reward {name!r}{suggest(name, (*PRESETS, *FUNCTIONS))}")
+    functions = [_function(name) for name in names]
+    called = [function.__name__ for function in functions]
+    for name, function in zip(names, called, strict=True):
+        if dotted.is_dotted(name) and called.count(function) > 1:
+            raise SettingError(_KEY, f"two rewards are called {function!r}; give the function {name!r} another name")
     presets = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
-    functions = [FUNCTIONS[name] for name in names]
-    found = [float(presets[function.scorer.family][function.term]) for function in functions]
+    found = [float(presets[f.scorer.family][f.term]) if isinstance(f, Term) else 1.0 for f in functions]
     if weights is not None:
         _check_weights(weights, names)
         found = [float(weight) for weight in weights]
     if options:
-        scorers = {function.scorer.family: BatchScorer(function.scorer.family, **options) for function in functions}
-        functions = [Term(f.term, scorers[f.scorer.family], f.__name__) for f in functions]
+        families = {function.scorer.family for function in functions if isinstance(function, Term)}
+        scorers = {family: BatchScorer(family, **options) for family in families}
+        functions = [
+            Term(f.term, scorers[f.scorer.family], f.__name__) if isinstance(f, Term) else f for f in functions
+        ]
     return functions, found
+
+
+def _function(name: str) -> Term | OwnReward:
+    if dotted.is_dotted(name):
+        return OwnReward(name)
+    if name not in FUNCTIONS:
+        own = "; a function of your own is written package.module:function"
+        raise SettingError(
+            _KEY, f"unknown reward {name!r}{own if '.' in name else suggest(name, (*PRESETS, *FUNCTIONS))}"
+        )
+    return FUNCTIONS[name]
 
 
 def _check_weights(weights: Sequence[float], names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sgrl.errors import SettingError, SgrlError
 from sgrl.process import end_with_launcher, end_with_parent, run_command
 from sgrl.terminal import LogFormatter
 
@@ -46,7 +47,7 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
         for package in ("sgrl", "recipes"):
             logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
-        status = run_command(Path(sys.argv[0]).name, main)
+        status = run_command(Path(sys.argv[0]).name, lambda: _placed(main))
         if status > 128 and (status != 128 + signal.SIGINT or _in_process_group()):
             # What else runs in here may wait for others of the group, or for ended children, for ever.
             os._exit(status)
@@ -55,6 +56,26 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
         _leave_process_group()
 
     return wrapped
+
+
+def _placed(main: Callable[[], None]) -> None:
+    """Run `main`; an error about a setting says where that was written."""
+    try:
+        main()
+    except SettingError as error:
+        words = sys.argv[1:]
+        if any(word.partition("=")[0] == f"--{error.setting}" for word in words):
+            raise SgrlError(f"the option --{error}") from error
+        if "--config" not in words[:-1]:
+            raise
+        raise SgrlError(f"{place_of(words[words.index('--config') + 1], error.setting)}, {error}") from error
+
+
+def place_of(config: str, key: str) -> str:
+    """Where a YAML file has a key, as "FILE, line N"."""
+    lines = Path(config).read_text(encoding="utf-8").splitlines()
+    line = next((number for number, text in enumerate(lines, 1) if text.startswith(f"{key}:")), None)
+    return f"{config}, line {line}" if line else config
 
 
 def _in_process_group() -> bool:

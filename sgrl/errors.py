@@ -10,6 +10,22 @@ class SgrlError(ValueError):
     """An input that cannot be used. The message says what was found, what was expected and what to change."""
 
 
+class SettingError(SgrlError):
+    """A setting whose value cannot be used.
+
+    Attributes:
+        setting: the key in a YAML file, or the option; the message begins with it.
+        reason: the rest of the message.
+    """
+
+    def __init__(self, setting: str, reason: str):
+        self.setting, self.reason = setting, reason
+        super().__init__(f"{setting}: {reason}")
+
+    def __reduce__(self):
+        return type(self), (self.setting, self.reason)
+
+
 def suggest(name: object, choices: Iterable[str]) -> str:
     """The end of an error message about an unknown `name`: the nearest choice, or all of them.
 

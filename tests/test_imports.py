@@ -8,6 +8,7 @@ import pytest
 
 GROUND = (
     "sgrl.errors",
+    "sgrl.dotted",
     "sgrl.terminal",
     "sgrl.process",
     "sgrl.files",

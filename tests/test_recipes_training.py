@@ -139,18 +139,27 @@ def test_grpo_with_vllm_and_resume(sft, toy, tmp_path, cpu_environment):
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+def shortness(completions, **columns):
+    """A reward of one's own, as a YAML file names it."""
+    return [1 / (1 + len(completion[0]["content"])) for completion in completions]
+
+
 @pytest.mark.slow
 def test_grpo_of_lora_with_another_pixel_budget(sft, toy, tmp_path, cpu_environment):
-    """The merged weights arrive in vLLM, and the images have the new size there too."""
+    """The merged weights arrive in vLLM, the images have the new size there too, and a reward of one's own counts."""
     pytest.importorskip("vllm", reason="vLLM is not installed")
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     settings = GRPO | {"model_name_or_path": sft[0], "dataset": toy / "data", "output_dir": tmp_path / "run"}
     settings |= {"trainable": "lora", "lora_r": 4, "min_pixels": 2304, "max_pixels": 4096, "max_steps": 3}
-    settings |= {"max_tokens": 60, "reward": "format"}
+    config = (ROOT / "recipes/configs/toy/grpo.yaml").read_text()
+    rewards = f"reward: [format, {__name__}:shortness]"
+    (tmp_path / "grpo.yaml").write_text(re.sub("^reward: .*$", rewards, config, flags=re.M))
+    settings |= {"max_tokens": 60, "config": tmp_path / "grpo.yaml"}
     run(launch("grpo_psg", **settings, parity_action="error"), cpu_environment)
     log = [entry for entry in history(tmp_path / "run") if DIFFERENCE in entry]
     assert len(log) == 3 and all(entry[DIFFERENCE] < 0.02 for entry in log)
+    assert all(0 < entry["rewards/shortness/mean"] < 1 for entry in log)
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists()
     AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
     assert AutoProcessor.from_pretrained(tmp_path / "run").image_processor.size["longest_edge"] == 4096
@@ -422,6 +431,15 @@ def test_typo_in_a_yaml_file(toy, tmp_path, refused):
     config.write_text("# a run\nlearning_rate: 1.0e-5\nlr_sheduler_type: cosine\n")
     message = f"unknown key 'lr_sheduler_type' in {config}, line 3; did you mean 'lr_scheduler_type'?"
     assert message in refused("sft_psg", config=config)
+
+
+def test_a_reward_of_ones_own_that_is_not_there(tmp_path, refused):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"learning_rate: 1.0e-5\nreward: [format, {__name__}:shortnes]\n")
+    message = (
+        f"{config}, line 2, reward: '{__name__}:shortnes': {__name__} ({__file__}) has no 'shortnes'; did you mean"
+    )
+    assert message in refused("grpo_psg", config=config)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from sgrl.command import place_of
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
 from sgrl.training.adapt import adapted
@@ -118,7 +119,8 @@ class GRPOArguments(SceneGraphArguments):
     reward: list[str] = field(
         default_factory=lambda: ["full"],
         metadata={
-            "help": "A preset of rewards/presets.py, or functions of rewards/trl.py with their presets' weights."
+            "help": "A preset of rewards/presets.py; or functions of rewards/trl.py, with their presets' weights, and "
+            "of your own, package.module:function, with weight 1."
         },
     )
     similarity: str | None = field(
@@ -202,8 +204,7 @@ def _read_config(path: list[str], names: set[str]) -> dict[str, Any]:
     if not path:
         raise SgrlError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
     try:
-        lines = Path(path[0]).read_text().splitlines()
-        config = yaml.load("\n".join(lines), Loader=_UniqueKeys)
+        config = yaml.load(Path(path[0]).read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
         raise SgrlError(f"the config {path[0]} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -212,9 +213,7 @@ def _read_config(path: list[str], names: set[str]) -> dict[str, Any]:
         raise SgrlError(f"the config {path[0]} must be a YAML mapping of `key: value`, not {type(config).__name__}")
     for key in config:
         if key not in names | {"env"}:
-            line = next((i for i, text in enumerate(lines, 1) if text.startswith(f"{key}:")), None)
-            place = f"{path[0]}, line {line}" if line else path[0]
-            raise SgrlError(f"unknown key {key!r} in {place}{_suggest_key(key, names)}")
+            raise SgrlError(f"unknown key {key!r} in {place_of(path[0], key)}{_suggest_key(key, names)}")
     return config
 
 

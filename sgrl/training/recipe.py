@@ -122,13 +122,11 @@ def train_grpo(
     """
     from sgrl.training.callbacks import ParityAlarm
     from sgrl.training.context import add_context
-    from sgrl.training.watch import TrainingWatch
+    from sgrl.training.watch import TrainingWatch, best_total
 
     training_args.reward_weights = weights
     alarm = ParityAlarm(script_args.parity_threshold, script_args.parity_action)
-    watch = TrainingWatch(
-        best=sum(w for f, w in zip(rewards, weights, strict=True) if "hallucination" not in f.__name__)
-    )
+    watch = TrainingWatch(best=best_total(rewards, weights))
     identity = {"reward": script_args.reward, "similarity": script_args.similarity, "reward_weights": weights}
     if script_args.reward_protocol != "default":
         identity["reward_protocol"] = script_args.reward_protocol

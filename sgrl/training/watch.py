@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
 
 from transformers import TrainerCallback
 
@@ -29,6 +30,14 @@ def check_report_to(report_to: list[str] | str | None) -> None:
             raise SgrlError(f"report_to: {name} needs its package: pip install {package}; or set report_to: none")
 
 
+def best_total(rewards: Sequence[Callable], weights: Sequence[float]) -> float | None:
+    """The greatest total of rewards that declare their `range`, (least, greatest); None where one does not."""
+    ranges = [getattr(reward, "range", None) for reward in rewards]
+    if None in ranges:
+        return None
+    return sum(max(weight * low, weight * high) for weight, (low, high) in zip(weights, ranges, strict=True))
+
+
 class TrainingWatch(TrainerCallback):
     """Warns, once each until it is over, when GRPO has nothing to learn from, and says which setting to change.
 
@@ -40,7 +49,8 @@ class TrainingWatch(TrainerCallback):
     sgrl.training.callbacks.
 
     Args:
-        best: the greatest total of the reward, to tell groups that are all right from groups that are all wrong.
+        best: the greatest total of the reward, to tell groups that are all right from groups that are all wrong; None
+            where it is not known.
         equal, clipped: shares above which to warn.
         entropy: share of the entropy at the start of the run below which to warn.
         window: logs to average over.
