@@ -97,19 +97,12 @@ def schema(metadata: Mapping, video: bool = False) -> pyarrow.Schema:
 
 def vocabulary_to_json(vocabulary: Vocabulary) -> dict:
     """A vocabulary as it stands in the metadata; `vocabulary_of` turns it back."""
-    return {
-        "name": vocabulary.name,
-        "objects": list(vocabulary.objects),
-        "predicates": list(vocabulary.predicates),
-        "groups": {name: list(labels) for name, labels in vocabulary.groups.items()} if vocabulary.groups else None,
-    }
+    return vocabulary.to_json()
 
 
 def vocabulary_of(metadata: Mapping) -> Vocabulary:
     """The vocabulary that `read_metadata` found."""
-    found = metadata["vocabulary"]
-    groups = {name: tuple(labels) for name, labels in found["groups"].items()} if found.get("groups") else None
-    return Vocabulary(found["name"], tuple(found["objects"]), tuple(found["predicates"]), groups)
+    return Vocabulary.from_json(metadata["vocabulary"])
 
 
 def files(path: str | Path, split: str | None = None) -> list[Path]:

@@ -96,6 +96,36 @@ class MaskTube:
         starts, ends = np.concatenate([np.zeros((2, 0), dtype=np.int64), *pieces], axis=1)
         return cls(starts, ends, frames, height, width)
 
+    def to_rle(self) -> list[str | None]:
+        """The compressed counts of each frame, as `from_rle` takes them; None where there is no mask."""
+        size = self.height * self.width
+        frame = self.starts // size
+        found: list[str | None] = [None] * self.frames
+        for number in np.unique(frame).tolist():
+            runs = frame == number
+            edges = np.stack([self.starts[runs], self.ends[runs]], axis=1).ravel() - number * size
+            counts = np.diff(edges, prepend=0, append=size).tolist()
+            found[number] = _compressed(counts if counts[-1] else counts[:-1])
+        return found
+
+    def boxes(self) -> BoxTube:
+        """The boxes around the masks."""
+        size = self.height * self.width
+        frame, first, last = self.starts // size, self.starts % size, (self.ends - 1) % size
+        # a run that goes on in the next column reaches from the top to the bottom
+        low, high = first // self.height, last // self.height
+        over = high > low
+        top, bottom = np.where(over, 0, first % self.height), np.where(over, self.height, last % self.height + 1)
+        found = np.full((self.frames, 4), np.nan)
+        for column, values, join in (
+            (0, low, np.fmin),
+            (1, top, np.fmin),
+            (2, high + 1, np.fmax),
+            (3, bottom, np.fmax),
+        ):
+            join.at(found[:, column], frame, values.astype(np.float64))
+        return BoxTube(found)
+
     def intersections(self, other: MaskTube) -> np.ndarray:
         """(T,) int64: pixels that both masks have, in each frame of this tube."""
         if not isinstance(other, MaskTube) or (self.height, self.width) != (other.height, other.width):
@@ -341,3 +371,17 @@ def _uncompressed(text: str | bytes) -> list[int]:
             value -= 1 << shift
         counts.append(value + counts[-2] if len(counts) > 2 else value)
     return counts
+
+
+def _compressed(counts: Sequence[int]) -> str:
+    """What `_uncompressed` reads."""
+    letters = []
+    for i, count in enumerate(counts):
+        value = count - counts[i - 2] if i > 2 else count
+        more = True
+        while more:
+            bits = value & 31
+            value >>= 5
+            more = value != (-1 if bits & 16 else 0)
+            letters.append(chr((bits | 32 * more) + 48))
+    return "".join(letters)

@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 
@@ -151,6 +152,21 @@ class Vocabulary:
         ('traffic light', None)
         """
         return self._official.get(canonical(text))
+
+    def to_json(self) -> dict:
+        """As it stands in the metadata of files; `from_json` turns it back."""
+        return {
+            "name": self.name,
+            "objects": list(self.objects),
+            "predicates": list(self.predicates),
+            "groups": {name: list(labels) for name, labels in self.groups.items()} if self.groups else None,
+        }
+
+    @classmethod
+    def from_json(cls, found: Mapping) -> Vocabulary:
+        """The vocabulary that `to_json` wrote."""
+        groups = {name: tuple(labels) for name, labels in found["groups"].items()} if found.get("groups") else None
+        return cls(found["name"], tuple(found["objects"]), tuple(found["predicates"]), groups)
 
 
 VOCABULARIES = ("psg", "pvsg", "action_genome", "vg150")

@@ -17,6 +17,7 @@ GROUND = (
     "sgrl.tubes",
     "sgrl.vocabulary",
     "sgrl.text",
+    "sgrl.scores",
 )
 ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images", "sgrl.picture")
 MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")

@@ -1,0 +1,408 @@
+"""Folders of scored predictions: Parquet that is written as a stream, in whole files or not at all, and read so."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from sgrl.errors import SgrlError
+from sgrl.files import atomic_path, folder_lock, natural
+from sgrl.scores.graph import ScoredGraph, ScoreError, VocabularyCheck, fault
+from sgrl.terminal import printable
+from sgrl.tubes import BoxTube, MaskTube
+from sgrl.vocabulary import Vocabulary
+
+FORMAT = 1
+KEY = b"sgrl_scores"
+"""The entry in the file's metadata: JSON with format, vocabulary, dataset, fingerprint, about, versions."""
+
+_GROUP_ROWS, _GROUP_NUMBERS = 1000, 1 << 19  # what is held in memory: at most so many rows, or numbers and characters
+_NUMBERS = {
+    **{"scores": "double", "boxes": "double", "label_scores": "float", "pairs": "int32"},
+    **{"predicate_scores": "float", "relation_scores": "double", "frames": "int64", "tube_boxes": "double"},
+}
+_NEEDED = ("width", "height", "labels", "pairs")
+
+
+class ScoreWriter:
+    """Writes a folder of scored predictions.
+
+    A context manager. The file grows beside its place and moves there at the end of the block; if the block raises, or
+    the process dies, the folder is as it was. Memory holds one row group.
+
+    Args:
+        folder: made if needed.
+        vocabulary: names the columns of scores, and the labels.
+        dataset: what was predicted, its path or name. fingerprint: of its files (`sgrl.files.fingerprint`).
+        about: what else is to be kept, such as model and command; must be JSON.
+        job: (index, number of jobs) of processes that share the work, each of which writes a file of its own.
+
+    Attributes:
+        rows: how many were written.
+
+    Raises:
+        SgrlError: another process writes this file.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        vocabulary: Vocabulary,
+        *,
+        dataset: str,
+        fingerprint: str | None = None,
+        about: Mapping | None = None,
+        job: tuple[int, int] = (0, 1),
+    ):
+        index, jobs = job
+        self.folder, self.vocabulary = Path(folder), vocabulary
+        self.path = self.folder / ("scores.parquet" if jobs == 1 else f"scores-{index:05d}-of-{jobs:05d}.parquet")
+        self.rows = 0
+        self._about = {
+            **{"format": FORMAT, "vocabulary": vocabulary.to_json(), "dataset": str(dataset)},
+            **{"fingerprint": fingerprint, "about": dict(about or {}), "versions": _versions()},
+        }
+        self._check = VocabularyCheck(vocabulary)
+        self._pending: list[dict] = []
+        self._numbers = 0
+        self._open = ExitStack()
+
+    def __enter__(self) -> ScoreWriter:
+        import pyarrow.parquet as parquet
+
+        with self._open as opened:
+            opened.enter_context(folder_lock(self.path, beside=True))
+            for rest in self.folder.glob(f".{self.path.name}.*.part"):
+                rest.unlink()  # of a process that was killed: the lock is ours
+            path = opened.enter_context(atomic_path(self.path))
+            schema = _schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
+            split = [f"{name}.list.element" for name in ("label_scores", "predicate_scores")]
+            self._file = opened.enter_context(
+                parquet.ParquetWriter(
+                    path,
+                    schema,
+                    compression="zstd",
+                    use_dictionary=["dataset", "video_id", "labels.list.element", "predicates.list.element"],
+                    use_byte_stream_split=split,
+                    write_statistics=False,
+                    write_page_checksum=True,
+                )
+            )
+            self._open = opened.pop_all()
+        return self
+
+    def add(self, graph: ScoredGraph) -> None:
+        """Append what is predicted of one image, frame or video.
+
+        Raises:
+            ScoreError: labels or columns of another vocabulary; nothing is written.
+            TypeError: not a ScoredGraph.
+        """
+        if not isinstance(graph, ScoredGraph):
+            found = type(graph).__name__
+            raise TypeError(f"a writer takes ScoredGraph, found {found}; from_text and from_graph make one")
+        self._check(graph)
+        row = _row(graph)
+        self._pending.append(row)
+        self.rows += 1
+        self._numbers += sum(len(row[name]) for name in _NUMBERS if row[name] is not None)
+        self._numbers += sum(len(mask or "") for tube in row["masks"] or () for mask in tube)
+        if len(self._pending) >= _GROUP_ROWS or self._numbers >= _GROUP_NUMBERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        schema = self._file.schema
+        columns = [pa.array([row[field.name] for row in self._pending], field.type) for field in schema]
+        self._file.write_table(pa.Table.from_arrays(columns, schema=schema))
+        self._pending, self._numbers = [], 0
+
+    def __exit__(self, kind, error, trace) -> bool | None:
+        with self._open:  # its own exits see the error of a last row group, too
+            if kind is not None:
+                return self._open.__exit__(kind, error, trace)
+            if self._pending:
+                self._flush()
+        return None
+
+
+class ScoreFolder:
+    """A folder of scored predictions, read as a stream.
+
+    Args:
+        folder: written by ScoreWriter, or one of its files.
+
+    Attributes:
+        vocabulary, dataset, fingerprint, about, versions: what the files say of themselves.
+
+    Raises:
+        SgrlError: no such files, or files that are damaged, incomplete, or of different data sets or vocabularies.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.files = _files(self.folder)
+        found = [_metadata(file) for file in self.files]
+        for file, other in zip(self.files, found, strict=True):
+            for name in ("vocabulary", "dataset", "fingerprint"):
+                if other.get(name) != found[0].get(name):
+                    what = f"{name} {_short(found[0].get(name))} and {_short(other.get(name))}"
+                    raise SgrlError(
+                        f"{self.folder} mixes scores of {what} ({self.files[0].name}, {file.name}); keep those of one "
+                        "run in a folder"
+                    )
+        self.dataset, self.fingerprint = found[0].get("dataset"), found[0].get("fingerprint")
+        self.about, self.versions = found[0].get("about") or {}, found[0].get("versions") or {}
+        try:
+            self.vocabulary = Vocabulary.from_json(found[0]["vocabulary"])
+        except (KeyError, TypeError, SgrlError) as error:
+            raise SgrlError(f"{self.files[0]}: its vocabulary cannot be read ({printable(error, 100)})") from None
+        self._check = VocabularyCheck(self.vocabulary)
+        self._held: tuple[tuple, Callable] | None = None
+
+    def __iter__(self) -> Iterator[ScoredGraph]:
+        """Raises SgrlError at the first row that cannot be used, naming it and the field."""
+        return (graph for _, graph in self.places())
+
+    def places(
+        self, damaged: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[tuple[int, int, int], ScoredGraph]]:
+        """Each graph and where it is, for `get`.
+
+        damaged: told of each row or row group that cannot be used, which is left out; without it such a one raises.
+        """
+        for number, file in enumerate(self.files):
+            start = 0
+            opened = _opened(file)
+            for group in range(opened.num_row_groups):
+                rows = opened.metadata.row_group(group).num_rows
+                try:
+                    make = _maker(_read_group(opened, group))
+                except (OSError, ValueError) as error:  # pyarrow's errors are of both kinds
+                    _tell(damaged, f"{file.name}, rows {start} to {start + rows - 1}: {printable(error, 150)}")
+                    start += rows
+                    continue
+                for row in range(rows):
+                    try:
+                        graph = make(row)
+                        self._check(graph)
+                    except (SgrlError, TypeError, ValueError) as error:
+                        _tell(damaged, f"{file.name}, row {start + row}: {error}")
+                        continue
+                    yield (number, group, row), graph
+                start += rows
+
+    def get(self, place: tuple[int, int, int]) -> ScoredGraph:
+        """The graph at a place that `places` gave. Those of one row group are had fast one after the other."""
+        *where, row = place
+        if self._held is None or self._held[0] != where:
+            self._held = where, _maker(_read_group(_opened(self.files[where[0]]), where[1]))
+        return self._held[1](row)
+
+
+def read_scores(folder: str | Path, damaged: Callable[[str], None] | None = None) -> Iterator[ScoredGraph]:
+    """The scored predictions of a folder one by one; one row group is in memory at a time.
+
+    Args:
+        folder: written by ScoreWriter, or one of its files.
+        damaged: told of each row or row group that cannot be used, which is left out; without it such a one raises.
+
+    Raises:
+        SgrlError: as ScoreFolder, and for what cannot be used.
+    """
+    for _, graph in ScoreFolder(folder).places(damaged):
+        yield graph
+
+
+def holds_scores(path: str | Path) -> bool:
+    """Whether a path is a folder of scored predictions or one of its files."""
+    path = Path(path)
+    if path.is_dir():
+        return any(path.glob("scores*.parquet"))
+    return bool(re.fullmatch(r"scores(-\d+-of-\d+)?\.parquet", path.name)) and path.is_file()
+
+
+def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    if not folder.is_dir():
+        raise SgrlError(f"{folder} does not exist; expected a folder of scored predictions")
+    found = sorted((path for path in folder.glob("scores*.parquet") if holds_scores(path)), key=natural)
+    if not found:
+        raise SgrlError(f"{folder} holds no scores.parquet; write it with sgrl.scores.ScoreWriter")
+    jobs = {path.stem.rpartition("-of-")[2] for path in found}
+    if len(jobs) > 1:
+        raise SgrlError(
+            f"{folder} holds files of different runs, {found[0].name} and {found[-1].name}; keep one run's"
+        )
+    if "-of-" in found[0].stem and len(found) != int(jobs.pop()):
+        raise SgrlError(
+            f"{folder} holds {len(found)} files, but their names say {found[0].stem.rpartition('-')[2]}: a job has not "
+            "ended, or a copy was interrupted"
+        )
+    return found
+
+
+def _opened(file: Path):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = printable(str(error).splitlines()[0], 150)
+        raise SgrlError(f"{file} is not a readable Parquet file: {reason}; write or copy it again") from None
+
+
+def _metadata(file: Path) -> dict:
+    opened = _opened(file)
+    found = (opened.schema_arrow.metadata or {}).get(KEY)
+    if found is None:
+        raise SgrlError(f"{file} says nothing of its vocabulary; write it with sgrl.scores.ScoreWriter")
+    try:
+        about = dict(json.loads(found))
+    except (ValueError, TypeError):
+        about = {}
+    if about.get("format") != FORMAT:
+        raise SgrlError(f"{file} has format {about.get('format')!r}, this program reads {FORMAT}; update one of them")
+    missing = [name for name in _NEEDED if name not in opened.schema_arrow.names]
+    if missing:
+        raise SgrlError(f"{file} has no column {', '.join(missing)}; write it with sgrl.scores.ScoreWriter")
+    return about
+
+
+def _schema(about: Mapping | None = None):
+    import pyarrow as pa
+
+    text = pa.list_(pa.string())
+    plain = {
+        **{"dataset": pa.string(), "image_id": pa.string(), "video_id": pa.string(), "frame": pa.int64()},
+        **{"width": pa.int32(), "height": pa.int32(), "written": pa.bool_(), "fps": pa.float64()},
+        **{"labels": text, "predicates": text, "masks": pa.list_(text), "spans": pa.list_(pa.list_(pa.float64()))},
+    }
+    numbers = {name: pa.list_(pa.type_for_alias(kind)) for name, kind in _NUMBERS.items()}
+    return pa.schema({**plain, **numbers}, about)
+
+
+def _row(graph: ScoredGraph) -> dict:
+    """A graph as a row of the file; tables as flat lists."""
+    row = {name: getattr(graph, name) for name in ("dataset", "image_id", "video_id", "frame", "width", "height")}
+    row |= {"written": graph.written, "fps": graph.fps, "labels": list(map(_storable, graph.labels))}
+    row["predicates"] = None if graph.predicates is None else list(map(_storable, graph.predicates))
+    spans = graph.spans if graph.spans and any(graph.spans) else None
+    row["spans"] = spans and [[end for span in given for end in span] for given in spans]
+    row |= dict.fromkeys(("masks", "boxes", "tube_boxes"))
+    if graph.tubes is None:
+        row["boxes"] = graph.boxes.ravel()
+    elif graph.tubes and isinstance(graph.tubes[0], MaskTube):
+        row["masks"] = [tube.to_rle() for tube in graph.tubes]
+    else:
+        row["tube_boxes"] = np.array([tube.boxes for tube in graph.tubes]).ravel()
+    for name in ("scores", "label_scores", "pairs", "predicate_scores"):
+        value = getattr(graph, name)
+        row[name] = None if value is None else value.ravel()
+    known = graph.relation_scores
+    row["relation_scores"] = None if known is None else [None if np.isnan(x) else x for x in known.tolist()]
+    row["frames"] = None if graph.frames is None else list(graph.frames)
+    return row
+
+
+def _read_group(opened, group: int):
+    """One row group with the columns of `_schema`, those that the file lacks empty."""
+    import pyarrow as pa
+
+    names = [name for name in _schema().names if name in opened.schema_arrow.names]
+    table = opened.read_row_group(group, columns=names)
+    empty = pa.nulls(len(table))
+    columns = [table.column(name) if name in names else empty for name in _schema().names]
+    return pa.table(columns, _schema().names).cast(_schema())
+
+
+def _maker(table) -> Callable[[int], ScoredGraph]:
+    """A function that makes the graph of a row."""
+    plain = {name: table.column(name).to_pylist() for name in table.column_names if name not in _NUMBERS}
+    numbers = {name: _slices(table.column(name)) for name in _NUMBERS}
+
+    def make(row: int) -> ScoredGraph:
+        values = {name: column[row] for name, column in plain.items()}
+        values |= {name: slices(row) for name, slices in numbers.items()}
+        masks, tube_boxes, boxes = values.pop("masks"), values.pop("tube_boxes"), values.pop("boxes")
+        values["dataset"] = values["dataset"] or ""
+        values["labels"] = labels = values["labels"] or ()
+        shaped = functools.partial(_shaped, values["image_id"], values["video_id"])
+        if masks is not None:
+            size = values["height"], values["width"]
+            values["tubes"] = [
+                MaskTube.from_rle([mask and {"size": size, "counts": mask} for mask in tube], *size) for tube in masks
+            ]
+        elif tube_boxes is not None:
+            tubes = shaped("tube_boxes", tube_boxes, (len(labels), -1, 4))
+            values["tubes"] = list(map(BoxTube, tubes))
+        else:
+            values["boxes"] = shaped("boxes", () if boxes is None else boxes, (len(labels), 4))
+        values["pairs"] = pairs = shaped("pairs", values["pairs"], (-1, 2))
+        for name, count in (("label_scores", len(labels)), ("predicate_scores", len(pairs))):
+            if values[name] is not None:
+                values[name] = shaped(name, values[name], (count, -1))
+        if values["spans"] is not None:
+            values["spans"] = [shaped("spans", ends or (), (-1, 2)).tolist() for ends in values["spans"]]
+        if values["frames"] is not None:
+            values["frames"] = values["frames"].tolist()
+        values["written"] = bool(values["written"])
+        return ScoredGraph(**values)
+
+    return make
+
+
+def _slices(column) -> Callable[[int], np.ndarray | None]:
+    """A function that gives the numbers of a row of a column of lists; None for null, NaN for nulls in a list."""
+    column = column.combine_chunks()
+    if not len(column):
+        return lambda row: None
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    offsets, values = column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False)
+    return lambda row: values[offsets[row] : offsets[row + 1]] if valid[row] else None
+
+
+def _shaped(image_id, video_id, name: str, values, shape: tuple[int, ...]) -> np.ndarray:
+    """A flat list as a table; one side may be free."""
+    values = np.asarray(values)
+    if not values.size:
+        return values.reshape([max(side, 0) for side in shape])
+    try:
+        return values.reshape(shape)
+    except ValueError:
+        wanted = " x ".join("any" if side < 0 else str(side) for side in shape)
+        raise fault(image_id, video_id, name, f"{values.size} numbers", wanted) from None
+
+
+def _tell(damaged: Callable[[str], None] | None, place: str) -> None:
+    if damaged is None:
+        raise ScoreError(place)
+    damaged(place)
+
+
+def _short(value) -> str:
+    return printable(repr(value.get("name") if isinstance(value, dict) else value), 80)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # halves of characters that a model wrote have no UTF-8
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("sgrl", "pyarrow", "numpy", "torch", "transformers"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
