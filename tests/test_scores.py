@@ -32,6 +32,9 @@ WORDS = Vocabulary("small", ("cat", "mat", "traffic light"), ("on", "near"))
 AG = get_vocabulary("action_genome")
 
 
+UNICORN = "obj[1]{id,name,x1,y1,x2,y2}:\n 1,ünicorn,9,9,1,1\nrel[1]{subj,pred,obj}:\n 1,rides,7"
+
+
 def scored(number=0, **changes):
     """A cat on a mat, with all fields of a detector."""
     values = {
@@ -91,12 +94,11 @@ def masks(seed=0, size=(16, 24)):
         listed(relation_scores=None, spans=None),
         video(),
         video(masks(), frames=[3, 5, 8], fps=29.97),
-        from_text("obj[1]{id,name,x1,y1,x2,y2}:\n 1,ünicorn,9,9,1,1\nrel[1]{subj,pred,obj}:\n 1,rides,7", "toon", 64, 64,
-                  image_id="t"),
+        from_text(UNICORN, "toon", 64, 64, image_id="t"),
         from_text(None, "toon", 64, 64, image_id="n"),
     ],
     ids=["detector", "nothing", "frame", "listed", "unranked", "boxes", "masks", "text", "none"],
-)  # fmt: skip
+)
 def test_what_is_written_is_read(tmp_path, graph):
     write(tmp_path, [graph, graph])
     found = list(read_scores(tmp_path))
@@ -131,7 +133,7 @@ def test_jobs_write_a_file_each(tmp_path):
         write(tmp_path / "run", [scored(index)], job=(index, 2))
     assert [graph.image_id for graph in read_scores(tmp_path / "run")] == ["i0", "i1"]
     write(tmp_path / "run", [scored()])
-    with pytest.raises(SgrlError, match="different runs, scores-00000-of-00002.parquet and scores.parquet"):
+    with pytest.raises(SgrlError, match="holds scores-00000-of-00002.parquet and scores.parquet, of different runs"):
         ScoreFolder(tmp_path / "run")
 
 

@@ -60,6 +60,16 @@ def test_all_ways_to_a_tube_agree_and_count_pixels(video):
             assert other.starts.tolist() == tube.starts.tolist() and other.ends.tolist() == tube.ends.tolist()
             assert other.frames == len(video) and (other.height, other.width) == size
         assert tube.areas.tolist() == [mask.sum() for mask in masks]
+        written = [r["counts"] if mask.any() else None for r, mask in zip(short, masks, strict=True)]
+        assert tube.to_rle() == written
+        around = [bounds(mask) for mask in masks]
+        assert tube.boxes().boxes.tolist() == [list(box or (0,) * 4) for box in around]
+
+
+def bounds(mask):
+    """The box around a mask, pixel by pixel."""
+    rows, columns = np.nonzero(mask)
+    return (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) if len(rows) else None
 
 
 @given(videos, st.randoms(use_true_random=False))

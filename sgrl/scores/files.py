@@ -19,6 +19,9 @@ from sgrl.terminal import printable
 from sgrl.tubes import BoxTube, MaskTube
 from sgrl.vocabulary import Vocabulary
 
+Place = tuple[int, int, int]
+"""Of a row: file, row group, row."""
+
 FORMAT = 1
 KEY = b"sgrl_scores"
 """The entry in the file's metadata: JSON with format, vocabulary, dataset, fingerprint, about, versions."""
@@ -79,8 +82,8 @@ class ScoreWriter:
 
         with self._open as opened:
             opened.enter_context(folder_lock(self.path, beside=True))
-            for rest in self.folder.glob(f".{self.path.name}.*.part"):
-                rest.unlink()  # of a process that was killed: the lock is ours
+            for rest in self.folder.glob(f".{self.path.name}.*.part"):  # of a process that was killed
+                rest.unlink()
             path = opened.enter_context(atomic_path(self.path))
             schema = _schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
             split = [f"{name}.list.element" for name in ("label_scores", "predicate_scores")]
@@ -200,7 +203,7 @@ class ScoreFolder:
                     yield (number, group, row), graph
                 start += rows
 
-    def get(self, place: tuple[int, int, int]) -> ScoredGraph:
+    def get(self, place: Place) -> ScoredGraph:
         """The graph at a place that `places` gave. Those of one row group are had fast one after the other."""
         *where, row = place
         if self._held is None or self._held[0] != where:

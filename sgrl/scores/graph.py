@@ -58,9 +58,9 @@ class ScoredGraph:
             N MaskTube or N BoxTube of one length. scores: (N,) in [0, 1]; all 1 unless given.
         label_scores: (N, C), the distribution over the vocabulary's objects, without background.
         pairs: (R, 2) positions of subject and object, every pair that was judged.
-        predicate_scores: (R, P) in [0, 1], after softmax or sigmoid, without background; a column for each predicate of
-            the vocabulary in its order (`by_group` joins those of groups). A triplet ranks by the product of the scores
-            of its subject, its object and its predicate.
+        predicate_scores: (R, P) in [0, 1], after softmax or sigmoid, without background; a column for each predicate
+            of the vocabulary in its order (`by_group` joins those of groups). A triplet ranks by the product of the
+            scores of its subject, its object and its predicate.
         predicates, relation_scores: in its place one predicate for each pair and (R,) what ranks it, in [0, 1], NaN or
             None where unknown; without relation_scores their order ranks.
         spans: for each pair when its relations hold: pairs of first and last frame, from 0, both included; () always.
