@@ -96,7 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add = parser.add_argument_group("what").add_argument
-    add("--dataset", required=True, help=f"which layout the root has: {', '.join(READERS)}")
+    add(
+        "--dataset",
+        required=True,
+        help=f"which layout the root has: {', '.join(READERS)}; or package.module:function, a reader of your own",
+    )
     add("--root", required=True, help="the folder of the data set (for psg: it holds psg/psg.json and coco/)")
     add("--output", required=True, help="the folder to write")
     add("--split", nargs="+", default=list(data.SPLITS), help="splits to write (default: all)")

@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from importlib import import_module
 
 from data_prep.toys import LAYOUTS
+from sgrl import dotted
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import folder_lock
 from sgrl.process import run_command
@@ -45,9 +45,8 @@ def run(args: argparse.Namespace) -> None:
     train = layout.train if args.train is None else args.train
     test = layout.test if args.test is None else args.test
     options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
-    module, _, function = layout.writer.partition(":")
     started = time.perf_counter()
-    counts = getattr(import_module(module), function)(
+    counts = dotted.load(layout.writer)(
         args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options
     )
     if counts is None:

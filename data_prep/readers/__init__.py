@@ -1,11 +1,16 @@
-"""One reader per data set, each from the official files to an iterator of records."""
+"""One reader per data set, each from the official files to an iterator of records.
+
+A new one is a file beside these, with a class as `data_prep.readers.record.Reader` says, and a line in READERS.
+"""
 
 from __future__ import annotations
 
 import inspect
-from importlib import import_module
+from contextlib import nullcontext
 from pathlib import Path
 
+from data_prep.readers.own import OPTION, OwnReader
+from sgrl import dotted
 from sgrl.errors import SgrlError, suggest
 
 READERS = {
@@ -25,18 +30,24 @@ READERS = {
 def open_reader(name: str, root: str | Path, **options):
     """The reader of data set `name` at `root`; `options` are the keyword arguments of its class.
 
+    `package.module:function` names a reader of one's own: the function or class gets the root and the options, and
+    returns what `OwnReader` says.
+
     Raises SgrlError for an unknown name or option, a package that is not installed and, from the reader, for files
     that are missing or damaged.
     """
-    if name not in READERS:
+    own = dotted.is_dotted(name)
+    if not own and name not in READERS:
         raise SgrlError(f"unknown data set {name!r}{suggest(name, READERS)}")
-    module, _, reader = READERS[name].partition(":")
     try:
-        reader = getattr(import_module(module), reader)
+        reader = dotted.resolve(name, OPTION) if own else dotted.load(READERS[name])
     except ModuleNotFoundError as error:
         raise SgrlError(f"reading {name} needs {error.name}: pip install 'sgrl[data]'") from None
-    known = [option for option in inspect.signature(reader).parameters if option != "root"]
-    for option in options:
-        if option not in known:
-            raise SgrlError(f"{name} has no option {option!r}" + (suggest(option, known) if known else ", nor others"))
-    return reader(root, **options)
+    with dotted.named(name, OPTION) if own else nullcontext():
+        known = [option for option in inspect.signature(reader).parameters if option != "root"]
+        for option in options:
+            if option not in known:
+                hint = suggest(option, known) if known else ", nor others"
+                raise SgrlError(f"{name} has no option {option!r}{hint}")
+        made = reader(root, **options)
+    return OwnReader(name, made) if own else made

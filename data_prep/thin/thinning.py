@@ -9,9 +9,9 @@ import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 
 from data_prep.readers.record import Reader, Record
+from sgrl import dotted
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -158,9 +158,8 @@ def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]
     """
     if name not in METHODS:
         raise SgrlError(f"unknown thinning method {name!r}{suggest(name, METHODS)}")
-    module, _, method = METHODS[name].partition(":")
     try:
-        method = getattr(import_module(module), method)
+        method = dotted.load(METHODS[name])
     except ModuleNotFoundError as error:
         raise SgrlError(f"thinning by {name} needs {error.name}: pip install 'sgrl[thin]'") from None
     known = [option for option in inspect.signature(method).parameters if option != "vocabulary"]
