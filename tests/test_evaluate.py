@@ -121,7 +121,8 @@ def test_a_folder_of_another_run_is_refused(evaluate, toy, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(toy / "model", other)
     weights = bytearray((other / "model.safetensors").read_bytes())
-    weights[1000:] = weights[:-1000]
+    start = 8 + int.from_bytes(weights[:8], "little")  # behind the header
+    weights[start:] = weights[start + 1000 :] + weights[start : start + 1000]
     (other / "model.safetensors").write_bytes(weights)
     status, _, log = evaluate("--limit", 1, model=other)
     assert status == 2 and "holds another run: its model_fingerprint is" in log

@@ -18,7 +18,7 @@ from typing import Any
 from sgrl.command import set_environment
 from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
-from sgrl.inference.engine import Engine, EngineSettings
+from sgrl.inference.engine import Engine, EngineSettings, Generation
 from sgrl.models.foreign import load_pretrained
 from sgrl.models.vlm.folder import check_model_folder
 
@@ -30,6 +30,8 @@ CLASSES = {
     "openai": "sgrl.inference.openai_engine:OpenAIEngine",
 }
 """Each engine's class, imported when it is asked for and made with a model and `EngineSettings`."""
+
+__all__ = ["CLASSES", "DTYPES", "ENGINES", "Engine", "EngineSettings", "Generation", "load_engine"]
 
 ENGINES = ("auto", *CLASSES)
 DTYPES = ("auto", "float32", "bfloat16", "float16")

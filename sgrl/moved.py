@@ -1,0 +1,42 @@
+"""Names that modules had in version 0.1, for programs that import them: each is the module of today, with a warning.
+
+from rewards.recall import SceneGraphRecall  # is rewards.metrics.recall
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "rewards.ranking": "rewards.metrics.ranking",
+    "rewards.recall": "rewards.metrics.recall",
+    "rewards.recall_action_genome": "rewards.metrics.action_genome",
+    "rewards.recall_video": "rewards.metrics.video",
+    "rewards.recall_written": "rewards.metrics.written",
+    "rewards.rows": "rewards.evaluation.files",
+    "rewards.score": "rewards.evaluation.score",
+    "rewards.soft": "rewards.metrics.soft",
+}
+
+
+class MovedFinder(MetaPathFinder, Loader):
+    """Finds the old names after every other finder has failed."""
+
+    def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__
+        warnings.warn(f"{old} is now {MOVED[old]}", DeprecationWarning, stacklevel=2)
+        sys.modules[old] = importlib.import_module(MOVED[old])  # what the import statement then takes
+
+
+sys.meta_path.append(MovedFinder())
