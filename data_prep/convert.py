@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -222,31 +222,36 @@ class Part:
         return zlib.crc32(name.encode(errors="backslashreplace")) % self._parts == self._index
 
 
-def convert(
-    converter: Converter,
-    writer: DatasetWriter,
-    splits: Iterable[str] = data.SPLITS,
-    limit: int | None = None,
-    strict: bool = False,
-    workers: int = 1,
-    thinning: Thinning | None = None,
-    progress: bool = False,
-) -> Report:
-    """Stream all records of the converter's reader into `writer`, behind those of its finished shards.
+@dataclass(frozen=True)
+class Run:
+    """Which records are converted, and how.
 
-    Args:
+    Attributes:
         splits: those to write.
         limit: rows per split, None for all.
         strict: raise the first damaged record instead of counting it.
         workers: processes for images, see `data_prep.images.encode_all`.
         thinning: which records to leave out.
+        progress: show a bar.
+    """
+
+    splits: Collection[str] = data.SPLITS
+    limit: int | None = None
+    strict: bool = False
+    workers: int = 1
+    thinning: Thinning | None = None
+    progress: bool = False
+
+
+def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Report:
+    """Stream the records of the converter's reader into `writer`, behind those of its finished shards.
 
     Raises:
         SgrlError: a damaged annotation file, a damaged record with `strict`, not a single row.
     """
     from tqdm import tqdm
 
-    splits, report, reader = set(splits), Report(), converter.reader
+    splits, thinning, report, reader = set(run.splits), run.thinning, Report(), converter.reader
     behind = {split: 0 for split in splits}  # records of finished shards
     own_damage: dict[str, list[str]] = {split: [] for split in splits}  # found here, not by the reader
     for split, state in writer.states.items():
@@ -254,7 +259,7 @@ def convert(
         converter.resume(split, state["after"])
         behind[split], own_damage[split] = state["records"], list(state["damaged"])
     if thinning is not None:
-        if strict and thinning.unreadable:
+        if run.strict and thinning.unreadable:
             raise SgrlError(thinning.unreadable[0])
         report.add_damaged(*thinning.unreadable)
 
@@ -263,8 +268,8 @@ def convert(
 
     def drafts() -> Iterator[tuple[tuple[int, Draft], Job | None]]:
         position = dict.fromkeys(splits, 0)
-        records = reader.records(None if strict else damage)
-        for record in tqdm(records, desc="converting", unit=" images", disable=not progress):
+        records = reader.records(None if run.strict else damage)
+        for record in tqdm(records, desc="converting", unit=" images", disable=not run.progress):
             if record.split not in splits:
                 report.other_splits.add(record.split)
                 continue
@@ -287,17 +292,17 @@ def convert(
             "after": draft.after,
         }
 
-    with closing(encode_all(drafts(), workers)) as outcomes:
+    with closing(encode_all(drafts(), run.workers)) as outcomes:
         for (number, draft), image in outcomes:
             split = draft.record.split
-            if limit is not None and report.kept(split) >= limit:
-                if all(report.kept(split) >= limit for split in splits):
+            if run.limit is not None and report.kept(split) >= run.limit:
+                if all(report.kept(split) >= run.limit for split in splits):
                     break
                 continue
             error = draft.error if image is None or isinstance(image, bytes) else image
             if error is not None:
                 error = RecordError(draft.record.place, str(error))
-                if strict:
+                if run.strict:
                     raise error
                 own_damage[split] += report.add_damaged(error)
             _count(report, draft, error is not None)

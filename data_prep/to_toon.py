@@ -24,11 +24,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from data_prep import card, jsonl, thin
-from data_prep.convert import PREVIOUS, Converter, Options, Part, convert, is_video, metadata_of, nothing_left
+from data_prep.convert import PREVIOUS, Converter, Options, Part, Run, convert, is_video, metadata_of, nothing_left
 from data_prep.readers import READERS, open_reader
 from data_prep.readers.record import Reader
 from data_prep.report import Report
-from data_prep.writer import DAMAGED, DatasetWriter, finish, unfinished
+from data_prep.writer import DAMAGED, DatasetWriter, Layout, finish, unfinished
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path, folder_lock
@@ -253,9 +253,8 @@ def _convert(
             texts[card.CARD] = card.card(metadata, report, _coverage(summaries[:1] if shared else summaries))
         return texts
 
-    with DatasetWriter(
-        output, metadata, args.shard_size, (args.shard_index, jobs), resume=True, video=video, compose=compose
-    ) as writer:
+    layout = Layout(args.shard_size, (args.shard_index, jobs), resume=True, video=video)
+    with DatasetWriter(output, metadata, layout, compose) as writer:
         if writer.done:
             report.add_json(writer.summary["report"])
         else:
@@ -265,7 +264,8 @@ def _convert(
             if args.thin:
                 thinning = _thinned(args, reader if shared else part, writer.folder, progress)
                 print(thinning.table(), end="\n\n")
-            report = convert(converter, writer, args.split, args.limit, args.strict, args.workers, thinning, progress)
+            what = Run(args.split, args.limit, args.strict, args.workers, thinning, progress)
+            report = convert(converter, writer, what)
             if jobs == 1 and not any(map(report.kept, args.split)):
                 raise nothing_left(report, args.split, bool(args.thin))
             writer.summary = {"report": report.to_json(), "thinning": thinning and _coverage_of(thinning)}

@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from sgrl import data
@@ -24,6 +25,23 @@ DAMAGED = "damaged.txt"
 """The file of a data set that names the damaged records; a data set without any has none."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How rows are divided into files and jobs.
+
+    Attributes:
+        shard_size: rows per file.
+        job: (index, number of jobs).
+        resume: keep and reuse finished shards.
+        video: rows have VIDEO_COLUMNS.
+    """
+
+    shard_size: int = 20000
+    job: tuple[int, int] = (0, 1)
+    resume: bool = False
+    video: bool = False
+
+
 class DatasetWriter:
     """Writes OUTPUT/SPLIT-00000-of-00002.parquet and so on.
 
@@ -31,16 +49,13 @@ class DatasetWriter:
     there. If the block raises, OUTPUT is as it was. Several jobs can share the work and write to one OUTPUT: the last
     one to end moves the shards of all.
 
-    With `resume`, shards that were finished stay in .partial when the block raises or the process dies, and the next
-    writer with the same metadata goes on behind them: `states` has what was said about each split's last one.
+    With `Layout.resume`, shards that were finished stay in .partial when the block raises or the process dies, and the
+    next writer with the same metadata goes on behind them: `states` has what was said about each split's last one.
 
     Args:
         output: the folder, made if needed.
         metadata: for `sgrl.data.schema`.
-        shard_size: rows per file.
-        job: (index, number of jobs).
-        resume: keep and reuse finished shards.
-        video: rows have VIDEO_COLUMNS.
+        layout: how rows are divided.
         compose: turns the summaries of all jobs, in order, into small text files (name -> content) of the data set.
     """
 
@@ -48,25 +63,21 @@ class DatasetWriter:
         self,
         output: str | Path,
         metadata: Mapping,
-        shard_size: int = 20000,
-        job: tuple[int, int] = (0, 1),
-        resume: bool = False,
-        video: bool = False,
+        layout: Layout = Layout(),
         compose: Callable[[list[dict]], dict[str, str]] | None = None,
     ):
         self.output = Path(output)
-        self.schema = data.schema(metadata, video)
-        self.shard_size = shard_size
+        self.schema = data.schema(metadata, layout.video)
+        self.layout = layout
         self.partial = self.output / ".partial"
-        self.folder = self.partial / _job_name(*job)
-        self.jobs = job[1]
-        self.resume = resume
+        self.folder = self.partial / _job_name(*layout.job)
+        self.jobs = layout.job[1]
         self.compose = compose
         self.states: dict[str, dict] = {}
         self.summary: dict = {}  # of this job, for `compose`; set it before the block ends
         self.done = False  # nothing to add: an earlier process did this job
         self.published = False  # whether OUTPUT has the data set: this was the last job
-        self._about = {**metadata, "command": None, "jobs": job[1]}
+        self._about = {**metadata, "command": None, "jobs": self.jobs}
         self._open: dict[str, _Shard] = {}
         self._states: dict[str, Callable[[], dict]] = {}
         self._finished: dict[str, int] = {}  # shards per split
@@ -103,7 +114,7 @@ class DatasetWriter:
         found = None
         with suppress(OSError, ValueError):
             found = json.loads(about.read_text())
-        if self.resume and found == wanted:
+        if self.layout.resume and found == wanted:
             return
         if found is not None and self.jobs > 1:
             raise SgrlError(
@@ -132,7 +143,7 @@ class DatasetWriter:
                 path = self.folder / (_shard_name(split, number) + ".part")
                 shard = self._open[split] = _Shard(path, self.schema)
             shard.add(row)
-            if shard.rows == self.shard_size:
+            if shard.rows == self.layout.shard_size:
                 self._close(split)
         except OSError as error:
             raise self._failed(error) from error
@@ -154,11 +165,11 @@ class DatasetWriter:
         return SgrlError(f"{self.folder} cannot be written: {reason}{kept}")
 
     def _keeps(self) -> bool:
-        return self.resume and any(self._finished.values())
+        return self.layout.resume and any(self._finished.values())
 
     def finished_rows(self) -> int:
         """Rows of finished shards that an interruption leaves in place."""
-        return self.shard_size * sum(self._finished.values()) if self.resume else 0
+        return self.layout.shard_size * sum(self._finished.values()) if self.layout.resume else 0
 
     def __exit__(self, kind, error, trace) -> None:
         complete = False

@@ -51,7 +51,7 @@ def video(split: str, name: str, graphs, folder=Path()) -> list[Record]:
 
 
 def changed(protocol: str, *graphs: SceneGraph, vocabulary=VOCABULARY) -> list[int]:
-    method = BaseAnnot(vocabulary, protocol)
+    method = BaseAnnot(vocabulary, BaseAnnot.Options(protocol))
     return method.select(video("train", "v", graphs), None)
 
 

@@ -1,6 +1,7 @@
 """Image features from models of several kinds with random weights, and their cache."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,10 +245,12 @@ def test_method_uses_a_model_and_its_cache(models, frames, tmp_path):
     folder, _ = models("clip")
     graph = SceneGraph((), (), 48, 40)
     records = [Record(f"v_{i}", frame, graph, "train", "", "v", i) for i, frame in enumerate(frames)]
-    method = MaxInfo(Vocabulary("v", ("a",), ("b",)), count=4, model=folder, cache=tmp_path / "cache", device="cpu")
+    vocabulary = Vocabulary("v", ("a",), ("b",))
+    options = MaxInfo.Options(count=4, model=folder, cache=tmp_path / "cache", device="cpu")
+    method = MaxInfo(vocabulary, options)
     kept = method.select(records, fail)
     assert len(kept) == 4 and list((tmp_path / "cache").rglob("v-*.npz"))
-    published = MaxInfo(Vocabulary("v", ("a",), ("b",)), count=5, model=folder, protocol="published", device="cpu")
+    published = MaxInfo(vocabulary, replace(options, count=5, cache=None, protocol="published"))
     assert len(published.select(records, fail)) == 4
     assert published.embedder.black_if_unreadable and not method.embedder.black_if_unreadable
 

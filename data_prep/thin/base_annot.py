@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from data_prep.readers.record import Record
 from data_prep.thin.thinning import Method, Unreadable, check_protocol, union
@@ -20,21 +21,29 @@ _ROUNDS = 100  # at most; the published code's limit
 
 
 class BaseAnnot(Method):
-    """Thinning by annotation; see `data_prep.thin.thin`.
-
-    Args:
-        protocol: what counts as a change. "published": the set of object labels, or the number of relations (of pairs
-            with relations, where relations are in groups). A relation that gives way to another goes unnoticed, and a
-            label outside the vocabulary, which no converted row shows, can cost frames. "default": the set of object
-            labels, the number of relations or which labels they join, all within the vocabulary.
-    """
+    """Thinning by annotation; see `data_prep.thin.thin`."""
 
     needs_all_splits = True
 
-    def __init__(self, vocabulary: Vocabulary, protocol: str = "default"):
-        check_protocol(protocol)
+    @dataclass(frozen=True)
+    class Options:
+        """What counts as a change.
+
+        Attributes:
+            protocol: "published": the set of object labels, or the number of relations (of pairs with relations, where
+                relations are in groups). A relation that gives way to another goes unnoticed, and a label outside the
+                vocabulary, which no converted row shows, can cost frames. "default": the set of object labels, the
+                number of relations or which labels they join, all within the vocabulary.
+        """
+
+        protocol: str = "default"
+
+        def __post_init__(self):
+            check_protocol(self.protocol)
+
+    def __init__(self, vocabulary: Vocabulary, options: Options):
         self.objects, self.predicates = frozenset(vocabulary.objects), frozenset(vocabulary.predicates)
-        self.published = protocol == "published"
+        self.published = options.protocol == "published"
         self.grouped = vocabulary.groups is not None
 
     def select(self, records: Sequence[Record], unreadable: Unreadable) -> list[int]:

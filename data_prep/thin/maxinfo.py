@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,42 +33,51 @@ _CHUNK = 2048  # rows turned to double precision at a time
 
 
 class MaxInfo(Method):
-    """Thinning by MaxInfo; see `data_prep.thin.thin`.
+    """Thinning by MaxInfo; see `data_prep.thin.thin`."""
 
-    Args:
-        tolerance, count, ratio, rank, protocol: see `select`.
-        model: name or folder of any transformers model that sees (see `data_prep.thin.features.Embedder`), or an
-            object with its method `features`.
-        cache: folder that keeps the features, None for none.
-        batch_size: images per forward pass.
-        device: "cpu", "cuda", ...; None for the best there is.
-    """
+    @dataclass(frozen=True)
+    class Options:
+        """How many frames, and whose features.
 
-    def __init__(
-        self,
-        vocabulary: Vocabulary,
-        tolerance: float | None = None,
-        count: int | None = None,
-        ratio: float | None = None,
-        rank: int = RANK,
-        model: str = "openai/clip-vit-large-patch14-336",
-        cache: str | Path | None = None,
-        batch_size: int = 32,
-        device: str | None = None,
-        protocol: str = "default",
-    ) -> None:
-        _check(tolerance, count, ratio, rank, protocol)
-        self.settings = {"tolerance": tolerance, "count": count, "ratio": ratio, "rank": rank, "protocol": protocol}
-        if not hasattr(model, "features"):
+        Attributes:
+            tolerance, count, ratio, rank, protocol: see `select`.
+            model: name or folder of any transformers model that sees (see `data_prep.thin.features.Embedder`), or an
+                object with its method `features`.
+            cache: folder that keeps the features, None for none.
+            batch_size: images per forward pass.
+            device: "cpu", "cuda", ...; None for the best there is.
+        """
+
+        tolerance: float | None = None
+        count: int | None = None
+        ratio: float | None = None
+        rank: int = RANK
+        model: str | object = "openai/clip-vit-large-patch14-336"
+        cache: str | Path | None = None
+        batch_size: int = 32
+        device: str | None = None
+        protocol: str = "default"
+
+        def __post_init__(self):
+            _check(**self.settings)
+
+        @property
+        def settings(self) -> dict:
+            """Keywords of `select`."""
+            return {name: getattr(self, name) for name in ("tolerance", "count", "ratio", "rank", "protocol")}
+
+    def __init__(self, vocabulary: Vocabulary, options: Options):
+        self.options, self.embedder = options, options.model
+        if not hasattr(self.embedder, "features"):
             from data_prep.thin.features import Embedder
 
-            model = Embedder(str(model), cache, batch_size, device, black_if_unreadable=protocol == "published")
-        self.embedder = model
+            black = options.protocol == "published"
+            self.embedder = Embedder(str(options.model), options.cache, options.batch_size, options.device, black)
 
     def select(self, records: Sequence[Record], unreadable: Unreadable) -> list[int]:
         """Positions of the frames of one video that are kept."""
         features = self.embedder.features([record.image for record in records], unreadable, records[0].video_id)
-        return select(features, **self.settings).tolist()
+        return select(features, **self.options.settings).tolist()
 
 
 def select(

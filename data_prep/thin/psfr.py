@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,27 +45,35 @@ _FLOW = {
 
 
 class PSFR(Method):
-    """Thinning by PSFR; see `data_prep.thin.thin`.
+    """Thinning by PSFR; see `data_prep.thin.thin`."""
 
-    Args:
-        retention: share of a patch's corners below which it counts as lost, in (0, 1].
-        patches: lost patches that make a key frame, 1 to 13.
-        protocol: see `keyframes`.
-    """
+    @dataclass(frozen=True)
+    class Options:
+        """What makes a key frame.
 
-    def __init__(
-        self, vocabulary: Vocabulary, retention: float = 0.3, patches: int = 5, protocol: str = "default"
-    ) -> None:
-        _check(retention, patches, protocol)
-        self.retention, self.patches, self.protocol = retention, patches, protocol
+        Attributes:
+            retention: share of a patch's corners below which it counts as lost, in (0, 1].
+            patches: lost patches that make a key frame, 1 to 13.
+            protocol: see `keyframes`.
+        """
+
+        retention: float = 0.3
+        patches: int = 5
+        protocol: str = "default"
+
+        def __post_init__(self):
+            _check(self.retention, self.patches, self.protocol)
+
+    def __init__(self, vocabulary: Vocabulary, options: Options):
+        self.options = options
 
     def select(self, records: Sequence[Record], unreadable: Unreadable) -> list[int]:
         """Positions of the key frames among the frames of one video."""
         order = list(range(len(records)))
-        if self.protocol == "published":
+        if self.options.protocol == "published":
             order.sort(key=lambda position: records[position].image.name)
         paths = [records[position].image for position in order]
-        found = keyframes(_decoded(paths, unreadable), self.retention, self.patches, self.protocol)
+        found = keyframes(_decoded(paths, unreadable), **asdict(self.options))
         return sorted(order[position] for position in found)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from data_prep.readers.record import Reader, Record
 from sgrl import dotted
@@ -61,7 +60,13 @@ def union(labels: Iterable[int]) -> int:
 
 
 class Method:
-    """A way to thin. Subclasses take the data set's vocabulary first; their other arguments have defaults."""
+    """A way to thin. Subclasses take the data set's vocabulary and their options.
+
+    Attributes:
+        Options: frozen dataclass, whose fields have defaults and are what `thin` and --thin-options take.
+    """
+
+    Options: type
 
     needs_all_splits = False
     """Whether the frames of one split have a say in another."""
@@ -152,7 +157,7 @@ def check_number(name: str, value: object, above: float, most: float = math.inf,
 
 
 def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]) -> Method:
-    """The method `name` of METHODS; `options` are the keyword arguments of its class.
+    """The method `name` of METHODS; `options` are the fields of its `Options`.
 
     Raises SgrlError for an unknown name or option, a value out of range, and a package that is not installed.
     """
@@ -162,11 +167,11 @@ def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]
         method = dotted.load(METHODS[name])
     except ModuleNotFoundError as error:
         raise SgrlError(f"thinning by {name} needs {error.name}: pip install 'sgrl[thin]'") from None
-    known = [option for option in inspect.signature(method).parameters if option != "vocabulary"]
+    known = [field.name for field in fields(method.Options)]
     for option in options:
         if option not in known:
             raise SgrlError(f"thinning by {name} has no option {option!r}{suggest(option, known)}")
-    return method(vocabulary, **options)
+    return method(vocabulary, method.Options(**options))
 
 
 def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress: bool = False, **options) -> Thinning:
@@ -179,7 +184,7 @@ def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress:
         name: one of METHODS.
         splits: those to look at. base-annot looks at all, whatever is wanted.
         progress: show a bar.
-        options: keyword arguments of `base_annot.BaseAnnot`, `maxinfo.MaxInfo` or `psfr.PSFR`.
+        options: fields of the `Options` of `base_annot.BaseAnnot`, `maxinfo.MaxInfo` or `psfr.PSFR`.
 
     Raises:
         SgrlError: an unknown method or option, images that belong to no video, frames of a video that lie apart.
