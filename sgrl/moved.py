@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "rewards.ranking": "rewards.metrics.ranking",
@@ -22,6 +24,33 @@ MOVED = {
     "rewards.score": "rewards.evaluation.score",
     "rewards.soft": "rewards.metrics.soft",
 }
+
+NAMES = {
+    "sgrl.inference.engines": {
+        "sgrl.inference.engine": ("asker", "check_batch"),
+        "sgrl.models.vlm.chat": ("ChatRenderer", "RefusedPrompt"),
+    },
+    "sgrl.training.model": {
+        "sgrl.models.vlm.folder": ("check_model_folder", "model_folder"),
+        "sgrl.models.vlm.parts": ("placeholder_ids", "uses_linear_attention"),
+        "sgrl.models.vlm.processor": ("check_same_processor", "load_processor", "pixel_budget", "set_pixel_budget")
+        + ("thinks",),
+        "sgrl.models.vlm.template": ("store_thinking", "template_arguments"),
+    },
+}
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a module, some of whose names stand elsewhere now."""
+    places = {name: place for place, names in NAMES[module].items() for name in names}
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(f"{module}.{name} is now {places[name]}.{name}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module(places[name]), name)
+
+    return find
 
 
 class MovedFinder(MetaPathFinder, Loader):

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from sgrl.moved import MOVED
+from sgrl.moved import MOVED, NAMES
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -19,3 +19,14 @@ def test_old_names_are_the_modules_of_today(old):
 def test_names_that_never_were_are_not_found():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("rewards.recal")
+
+
+@pytest.mark.parametrize("old", NAMES)
+def test_names_that_stand_elsewhere_now(old):
+    module = importlib.import_module(old)
+    for place, names in NAMES[old].items():
+        for name in names:
+            with pytest.warns(DeprecationWarning, match=f"{old}.{name} is now {place}.{name}"):
+                assert getattr(module, name) is getattr(importlib.import_module(place), name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        module.nothing  # noqa: B018

@@ -21,8 +21,10 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.inference.engine import Engine, EngineSettings, Generation
 from sgrl.models.foreign import load_pretrained
 from sgrl.models.vlm.folder import check_model_folder
+from sgrl.moved import moved_names
 
 logger = logging.getLogger(__name__)
+__getattr__ = moved_names(__name__)
 
 CLASSES = {
     "vllm": "sgrl.inference.vllm_engine:VllmEngine",

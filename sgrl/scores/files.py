@@ -248,8 +248,8 @@ def _files(folder: Path) -> list[Path]:
         )
     if "-of-" in found[0].stem and len(found) != int(jobs.pop()):
         raise SgrlError(
-            f"{folder} holds {len(found)} files, but their names say {found[0].stem.rpartition('-')[2]}: a job has not "
-            "ended, or a copy was interrupted"
+            f"{folder} holds {len(found)} files, but their names say {found[0].stem.rpartition('-')[2]}: a job has "
+            "not ended, or a copy was interrupted"
         )
     return found
 

@@ -10,6 +10,7 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.models.foreign import load_weights
 from sgrl.models.vlm.folder import load_vlm
 from sgrl.models.vlm.parts import aligners
+from sgrl.moved import moved_names
 from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from trl import ModelConfig
 
 logger = logging.getLogger(__name__)
+__getattr__ = moved_names(__name__)
 
 
 def init_arguments(model_args: ModelConfig, training_args) -> dict[str, Any]:
