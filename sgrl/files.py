@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import secrets
 import socket
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TextIO
@@ -268,3 +269,22 @@ def natural(name: str | Path) -> tuple:
         # By length and text: as the numbers, without the limit that Python sets to the digits of one.
         parts.append(tuple(zip(pieces[::2], [*((len(n), n) for n in numbers), (0, "")], strict=True)))
     return tuple(parts), str(name)
+
+
+_BLOCKS, _BLOCK = 64, 4096  # how much of a file the fingerprint reads
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """A short hash of some files' names, sizes and samples of their contents, spread over each file.
+
+    It tells two checkpoints of one model apart in milliseconds; it does not protect against forgery.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size};".encode(errors="surrogateescape"))  # names need not be UTF-8
+        with open(path, "rb") as file:
+            for index in range(_BLOCKS if size > _BLOCKS * _BLOCK else 1):
+                file.seek(index * (size // _BLOCKS))
+                digest.update(file.read(_BLOCK if size > _BLOCKS * _BLOCK else size))
+    return digest.hexdigest()[:16]

@@ -331,13 +331,13 @@ def linked(graphs: Sequence[SceneGraph | None], iou_threshold: float = 0.5, gap:
         for label, seen in zip(labels, boxes, strict=True)
     ]
     relations = [
-        TimedRelation(subject, predicate, target, _spans(sorted(frames)), sum(frames.values()) / len(graphs))
+        TimedRelation(subject, predicate, target, runs(sorted(frames)), sum(frames.values()) / len(graphs))
         for (subject, predicate, target), frames in held.items()
     ]
     return VideoGraph(objects, relations)
 
 
-def _spans(frames: list[int]) -> tuple[Span, ...]:
+def runs(frames: list[int]) -> tuple[Span, ...]:
     """Rising numbers as pairs of first and last of what is without a gap."""
     breaks = [i for i in range(1, len(frames)) if frames[i] != frames[i - 1] + 1]
     return tuple((frames[a], frames[b - 1]) for a, b in zip([0, *breaks], [*breaks, len(frames)], strict=True))

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from sgrl.errors import SgrlError
+from sgrl.files import fingerprint
 from sgrl.inference import load_engine
-from sgrl.inference.predictions import PredictionFolder, fingerprint, model_fingerprint
+from sgrl.inference.predictions import PredictionFolder, model_fingerprint
 from sgrl.inference.video import generate_apart
 from sgrl.models.vlm.chat import ChatRenderer
 

@@ -13,6 +13,7 @@ from rewards.metrics.recall import PairScores, SceneGraphRecall, triplets
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.scores import ScoredGraph, ScoreWriter, read_scores
 from sgrl.text import FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -564,3 +565,22 @@ def test_other_names_are_other_names_in_every_script(right, wrong, codec):
     counted = SceneGraphRecall(codec, 640, 480)
     found = [counted.add(text(*said), text(*right))["found@20"] for said in (wrong, right)]
     assert found == [0, 1] and counted.compute()["predicates"] == 1
+
+
+def test_scores_that_went_through_files_agree(golden, tmp_path):
+    cases, vocabulary, listed = golden
+    for case in cases:
+        if case["type"] != "ranked":
+            continue
+        images = [ranked_image(case, image, vocabulary) for image in case["images"]]
+        with ScoreWriter(tmp_path, vocabulary, dataset="golden") as writer:
+            for i, ((labels, boxes, scores, pairs, table), _) in enumerate(images):
+                given = {"labels": labels, "boxes": boxes, "scores": scores, "pairs": pairs, "predicate_scores": table}
+                writer.add(ScoredGraph(**given, image_id=str(i), width=640, height=480))
+        recall = SceneGraphRecall(vocabulary=vocabulary, zero_shot_triplets=listed)
+        for graph, (_, reference) in zip(read_scores(tmp_path), images, strict=True):
+            recall.add(graph, reference)
+        found = recall.compute()
+        for name, ours in OURS.items():
+            for k in KS:
+                assert math.isclose(found[f"{ours}@{k}"], case["expected"][name][str(k)], abs_tol=1e-5, rel_tol=0)

@@ -14,6 +14,7 @@ from rewards.metrics import action_genome_published as published
 from rewards.metrics.action_genome import CONSTRAINTS, KS, ActionGenomeRecall, sttran_frames
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.scores import ScoredGraph, ScoreWriter, read_scores
 from sgrl.text import answer, get_codec
 from sgrl.vocabulary import get_vocabulary
 
@@ -85,6 +86,24 @@ def test_detectors_agree_with_the_published_evaluators(detectors, protocol):
                     assert close(values[f"recall@{k}"], theirs)
                     checked += 1
     assert checked > 300
+
+
+def test_scores_that_went_through_files_agree(detectors, tmp_path):
+    for case in detectors:
+        frames = list(frames_of(case))
+        with ScoreWriter(tmp_path, AG, dataset="golden") as writer:
+            for i, ((labels, boxes, scores, pairs, table), reference) in enumerate(frames):
+                given = {"labels": labels, "boxes": boxes, "scores": scores, "pairs": pairs, "predicate_scores": table}
+                names = {"image_id": str(i), "width": reference.width, "height": reference.height}
+                writer.add(ScoredGraph(**given, **names))
+        for constraint, expected in case["expected_sttran"].items():
+            counts = ActionGenomeRecall(constraint=constraint, protocol="sttran")
+            for graph, (_, reference) in zip(read_scores(tmp_path), frames, strict=True):
+                counts.add(graph, reference)
+            found = counts.compute()
+            for k in map(str, KS):
+                assert close(found[f"recall@{k}"], expected["R"][k])
+                assert close(found[f"mean_recall@{k}"], expected["derived_mR_per_frame_class"][k])
 
 
 def test_sttran_measures_boxes_with_one_more_pixel(detectors):

@@ -133,7 +133,7 @@ def test_jobs_write_a_file_each(tmp_path):
         write(tmp_path / "run", [scored(index)], job=(index, 2))
     assert [graph.image_id for graph in read_scores(tmp_path / "run")] == ["i0", "i1"]
     write(tmp_path / "run", [scored()])
-    with pytest.raises(SgrlError, match="holds scores-00000-of-00002.parquet and scores.parquet, of different runs"):
+    with pytest.raises(SgrlError, match="different runs, scores-00000-of-00002.parquet and scores.parquet"):
         ScoreFolder(tmp_path / "run")
 
 

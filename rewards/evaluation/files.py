@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from rewards.reading import CompletionError, check_completion, check_frame
 from sgrl import data
@@ -109,6 +110,10 @@ class References:
         """What names an image here."""
         return "" if self.ids_suffice else str(dataset or ""), str(image_id)
 
+    def videos(self) -> list[str | None]:
+        """The video that each image is of."""
+        return [row.get("video_id") for row in self._rows(("image_id",), ("video_id",))]
+
     def _rows(self, needed: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[dict]:
         for number, row in enumerate(read_rows(self.path, self.split, needed, wanted)):
             if number == self.limit:
@@ -169,6 +174,13 @@ class Problem:
 
     def __str__(self) -> str:
         return ", ".join(self.examples) + (", ..." if self.count > SHOWN else "")
+
+
+class ByImage(Protocol):
+    """Predictions of any kind."""
+
+    def get(self, key: Key, reference: Mapping) -> dict | None:
+        """What is predicted of an image, as a row with `prediction`; None if nothing is."""
 
 
 class Predictions:
@@ -237,8 +249,8 @@ class Predictions:
                 problem.add(repr(key[1]))
         return problem
 
-    def get(self, key: Key) -> dict | None:
-        """The row of an image; None if there is none."""
+    def get(self, key: Key, reference: Mapping | None = None) -> dict | None:
+        """The row of an image; None if there is none. The reference is not needed."""
         place = self._places.get(key)
         if place is None:
             return None
@@ -294,9 +306,9 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
         raise SgrlError(f"{path} has no {' and no '.join(missing)}{hints}; predictions have both")
 
 
-def joined(predictions: Predictions, references: References) -> Iterator[dict]:
+def joined(predictions: ByImage, references: References) -> Iterator[dict]:
     """A row to score for each reference, in their order: what was predicted (None where nothing was), with the
     reference's graph, frame and place in a video."""
     nowhere = {"video_id": None, "frame": None}  # what predictions say of it does not count
     for key, reference in references:
-        yield {**(predictions.get(key) or {"prediction": None}), **nowhere, **reference}
+        yield {**(predictions.get(key, reference) or {"prediction": None}), **nowhere, **reference}

@@ -3,6 +3,9 @@
 PREDICTIONS is JSON lines or Parquet with the columns image_id and prediction (the text that a model wrote), or the
 folder of a run. With confidences, one per relation, their calibration is shown and Recall@K is ranked by them too.
 
+PREDICTIONS may also be a folder of scored predictions (sgrl.scores). --metrics NAME,NAME gives several rankings of
+either kind at once, with 95 % intervals over images or videos.
+
 An image without a prediction is a failure and counts as zero. Predictions for unknown images, second predictions for
 an image and damaged lines are counted, named and left out; --strict makes each of these an error.
 """
@@ -11,16 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rewards.evaluation.counters import Counter, counter
 from rewards.evaluation.evaluation import differences
 from rewards.evaluation.files import Predictions, References, joined, predicate_frequency, training_graphs
-from rewards.metrics import METRICS, Settings
+from rewards.evaluation.scored import Ranking, ScoredPredictions, paired, read, rows_of
+from rewards.metrics import METRICS, Metric, Settings
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
-from sgrl.text import CODECS, get_codec
+from sgrl.scores import holds_scores
+from sgrl.text import CODECS, Codec, get_codec
+from sgrl.vocabulary import Vocabulary
 
 PROBLEMS = {
     "missing": "no prediction (they count as failures, zero in every figure)",
@@ -29,21 +35,27 @@ PROBLEMS = {
     "damaged": "damaged lines (left out)",
 }
 
+CHANGED = "made from another data set than the references, or from another state of it (by its files' fingerprint)"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("predictions", help="file with image_id and prediction, .jsonl or .parquet, or the folder of a run")
+    add(
+        "predictions",
+        help="file with image_id and prediction, .jsonl or .parquet, the folder of a run, or one of scores",
+    )
     add("--reference", required=True, metavar="DATASET", help="folder or file of Parquet with image_id and solution")
     add("--split", default="test", help="default: %(default)s")
     add("--limit", type=int, metavar="N", help="the first N images only")
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
+    add("--metrics", metavar="NAME,NAME", help="rankings in one table: recall, ag-recall, video-recall")
     add("--protocol", default="default", help="'published' and others reproduce published figures, see docs")
     for metric in METRICS.values():
         for name, option in metric.options.items():
             words = f"{metric.name}: {option.help} (default: %(default)s)"
             add(f"--{name.replace('_', '-')}", default=option.choices[0], choices=option.choices, help=words)
     add("--format", choices=CODECS, help="layout of the predictions, if not that of the references")
-    add("--against", metavar="PREDICTIONS", help="strict: paired differences to other predictions")
+    add("--against", metavar="PREDICTIONS", help="strict, --metrics: paired differences to other predictions")
     add("--strict", action="store_true", help="stop at predictions that are missing, unknown, double or damaged")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
 
@@ -54,14 +66,12 @@ def run(options: argparse.Namespace) -> str:
     Raises:
         SgrlError: something cannot be scored.
     """
-    metric = METRICS[options.metric]
-    if options.protocol not in metric.protocols:
-        hint = suggest(options.protocol, metric.protocols)
-        raise SgrlError(f"--metric {options.metric} has no protocol {options.protocol!r}{hint}")
+    scored = options.metrics is not None or holds_scores(options.predictions)
+    kinds = _kinds((options.metrics or options.metric).split(","), options.protocol, scored)
     if options.limit is not None and options.limit < 1:
         raise SgrlError(f"--limit is {options.limit}, expected at least 1")
-    if options.against and not metric.matches:
-        raise SgrlError(f"--against is not for --metric {options.metric}; leave out --metric")
+    if options.against and not scored and not kinds[0].matches:
+        raise SgrlError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
     references = References(options.reference, options.split, options.limit)
     codec = get_codec(options.format or references.codec)
     if codec.grouped != references.codec.grouped:
@@ -69,35 +79,104 @@ def run(options: argparse.Namespace) -> str:
             f"predictions in the layout {codec.name!r} cannot be compared with references in "
             f"{references.codec.name!r}: only one of them has groups of predicates"
         )
-    settings = Settings(
-        codec,
-        options.protocol,
-        references.vocabulary,
-        frequency=lambda: predicate_frequency(references.path),
-        training=lambda: training_graphs(references.path),
-        options={name: getattr(options, name) for name in metric.options},
-    )
-    counted, found = counter(metric, settings), {"metric": options.metric, "protocol": options.protocol}
-    with Predictions(options.predictions, references) as predictions:
-        found |= _count(predictions, references, counted, options.strict)
-    found |= counted.compute()
-    lines = [*_notices(found), *counted.lines(found)]
-    if options.against:
-        other = counter(metric, settings)
-        with Predictions(options.against, references) as predictions:
-            found["against"] = _count(predictions, references, other, options.strict)
-        found["differences"] = differences(counted, other)
-        lines += ["", *_notices(found["against"]), f"Difference to {options.against}, paired by image:"]
-        for name, (difference, low, high) in found["differences"].items():
-            lines.append(f"{name:<28}{difference:+.3f} [{low:+.3f}, {high:+.3f}]")
+
+    def settings(kind: type[Metric], vocabulary: Vocabulary | None = references.vocabulary) -> Settings:
+        return Settings(
+            codec,
+            options.protocol,
+            vocabulary,
+            frequency=lambda: predicate_frequency(references.path),
+            training=lambda: training_graphs(references.path),
+            options={name: getattr(options, name) for name in kind.options},
+        )
+
+    if scored:
+        found, lines = _rankings(options, kinds, settings, references, codec)
+    else:
+        found, lines = _figures(options, kinds[0], settings(kinds[0]), references)
     if options.output:
         with atomic_path(options.output) as path:
             path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return "\n".join(lines)
 
 
-def _count(predictions: Predictions, references: References, counted: Counter, strict: bool) -> dict:
-    """Feed the counter; returns what was found of the input: file, and of each of PROBLEMS the count and examples."""
+def _kinds(names: Sequence[str], protocol: str, scored: bool) -> list[type[Metric]]:
+    """The metrics of these names. Raises SgrlError for those that are not for what is scored."""
+    for name in names:
+        if name not in METRICS:
+            raise SgrlError(f"--metrics has {name!r}{suggest(name, METRICS)}")
+        if scored and METRICS[name].matches:
+            others = ", ".join(other for other, metric in METRICS.items() if not metric.matches)
+            raise SgrlError(f"the metric {name!r} counts texts; scored predictions are ranked: --metrics {others}")
+        if protocol not in METRICS[name].protocols:
+            hint = suggest(protocol, METRICS[name].protocols)
+            raise SgrlError(f"--metric {name} has no protocol {protocol!r}{hint}")
+    return [METRICS[name] for name in dict.fromkeys(names)]
+
+
+def _figures(
+    options: argparse.Namespace, metric: type[Metric], settings: Settings, references: References
+) -> tuple[dict, list[str]]:
+    """What one metric says of texts."""
+    counted, found = counter(metric, settings), {"metric": options.metric, "protocol": options.protocol}
+    with Predictions(options.predictions, references) as predictions:
+        rows = joined(predictions, references)
+        found |= _count(predictions, references, counted, rows, options.strict)
+    found |= counted.compute()
+    lines = [*_notices(found), *counted.lines(found)]
+    if options.against:
+        other = counter(metric, settings)
+        with Predictions(options.against, references) as predictions:
+            rows = joined(predictions, references)
+            found["against"] = _count(predictions, references, other, rows, options.strict)
+        found["differences"] = differences(counted, other)
+        lines += ["", *_notices(found["against"]), f"Difference to {options.against}, paired by image:"]
+        lines += _difference_lines(found["differences"])
+    return found, lines
+
+
+def _rankings(
+    options: argparse.Namespace,
+    kinds: Sequence[type[Metric]],
+    settings: Callable,
+    references: References,
+    codec: Codec,
+) -> tuple[dict, list[str]]:
+    """What several metrics say of scored predictions, or of texts by their confidences."""
+
+    def ranked(path: str) -> tuple[Ranking, dict]:
+        with read(path, references, holds_scores(path)) as predictions:
+            vocabulary = getattr(predictions, "vocabulary", references.vocabulary)
+            counted = Ranking(kinds, lambda kind: settings(kind, vocabulary))
+            rows = rows_of(predictions, references, codec)
+            return counted, _count(predictions, references, counted, rows, options.strict)
+
+    counted, found = ranked(options.predictions)
+    found = {"metrics": [kind.name for kind in kinds], "protocol": options.protocol, **found}
+    found["rankings"] = counted.compute()
+    lines = [*_notices(found), *counted.lines(found["rankings"])]
+    if options.against:
+        other, found["against"] = ranked(options.against)
+        found["differences"] = paired(counted, other)
+        lines += ["", *_notices(found["against"]), f"Difference to {options.against}, paired:"]
+        for name, figures in found["differences"].items():
+            shown = {key: value for key, value in figures.items() if "@" in key}
+            lines += [f"{name}:", *_difference_lines(shown)]
+    return found, lines
+
+
+def _difference_lines(found: Mapping[str, tuple[float, float, float]]) -> list[str]:
+    return [f"{name:<28}{value:+.3f} [{low:+.3f}, {high:+.3f}]" for name, (value, low, high) in found.items()]
+
+
+def _count(
+    predictions: Predictions | ScoredPredictions,
+    references: References,
+    counted: Counter | Ranking,
+    rows: Iterable[Mapping],
+    strict: bool,
+) -> dict:
+    """Feed the counter with rows; returns what was found of the input: file, and each of PROBLEMS with examples."""
     missing = predictions.missing(references)
     problems = {"missing": missing, **{name: getattr(predictions, name) for name in list(PROBLEMS)[1:]}}
     if strict:
@@ -105,13 +184,17 @@ def _count(predictions: Predictions, references: References, counted: Counter, s
             if problem.count:
                 what = PROBLEMS[name].partition(" (")[0]
                 raise SgrlError(f"{predictions.path}: {problem.count:,} x {what}: {problem}; --strict allows none")
-    counted.add_all(joined(predictions, references))
+    changed = getattr(predictions, "changed", False)
+    if changed and strict:
+        raise SgrlError(f"{predictions.path}: {CHANGED}; --strict does not allow it")
+    counted.add_all(rows)
     found = {name: {"count": problem.count, "examples": problem.examples} for name, problem in problems.items()}
-    return {"input": {"predictions": str(predictions.path), "reference": str(references.path), **found}}
+    about = {"predictions": str(predictions.path), "reference": str(references.path), "changed": changed}
+    return {"input": about | found}
 
 
 def _notices(found: Mapping) -> list[str]:
-    lines = []
+    lines = [f"Note: {CHANGED}"] if found["input"]["changed"] else []
     for name, what in PROBLEMS.items():
         problem = found["input"][name]
         if problem["count"]:

@@ -34,12 +34,13 @@ from rewards.matching import assign, in_order
 from rewards.metrics import action_genome_published as published
 from rewards.metrics.action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
 from rewards.metrics.protocol import Metric, Option, Settings
-from rewards.metrics.ranking import PairScores, Ranked, ranked
+from rewards.metrics.ranking import PairScores, Ranked, of_scores, ranked
 from rewards.metrics.recall import SceneGraphRecall
 from rewards.reading import completion_of, read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
+from sgrl.scores import ScoredGraph
 from sgrl.text import ParsedGraph, get_codec
 from sgrl.text.parsed import GROUPS
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -165,7 +166,7 @@ class ActionGenomeRecall(Metric):
         Args:
             prediction: any text or None; a SceneGraph (ranked by its relations' scores if it has any, else in order),
                 a ParsedGraph or a Ranked; or PairScores, whose pairs are (person, object) and whose columns are the
-                vocabulary's predicates.
+                vocabulary's predicates; or a ScoredGraph (sgrl.scores).
             reference: text, SceneGraph or ParsedGraph. The person is the subject in every group.
             width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
             confidences: of the relations that the codec's `recover_parsed` reads from the text; they rank them, and
@@ -268,6 +269,8 @@ class ActionGenomeRecall(Metric):
 
     def _proposed(self, prediction, truth: Ranked, confidences, width, height) -> Triplets | None:
         """The ranking under the constraint; None if there is no graph."""
+        if isinstance(prediction, ScoredGraph):
+            prediction, confidences = of_scores(prediction, self.vocabulary)
         if isinstance(prediction, PairScores):
             return self._of_scores(prediction)
         if not isinstance(prediction, Ranked):

@@ -11,8 +11,9 @@ import numpy as np
 
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
+from sgrl.scores import ScoredGraph
 from sgrl.text import ParsedGraph
-from sgrl.vocabulary import canonical
+from sgrl.vocabulary import Vocabulary, canonical
 
 spelling = lru_cache(maxsize=1 << 14)(canonical)
 """The text form of a label."""
@@ -58,6 +59,23 @@ class PairScores(NamedTuple):
     scores: np.ndarray
     pairs: np.ndarray
     predicate_scores: np.ndarray
+
+
+def of_scores(
+    graph: ScoredGraph, vocabulary: Vocabulary | None
+) -> tuple[PairScores | ParsedGraph | SceneGraph, list[float] | None]:
+    """A scored prediction of an image as metrics take it, and the confidences of its relations.
+
+    Raises:
+        SgrlError: a whole video, or predicates of groups without a vocabulary.
+    """
+    if graph.whole_video:
+        graph.fail("tubes", "a whole video", "an image, or a frame of the video: graph.at(position)")
+    if graph.predicate_scores is not None:
+        return PairScores(graph.labels, graph.boxes, graph.scores, graph.pairs, graph.predicate_scores), None
+    if graph.written:
+        return graph.parsed(), None if graph.relation_scores is None else graph.relation_scores.tolist()
+    return graph.graph(vocabulary=vocabulary), None
 
 
 def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] | None = None) -> Ranked:

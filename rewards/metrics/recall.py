@@ -25,11 +25,22 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from rewards.metrics.protocol import Metric, Settings
-from rewards.metrics.ranking import NEVER, PairScores, Ranked, Triplet, first_ranks, plain, ranked_pairs, spelling
+from rewards.metrics.ranking import (
+    NEVER,
+    PairScores,
+    Ranked,
+    Triplet,
+    first_ranks,
+    of_scores,
+    plain,
+    ranked_pairs,
+    spelling,
+)
 from rewards.metrics.sums import parts, whole
 from rewards.reading import PROTOCOLS, check_protocol, completion_of, read_reference
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
+from sgrl.scores import ScoredGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -125,7 +136,11 @@ class SceneGraphRecall(Metric):
         self._listed = None if listed is None else {tuple(map(spelling, triplet)) for triplet in listed}
         self._listed_are_zero_shot = zero_shot_triplets is not None
         self._objects = {spelling(label) for label in vocabulary.objects} if vocabulary else set()
-        self._columns = [spelling(label) for label in vocabulary.predicates] if vocabulary else []
+        self._predicates = list(vocabulary.predicates) if vocabulary else []
+        if vocabulary and vocabulary.groups and self.codec and self.codec.grouped:
+            group_of = {label: group for group, labels in vocabulary.groups.items() for label in labels}
+            self._predicates = [f"{group_of[label]}__{label}" for label in self._predicates]  # as texts are read
+        self._columns = [spelling(label) for label in self._predicates]
         self._names = dict(zip(self._columns, vocabulary.predicates, strict=True)) if vocabulary else {}
 
         # ks and "all" with the graph constraint, then ks without it
@@ -167,7 +182,7 @@ class SceneGraphRecall(Metric):
         Args:
             prediction: any text; None, which finds nothing; a SceneGraph (ranked by its relations' scores and under
                 the graph constraint if it has any, else in order), a ParsedGraph, a parsed JSON object or a Ranked; or
-                PairScores.
+                PairScores or a ScoredGraph (sgrl.scores).
             reference: text, SceneGraph or ParsedGraph. Without relations the image is counted, but is in no mean.
             width, height: frame of this image's boxes in texts, if it differs from the one given at the start.
             confidences: of the relations that `codec.recover_parsed` reads from the text; they rank them, and without
@@ -365,11 +380,13 @@ class SceneGraphRecall(Metric):
 
     def _ranked(self, prediction, confidences, width, height) -> tuple[ParsedGraph, ParsedGraph]:
         """The relations in order, with graph constraint and without; the same graph where it has no scores."""
+        if isinstance(prediction, ScoredGraph):
+            prediction, confidences = of_scores(prediction, self.vocabulary)
         if isinstance(prediction, PairScores):
             if self.vocabulary is None:
                 raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
             in_order = self.protocol == "published"
-            best, free = ranked_pairs(prediction, self.vocabulary.predicates, self.ks[-1], in_order=in_order)
+            best, free = ranked_pairs(prediction, self._predicates, self.ks[-1], in_order=in_order)
             return plain(best), plain(free)
         if prediction is None:
             prediction = ParsedGraph([], [], [])

@@ -26,16 +26,21 @@ from typing import Self
 import numpy as np
 
 from rewards.metrics.protocol import Metric, Settings
+from rewards.metrics.ranking import of_scores
 from rewards.metrics.sums import UNITS, fixed, parts, whole
 from rewards.reading import PROTOCOLS, CompletionError, completion_of, read_reference
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.scores import ScoredGraph
 from sgrl.text import Codec, get_codec
 from sgrl.text.parsed import ParsedGraph, to_graph
 from sgrl.tubes import VideoGraph, linked
 from sgrl.vocabulary import canonical
 
 KS = (20, 50, 100)
+PER_FRAME = 100
+"""Relations that a scored frame adds to its video, the best ones."""
+
 WEAK = 0.1
 KINDS = ("recall", "soft_recall", "weak_recall", "soft_weak_recall", "symmetric_recall", "volume_recall")
 
@@ -100,12 +105,13 @@ class VideoRecall(Metric):
     def samples(rows: Iterable[Mapping], codec: Codec) -> Iterator[tuple]:
         return ((prediction, reference) for _, prediction, reference in videos_of_rows(rows, codec))
 
-    def add(self, prediction: VideoGraph | None, reference: VideoGraph) -> dict[str, float]:
+    def add(self, prediction: VideoGraph | ScoredGraph | None, reference: VideoGraph) -> dict[str, float]:
         """Count one video and return its own sums.
 
         Args:
             prediction: its relations are ranked by their scores, equal ones in order, those without one last; without
-                any scores, in order. None for a video without a prediction: nothing is found.
+                any scores, in order. None for a video without a prediction: nothing is found. Or a ScoredGraph of a
+                whole video (sgrl.scores) with its predicates by name.
             reference: without relations the video is counted, but adds nothing to the shares.
 
         Frames beyond the reference's are not looked at; those that a predicted tube lacks are empty.
@@ -116,6 +122,8 @@ class VideoRecall(Metric):
         Raises:
             SgrlError: masks of another size than the reference's, or masks of one and boxes of the other.
         """
+        if isinstance(prediction, ScoredGraph):
+            prediction = prediction.video(self.ks[-1])
         for what, video in (("prediction", prediction), ("reference", reference)):
             if not isinstance(video, VideoGraph) and not (video is None and what == "prediction"):
                 found = type(video).__name__
@@ -269,7 +277,8 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
         rows: of predictions.jsonl, in any order: prediction, solution (or its ParsedGraph), width, height, frame,
             video_id, and perhaps confidence. Those without a video_id are left out. A row that was never predicted
             (prediction None) or cannot be read is a frame without a graph. The texts are held, so read them from a
-            file as they are needed.
+            file as they are needed. Scored predictions (sgrl.scores) of a frame give its PER_FRAME best relations;
+            `whole` in any row of a video is the VideoGraph that was predicted of it, in the frames of its rows.
 
     Raises:
         FormatError: a reference is malformed.
@@ -281,21 +290,28 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
             videos.setdefault(row["video_id"], {})[row["frame"]] = row
     for video_id, frames in videos.items():
         ordered = [frames[number] for number in sorted(frames)]
+        whole = next((row["whole"] for row in ordered if row.get("whole") is not None), None)
         yield (
             video_id,
-            linked([_written(row, codec) for row in ordered]),
+            linked([_written(row, codec) for row in ordered]) if whole is None else whole,
             linked([_true(row, codec) for row in ordered]),
         )
 
 
 def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
-    size = row["width"], row["height"]
-    graph = completion_of(row["prediction"], codec, *size)
+    size, graph, confidences = (row["width"], row["height"]), row["prediction"], row.get("confidence")
+    if isinstance(graph, ScoredGraph):
+        if not graph.written:
+            best = graph.best(PER_FRAME, row.get("vocabulary"))
+            relations = [Relation(s, p, o, score=score) for s, p, o, score, _ in best]
+            return SceneGraph(map(Object, graph.labels, graph.boxes.tolist()), relations, *size)
+        graph, confidences = of_scores(graph, None)
+    else:
+        graph = completion_of(graph, codec, *size)
     if isinstance(graph, SceneGraph):
         return graph
     if isinstance(graph, str):
         graph, _ = codec.recover_parsed(graph, *size)
-    confidences = row.get("confidence")
     if not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
         confidences = [None] * len(graph.relations)
     relations = [

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import logging
@@ -14,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sgrl.errors import SgrlError
-from sgrl.files import atomic_path, named
+from sgrl.files import atomic_path, fingerprint, named
 
 logger = logging.getLogger(__name__)
 
@@ -22,28 +21,11 @@ Key = tuple[str, str]
 """What names an image: the data set's name and the image's id."""
 
 RUN_FILE, PREDICTIONS_FILE, USAGE_FILE = "run.json", "predictions.jsonl", "usage.json"
-_BLOCKS, _BLOCK = 64, 4096  # how much of a file the fingerprint reads
 
 
 def prediction_key(row: Mapping) -> Key:
     """The key of a row of a data set or of predictions.jsonl."""
     return str(row["dataset"]), str(row["image_id"])
-
-
-def fingerprint(files: Iterable[Path]) -> str:
-    """A short hash of some files' names, sizes and samples of their contents, spread over each file.
-
-    It tells two checkpoints of one model apart in milliseconds; it does not protect against forgery.
-    """
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        size = path.stat().st_size
-        digest.update(f"{path.name}:{size};".encode(errors="surrogateescape"))  # names need not be UTF-8
-        with open(path, "rb") as file:
-            for index in range(_BLOCKS if size > _BLOCKS * _BLOCK else 1):
-                file.seek(index * (size // _BLOCKS))
-                digest.update(file.read(_BLOCK if size > _BLOCKS * _BLOCK else size))
-    return digest.hexdigest()[:16]
 
 
 def model_fingerprint(model: str | Path) -> str:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.files import fingerprint
 from sgrl.images import SUFFIXES, open_image
 from sgrl.inference.folders import VIDEOS, Folder, Found, frame_numbers, is_video, name_of
-from sgrl.inference.predictions import Key, fingerprint, prediction_key
+from sgrl.inference.predictions import Key, prediction_key
 from sgrl.inference.presentation import Presentation
 from sgrl.terminal import printable
 from sgrl.text import get_codec

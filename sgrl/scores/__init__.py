@@ -11,8 +11,9 @@ for graph in read_scores("build/scores"):
 docs/evaluation.md has the columns of the files.
 """
 
+from sgrl.scores.columns import by_group
 from sgrl.scores.files import ScoreFolder, ScoreWriter, holds_scores, read_scores
-from sgrl.scores.graph import ScoredGraph, ScoreError, by_group
+from sgrl.scores.graph import ScoredGraph, ScoreError
 from sgrl.scores.written import from_graph, from_predictions, from_text
 
 __all__ = [

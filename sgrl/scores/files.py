@@ -14,7 +14,8 @@ import numpy as np
 
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock, natural
-from sgrl.scores.graph import ScoredGraph, ScoreError, VocabularyCheck, fault
+from sgrl.scores.columns import VocabularyCheck
+from sgrl.scores.graph import ScoredGraph, ScoreError, fault
 from sgrl.terminal import printable
 from sgrl.tubes import BoxTube, MaskTube
 from sgrl.vocabulary import Vocabulary

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.terminal import printable
 from sgrl.text import ParsedGraph
-from sgrl.tubes import BoxTube, MaskTube, Span, TimedRelation, TubeObject, VideoGraph
+from sgrl.tubes import BoxTube, MaskTube, Span, TimedRelation, TubeObject, VideoGraph, runs
 from sgrl.vocabulary import Vocabulary
 
 _ABOVE_ONE = 1e-6
 """How much a probability may exceed 1: the softmax of 32-bit numbers does."""
 
-_SEPARATOR = "__"
+SEPARATOR = "__"
 """Between group and predicate."""
 
 
@@ -121,7 +121,7 @@ class ScoredGraph:
 
         Args:
             most: how many at most.
-            vocabulary: names the columns of predicate_scores, and the groups of predicates.
+            vocabulary: names the columns of predicate_scores; predicates in groups become "<group>__<label>".
         """
         spans = self.spans or ((),) * len(self.pairs)
         grouped = _grouped(vocabulary)
@@ -164,7 +164,7 @@ class ScoredGraph:
         objects = map(Object, self.labels, map(tuple, self.boxes.tolist()), self.scores.tolist())
         relations = []
         for subject, predicate, target, score, spans in self.best(most, vocabulary):
-            group, sign, name = predicate.partition(_SEPARATOR)
+            group, sign, name = predicate.partition(SEPARATOR)
             if min(subject, target) >= 0:
                 span = spans[0] if spans else None
                 relations.append(
@@ -173,14 +173,68 @@ class ScoredGraph:
         return SceneGraph(objects, relations, self.width, self.height)
 
     def video(self, most: int | None = None, vocabulary: Vocabulary | None = None) -> VideoGraph:
-        """The `most` best relations of a whole video with all its tubes; predicates without their group."""
+        """The `most` best relations of a whole video (see `best`) with all its tubes."""
         if self.tubes is None:
             self.fail("tubes", "boxes of an image", "the tubes of a whole video")
-        relations = [
-            TimedRelation(s, p.rpartition(_SEPARATOR)[2], o, spans, score)
-            for s, p, o, score, spans in self.best(most, vocabulary)
-        ]
+        relations = [TimedRelation(s, p, o, spans, score) for s, p, o, score, spans in self.best(most, vocabulary)]
         return VideoGraph(map(TubeObject, self.labels, self.tubes), relations)
+
+    def resized(self, width: int, height: int) -> ScoredGraph:
+        """The same of the image or video scaled to `width` x `height`; masks become the boxes around them."""
+        if (width, height) == (self.width, self.height):
+            return self
+        scale = np.array([width / self.width, height / self.height] * 2)
+        if self.tubes is None:
+            return replace(self, width=width, height=height, boxes=self.boxes * scale)
+        tubes = [BoxTube(tube.boxes * scale) for tube in self.boxed().tubes]
+        return replace(self, width=width, height=height, tubes=tubes)
+
+    def boxed(self) -> ScoredGraph:
+        """A whole video with the boxes around its masks in their place."""
+        return replace(self, tubes=[tube.boxes() if isinstance(tube, MaskTube) else tube for tube in self.tubes])
+
+    def on_frames(self, numbers: Sequence[int]) -> ScoredGraph:
+        """A whole video at these frames only, as boxes: T is how many there are. Objects are nowhere in those that it
+        lacks, and relations go that hold in none."""
+        position = {number: i for i, number in enumerate(self.frames or range(self.length))}
+        places = [position.get(number) for number in numbers]
+        tubes = [BoxTube([None if i is None else tube.boxes[i] for i in places]) for tube in self.boxed().tubes]
+        spans = []
+        for given in self.spans or ((),) * len(self.pairs):
+            held = [j for j, i in enumerate(places) if i is not None and any(a <= i <= b for a, b in given)]
+            spans.append(runs(held) if given else ())
+        old = self.spans or spans
+        rows = [i for i, (new, given) in enumerate(zip(spans, old, strict=True)) if new or not given]
+        values = {name: getattr(self, name) for name in ("predicate_scores", "predicates", "relation_scores")}
+        values = {name: [value[i] for i in rows] for name, value in values.items() if value is not None}
+        values |= {"pairs": self.pairs[rows], "spans": [spans[i] for i in rows], "frames": numbers, "tubes": tubes}
+        return replace(self, **values)
+
+    def at(self, position: int, **names) -> ScoredGraph:
+        """What a whole video says of one of its frames: the objects that are there, and the relations that hold.
+
+        names: image_id and frame of the result.
+        """
+        tubes = self.boxed().tubes
+        there = [i for i, tube in enumerate(tubes) if position < tube.frames and tube.areas[position] > 0]
+        place = {i: number for number, i in enumerate(there)}
+        spans = self.spans or ((),) * len(self.pairs)
+        rows = [
+            i
+            for i, (ends, given) in enumerate(zip(self.pairs.tolist(), spans, strict=True))
+            if place.keys() >= set(ends) and (not given or any(first <= position <= last for first, last in given))
+        ]
+        taken = {"labels": there, "scores": there, "label_scores": there}
+        taken |= dict.fromkeys(("predicate_scores", "predicates", "relation_scores"), rows)
+        values = {
+            name: [value[i] for i in which]
+            for name, which in taken.items()
+            if (value := getattr(self, name)) is not None
+        }
+        values["boxes"] = [tubes[i].boxes[position] for i in there]
+        values["pairs"] = [[place[end] for end in self.pairs[i].tolist()] for i in rows]
+        values |= {"tubes": None, "spans": None, "frames": None}
+        return replace(self, **values, **names)
 
     def _check_names(self) -> None:
         for name in ("dataset", "image_id", "video_id"):
@@ -319,27 +373,6 @@ class ScoredGraph:
         object.__setattr__(self, name, value)
 
 
-def by_group(vocabulary: Vocabulary, scores: Mapping[str, Sequence]) -> np.ndarray:
-    """predicate_scores (R, P) of the scores of each group, (R, predicates of the group) in the group's order.
-
-    Raises:
-        ScoreError: a group is missing, unknown, or has another number of columns or pairs.
-    """
-    groups = vocabulary.groups or {}
-    for name in (*scores, *groups):
-        if name not in groups or name not in scores:
-            raise ScoreError(f"predicate scores of {', '.join(scores)}; {vocabulary.name!r} has {', '.join(groups)}")
-    tables = {name: np.asarray(scores[name]) for name in groups}
-    pairs = {len(table) for table in tables.values()}
-    found = {name: table.shape for name, table in tables.items()}
-    if len(pairs) > 1 or any(len(shape) != 2 or shape[1] != len(groups[name]) for name, shape in found.items()):
-        wanted = {name: ("R", len(labels)) for name, labels in groups.items()}
-        raise ScoreError(f"predicate scores of shapes {found}; expected {wanted}")
-    column = {label: (name, i) for name, labels in groups.items() for i, label in enumerate(labels)}
-    columns = [tables[name][:, i] for name, i in (column[label] for label in vocabulary.predicates)]
-    return np.stack(columns, axis=1) if columns else np.zeros((0, 0))
-
-
 def _shape(sides: Sequence[int | None]) -> str:
     return "(" + ", ".join("any" if side is None else str(side) for side in sides) + ")"
 
@@ -347,42 +380,4 @@ def _shape(sides: Sequence[int | None]) -> str:
 def _grouped(vocabulary: Vocabulary | None) -> dict[str, str]:
     """ "<group>__<label>" of each predicate that stands in a group."""
     groups = (vocabulary.groups if vocabulary else None) or {}
-    return {label: f"{group}{_SEPARATOR}{label}" for group, labels in groups.items() for label in labels}
-
-
-class VocabularyCheck:
-    """Whether scored graphs are of a vocabulary: `VocabularyCheck(vocabulary)(graph)` raises ScoreError if not.
-
-    Columns must match its length; labels must be its own, in the official spelling or that of texts, predicates with
-    their group or without, unless the graph is a written one.
-    """
-
-    def __init__(self, vocabulary: Vocabulary):
-        self.vocabulary = vocabulary
-        spellings = {
-            kind: {form for label in labels for form in (label, vocabulary.to_text(label))}
-            for kind, labels in (("objects", vocabulary.objects), ("predicates", vocabulary.predicates))
-        }
-        for group, labels in (vocabulary.groups or {}).items():
-            forms = [form for label in labels for form in (label, vocabulary.to_text(label))]
-            spellings["predicates"] |= {f"{group}{_SEPARATOR}{form}" for form in forms}
-        self._known = spellings
-
-    def __call__(self, graph: ScoredGraph) -> None:
-        vocabulary = self.vocabulary
-        for name, values, count in (
-            ("label_scores", graph.label_scores, len(vocabulary.objects)),
-            ("predicate_scores", graph.predicate_scores, len(vocabulary.predicates)),
-        ):
-            if values is not None and len(values) and values.shape[1] != count:
-                graph.fail(name, f"{values.shape[1]} columns", f"{count}, one for each of {vocabulary.name!r}")
-        if graph.written:
-            return
-        for name, labels, kind in (
-            ("labels", graph.labels, "objects"),
-            ("predicates", graph.predicates, "predicates"),
-        ):
-            for i, label in enumerate(labels or ()):
-                if label not in self._known[kind]:
-                    hint = suggest(label[:80].rpartition(_SEPARATOR)[2], getattr(vocabulary, kind))
-                    graph.fail(name, f"{printable(label, 80)!r} at {i}", f"one of {vocabulary.name!r}{hint}")
+    return {label: f"{group}{SEPARATOR}{label}" for group, labels in groups.items() for label in labels}

@@ -1,0 +1,271 @@
+"""Scored predictions against references: every ranking metric at once, with intervals and paired differences."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy import special
+
+from rewards.evaluation.files import Key, Predictions, Problem, References, joined
+from rewards.evaluation.tables import at_ks
+from rewards.metrics import Metric, Settings, VideoRecall
+from rewards.reading import completion_of
+from sgrl import data
+from sgrl.errors import SgrlError
+from sgrl.files import fingerprint
+from sgrl.scores import ScoredGraph, ScoreFolder, from_text
+from sgrl.text import Codec
+from sgrl.vocabulary import Vocabulary, canonical
+
+GROUPS = 40
+"""Into how many parts the images or videos are divided for the intervals."""
+
+
+MOST_OF_A_VIDEO = max(VideoRecall().ks)
+
+
+class ScoredPredictions:
+    """A folder of scored predictions, by image; memory is what the ids need, and a row group.
+
+    Args:
+        path: see sgrl.scores.
+        references: what they are predictions for.
+
+    Attributes:
+        damaged, duplicates, unknown: as in Predictions. changed: whether they are of another data set, or another
+            state of it, by its fingerprint.
+
+    Raises:
+        SgrlError: a folder that cannot be read, another vocabulary, not one prediction for an image or video of the
+            references.
+    """
+
+    def __init__(self, path: str | Path, references: References):
+        self.folder, self.path = ScoreFolder(path), Path(path)
+        self.vocabulary = self.folder.vocabulary
+        if references.vocabulary is not None:
+            check_vocabulary(self.path, self.vocabulary, references.vocabulary)
+        found = self.folder.fingerprint
+        self.changed = found is not None and found != fingerprint(data.files(references.path, references.split))
+        self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
+        self._places: dict[Key, tuple] = {}
+        self._videos: dict[Key, tuple] = {}
+        self._held: tuple[Key, ScoredGraph] | None = None
+        self._video_of = dict(zip(references.keys, references.videos(), strict=True))
+        videos = {(key[0], video) for key, video in self._video_of.items()}
+        for place, graph in self.folder.places(self.damaged.add):
+            key = references.key(*graph.key)
+            known, taken = (videos, self._videos) if graph.whole_video else (self._video_of, self._places)
+            if key not in known:
+                self.unknown.add(repr(key[1]))
+            elif key in taken:
+                self.duplicates.add(repr(key[1]))
+            else:
+                taken[key] = place
+        if not self._places and not self._videos:
+            if self.unknown.count:
+                raise SgrlError(
+                    f"{self.path}: not one of {self.unknown.count:,} scored predictions is for an image or video of "
+                    f"{references.path}, split {references.split!r}: ids are {self.unknown} here, "
+                    f"{references.keys[0][1]!r} and so on there"
+                )
+            raise SgrlError(f"{self.path} holds no prediction" + (f": {self.damaged}" if self.damaged.count else ""))
+
+    def __enter__(self) -> ScoredPredictions:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._held = None
+
+    def missing(self, references: References) -> Problem:
+        """The images that neither they nor their video have a prediction."""
+        problem = Problem()
+        for key, video in self._video_of.items():
+            if key not in self._places and (key[0], video) not in self._videos:
+                problem.add(repr(key[1]))
+        return problem
+
+    def get(self, key: Key, reference: Mapping) -> dict | None:
+        """prediction, in the reference's frame, and the vocabulary of its columns; of a whole video what it says of
+        this frame, with the whole as `video`. None if there is none."""
+        size = reference["width"], reference["height"]
+        found: dict = {"vocabulary": self.vocabulary}
+        if (place := self._places.get(key)) is not None:
+            found["prediction"] = self.folder.get(place).resized(*size)
+        video = key[0], reference.get("video_id")
+        if (place := self._videos.get(video)) is not None:
+            if self._held is None or self._held[0] != video:
+                self._held = video, self.folder.get(place).resized(*size).boxed()
+            found["video"] = whole = self._held[1]
+            numbers = whole.frames or range(whole.length)
+            if "prediction" not in found and reference["frame"] in numbers:
+                found["prediction"] = whole.at(numbers.index(reference["frame"]), image_id=key[1])
+            found.setdefault("prediction", None)
+        return found if "prediction" in found else None
+
+
+def check_vocabulary(path: Path, found: Vocabulary, wanted: Vocabulary) -> None:
+    """Raises SgrlError unless both have the same labels, in whatever order and spelling."""
+    for kind in ("objects", "predicates"):
+        mine, theirs = ({canonical(label) for label in getattr(words, kind)} for words in (found, wanted))
+        if mine != theirs:
+            example = sorted(mine ^ theirs)[0]
+            where = "only the scores" if example in mine else "only the references"
+            words = f"{len(mine)} {kind} of {found.name!r}, the references {len(theirs)} of {wanted.name!r}"
+            raise SgrlError(
+                f"{path} has {words}: {where} have {example!r}; score it with the data set that it was made for"
+            )
+
+
+class Ranking:
+    """Several metrics over the same samples, in parts of whole videos and images, so that figures have intervals.
+
+    Args:
+        kinds: the metrics. settings: of each.
+    """
+
+    def __init__(self, kinds: Sequence[type[Metric]], settings: Callable[[type[Metric]], Settings]):
+        self.settings = {kind.name: settings(kind) for kind in kinds}
+        self.empty = {kind.name: kind.of(self.settings[kind.name]) for kind in kinds}
+        self.parts = {name: [copy.deepcopy(metric) for _ in range(GROUPS)] for name, metric in self.empty.items()}
+        self.units = 0
+        self.of_videos = False
+
+    def add_all(self, rows: Iterable[Mapping]) -> None:
+        """Count rows of prediction (a ScoredGraph), solution, width, height, video_id and frame.
+
+        Raises:
+            SgrlError: no sample for one of the metrics, or rows of a video that do not follow each other.
+        """
+        samples = dict.fromkeys(self.empty, 0)
+        for number, unit in enumerate(_units(rows)):
+            self.units = number + 1
+            self.of_videos |= unit[0]["video_id"] is not None
+            for name, parts in self.parts.items():
+                part = parts[number % GROUPS]
+                for sample in part.samples(unit, self.settings[name].codec):
+                    part.add(*sample)
+                    samples[name] += 1
+        for name, count in samples.items():
+            if not count:
+                raise SgrlError(f"the data set has no {self.empty[name].needs}, which the metric {name} is for")
+
+    def compute(self) -> dict:
+        """{metric: its figures, per_predicate, and intervals: {figure: [low, high]} of all that are not counts}."""
+        found = {}
+        for name in self.parts:
+            whole = self._without(name, None)
+            figures = whole.compute()
+            ends = _intervals(_shares(figures), [_shares(left) for left in self.left_out(name)])
+            bounded = {key: (max(low, 0.0), min(high, max(1.0, figures[key]))) for key, (low, high) in ends.items()}
+            found[name] = figures | {"per_predicate": whole.per_predicate(), "intervals": bounded}
+        return found
+
+    def left_out(self, name: str) -> list[dict]:
+        """The figures without each of the parts in turn."""
+        used = min(GROUPS, self.units)
+        return [self._without(name, left).compute() for left in range(used)] if used > 1 else []
+
+    def _without(self, name: str, left: int | None) -> Metric:
+        whole = copy.deepcopy(self.empty[name])
+        for number, part in enumerate(self.parts[name]):
+            if number != left:
+                whole.merge(part)
+        return whole
+
+    def lines(self, found: Mapping) -> list[str]:
+        lines = []
+        for name, figures in found.items():
+            metric = self.empty[name]
+            low, high = ({k: ends[i] for k, ends in figures["intervals"].items()} for i in (0, 1))
+            lines += [*at_ks(f"{name}, by score", figures), ""]
+            if any("@" in key for key in low):
+                main = [key for key in figures if key.partition("@")[0] in ("recall", "mean_recall") and key in low]
+                lines += at_ks("95 %, from", {key: low[key] for key in main})
+                lines += [*at_ks("95 %, to", {key: high[key] for key in main}), ""]
+            lines += [*metric.notes(figures), f"Protocol: {self.settings[name].protocol}.", ""]
+        what = "videos" if self.of_videos else "images"
+        return [*lines, f"Intervals: jackknife over {self.units:,} {what} in {min(GROUPS, self.units)} groups."]
+
+
+def paired(ours: Ranking, theirs: Ranking) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """{metric: {figure: (difference, low, high)}} of two that counted the same images: ours less theirs, with the 95 %
+    interval of the difference, for which the same images are left out of both."""
+    found = {}
+    for name in ours.parts:
+        whole = _less(ours._without(name, None).compute(), theirs._without(name, None).compute())
+        pairs = zip(ours.left_out(name), theirs.left_out(name), strict=True)
+        ends = _intervals(whole, [_less(*pair) for pair in pairs])
+        found[name] = {key: (whole[key], *ends[key]) for key in ends}
+    return found
+
+
+def as_scores(rows: Iterable[Mapping], codec: Codec) -> Iterator[dict]:
+    """Rows of texts as rows of scored predictions, confidences as the scores of relations."""
+    for row in rows:
+        size, given = (row["width"], row["height"]), row["prediction"]
+        names = {"image_id": str(row["image_id"]), "confidences": row.get("confidence")}
+        given = None if given is None else completion_of(given, codec, *size)
+        yield {**row, "prediction": None if given is None else from_text(given, codec, *size, **names)}
+
+
+def _units(rows: Iterable[Mapping]) -> Iterator[list[dict]]:
+    """The rows of each video together, and those of no video alone. A video that was predicted as a whole comes with
+    `whole`, in the frames of its rows."""
+    seen: set[str] = set()
+
+    def unit(numbered: tuple[int, Mapping]):
+        return numbered[0] if numbered[1]["video_id"] is None else str(numbered[1]["video_id"])
+
+    for name, group in itertools.groupby(enumerate(rows), unit):
+        together = [dict(row) for _, row in group]
+        if isinstance(name, str):
+            if name in seen:
+                raise SgrlError(
+                    f"the references of video {name!r} do not follow each other; convert the data set again"
+                )
+            seen.add(name)
+            together.sort(key=lambda row: row["frame"])
+            if (video := together[0].get("video")) is not None:
+                on_rows = video.on_frames([row["frame"] for row in together])
+                together[0]["whole"] = on_rows.video(MOST_OF_A_VIDEO, together[0]["vocabulary"])
+        yield together
+
+
+def _shares(figures: Mapping) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if isinstance(value, float)}
+
+
+def _less(ours: Mapping, theirs: Mapping) -> dict[str, float]:
+    return {name: value - theirs[name] for name, value in _shares(ours).items() if name in theirs}
+
+
+def _intervals(whole: Mapping[str, float], left_out: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """95 % intervals by the delete-a-group jackknife (Kott, 2001), Student's t with one degree of freedom less than
+    there are groups: right for every figure that is made of sums, whatever the metric."""
+    groups = len(left_out)
+    if groups < 2:
+        return {}
+    reach = special.stdtrit(groups - 1, 0.975)
+    found = {}
+    for name, value in whole.items():
+        others = np.array([one[name] for one in left_out])
+        half = reach * math.sqrt((groups - 1) / groups * np.square(others - others.mean()).sum())
+        found[name] = value - half, value + half
+    return found
+
+
+def read(path: str | Path, references: References, scored: bool) -> Predictions | ScoredPredictions:
+    """Predictions of either kind."""
+    return ScoredPredictions(path, references) if scored else Predictions(path, references)
+
+
+def rows_of(predictions: Predictions | ScoredPredictions, references: References, codec: Codec) -> Iterator[dict]:
+    """Joined with the references, texts as scored predictions."""
+    rows = joined(predictions, references)
+    return rows if isinstance(predictions, ScoredPredictions) else as_scores(rows, codec)
