@@ -6,11 +6,9 @@ recipes/evaluate.py and `python -m rewards score` both count with `Evaluation` a
 from __future__ import annotations
 
 import itertools
-import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from fractions import Fraction
 
 import numpy as np
 
@@ -19,6 +17,7 @@ from rewards.evaluation.tables import table
 from rewards.metrics.bootstrap import RESAMPLES, interval, ratio, resampled_sums
 from rewards.metrics.predicates import group_rows
 from rewards.metrics.strict import COUNTS, KINDS, VALUES, Comparison, SceneGraphMetrics
+from rewards.metrics.sums import Sums
 from rewards.metrics.written import WrittenRecall
 from sgrl.text import Codec
 
@@ -27,6 +26,9 @@ TOGETHER = 256
 
 NO_PREDICTION = "no prediction"
 CUT_OFF = " (cut off at the limit of tokens)"
+LARGEST_SPENT = 1e7
+"""Tokens or seconds of an image, which sums have room for."""
+
 LARGEST_REASONS = 1000
 """Different reasons that are counted by name."""
 
@@ -58,8 +60,7 @@ class Evaluation:
         self.failure_reasons: Counter[str] = Counter()
         self.format_errors: Counter[str] = Counter()
         self._images = array("f")
-        # how many rows say it, and their sum, which is exact
-        self._spent = {name: [0, Fraction()] for name in ("tokens", "seconds")}
+        self._spent = {name: [0, Sums()] for name in ("tokens", "seconds")}  # how many rows say it, and their sum
 
     def add(self, row: Mapping) -> None:
         """Score and count a row of predictions: prediction (None: there is none), solution, width, height, and perhaps
@@ -99,9 +100,9 @@ class Evaluation:
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
         for name, spent in self._spent.items():
-            if type(value := row.get(name)) in (int, float) and 0 <= value < math.inf:
+            if type(value := row.get(name)) in (int, float) and 0 <= value < LARGEST_SPENT:
                 spent[0] += 1
-                spent[1] += Fraction(value)
+                spent[1].add(value)
         cut = row.get("finish_reason") == "length"
         self.truncated += cut
         self.valid += found.error is None and found.graph is not None
@@ -212,8 +213,8 @@ def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES
     return {name: (float(difference), *interval(drawn)) for name, (difference, drawn) in found.items()}
 
 
-def _mean(count: int, total: Fraction) -> float | None:
-    return float(total / count) if count else None
+def _mean(count: int, total: Sums) -> float | None:
+    return float(total.total()) / count if count else None
 
 
 def _count_reason(counter: Counter[str], reason: str, times: int = 1) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rewards.metrics.sums import parts, whole
+from rewards.metrics.sums import Sums
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError
 from sgrl.vocabulary import Vocabulary
@@ -122,11 +122,11 @@ class Counts:
         shape = len(self.ks), len(vocabulary.predicates)
         self.images = self.failures = self.images_without_relations = self.images_left_out = 0
         self._in_means = self._with_relations = 0  # frames that are averaged over, and those that have relations
-        self._sums = np.zeros((2, 3, shape[0]), dtype=np.int64)  # recall, precision, F1; see rewards.metrics.sums
+        self._sums = Sums(3, shape[0])  # recall, precision, F1
         self._right = np.zeros(shape[0], dtype=np.int64)
         self._predicted = np.zeros(shape[0], dtype=np.int64)
         self._found = np.zeros(shape, dtype=np.int64)
-        self._recalls = np.zeros((2, *shape), dtype=np.int64)  # of each predicate, over the frames that have it
+        self._recalls = Sums(*shape)  # of each predicate, over the frames that have it
         self._relations = np.zeros(shape[1], dtype=np.int64)
         self._frames = np.zeros(shape[1], dtype=np.int64)
 
@@ -161,14 +161,14 @@ class Counts:
         if not left_out:
             self._in_means += 1
             self._with_relations += wanted > 0
-            self._sums += parts(np.stack([recall if wanted else np.zeros_like(recall), precision, f1]))
+            self._sums.add((recall if wanted else np.zeros_like(recall), precision, f1))
             self._right += right
             self._predicted += predicted
             number = self._found.shape[1]
             relations = np.bincount(truth, minlength=number)
             found = np.stack([np.bincount(truth[row], minlength=number) for row in covered])
             self._found += found
-            self._recalls += parts(found / np.maximum(1, relations))
+            self._recalls.add(found / np.maximum(1, relations))
             self._relations += relations
             self._frames += relations > 0
         values = {"failure": int(failure), "relations_predicted": proposed, "relations_reference": wanted}
@@ -186,7 +186,7 @@ class Counts:
 
     def compute(self) -> dict[str, float]:
         """See ActionGenomeRecall.compute."""
-        recall, precision, f1 = whole(self._sums) / np.maximum(
+        recall, precision, f1 = self._sums.total() / np.maximum(
             1, [[self._with_relations], [self._in_means], [self._in_means]]
         )
         total = int(self._relations.sum())
@@ -195,7 +195,7 @@ class Counts:
             "recall": recall,
             "precision": precision,
             "f1": f1,
-            "mean_recall": (whole(self._recalls) / np.maximum(1, self._frames)).mean(axis=1),
+            "mean_recall": (self._recalls.total() / np.maximum(1, self._frames)).mean(axis=1),
             "pooled_recall": pooled_found / max(1, total),
             "pooled_precision": self._right / np.maximum(1, self._predicted),
             "pooled_f1": 2 * self._right / np.maximum(1, self._predicted + total),
@@ -217,7 +217,7 @@ class Counts:
 
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """See ActionGenomeRecall.per_predicate."""
-        shares = whole(self._recalls) / np.maximum(1, self._frames)
+        shares = self._recalls.total() / np.maximum(1, self._frames)
         pooled = self._found / np.maximum(1, self._relations)
         table = {}
         for i, predicate in enumerate(self.vocabulary.predicates):

@@ -19,6 +19,7 @@ and matches objects by their boxes alone. With N reference objects and M predict
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -27,7 +28,7 @@ from scipy.optimize import linear_sum_assignment
 from rewards.matching import LARGEST_BROADCAST
 from rewards.metrics.predicates import PredicateCounts
 from rewards.metrics.protocol import Metric, Settings
-from rewards.metrics.sums import UNITS, fixed
+from rewards.metrics.sums import Sums
 from rewards.reading import PROTOCOLS, check_protocol, completion_of, graph_text, read_reference
 from sgrl.boxes import iou, iou_of_pairs
 from sgrl.errors import SgrlError
@@ -54,6 +55,8 @@ LARGEST_SHARED = 400
 """Pairs of boxes of an image that is compared together with others."""
 
 _NAMES = (*VALUES, "failure", "matched_iou", *COUNTS)
+_SUMMED = (*VALUES, *COUNTS)
+_summed = itemgetter(*_SUMMED)
 _ZEROS = dict.fromkeys(_NAMES, 0.0) | {"failure": 1.0}
 
 
@@ -143,8 +146,7 @@ class SceneGraphMetrics(Metric):
         self.samples = 0
         self.failures = 0
         self.predicates = PredicateCounts(frequency)
-        self._sums = dict.fromkeys(VALUES, 0)  # fixed-point
-        self._counts = dict.fromkeys(COUNTS, 0)
+        self._sums = Sums(len(_SUMMED))
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -167,13 +169,9 @@ class SceneGraphMetrics(Metric):
 
     def count(self, compared: Comparison) -> Comparison:
         """Count what `compare` found."""
-        values = compared.values
         self.samples += 1
         self.failures += compared.graph is None
-        for name in VALUES:
-            self._sums[name] += fixed(values[name])
-        for name in COUNTS:
-            self._counts[name] += values[name]
+        self._sums.add(_summed(compared.values))
         truth = compared.truth.relations
         said = () if compared.graph is None else compared.graph.relations
         self.predicates.add(
@@ -187,9 +185,7 @@ class SceneGraphMetrics(Metric):
         self.check_same(other)
         self.samples += other.samples
         self.failures += other.failures
-        for mine, theirs in ((self._sums, other._sums), (self._counts, other._counts)):
-            for name, total in theirs.items():
-                mine[name] += total
+        self._sums += other._sums
         self.predicates.merge(other.predicates)
 
     def compare(self, prediction, reference, width: int | None = None, height: int | None = None) -> Comparison:
@@ -240,9 +236,10 @@ class SceneGraphMetrics(Metric):
         """
         n = max(1, self.samples)
         found = {"samples": self.samples, "failures": self.failures, "failure_rate": self.failures / n}
-        found |= {name: total / (n * UNITS) for name, total in self._sums.items()}
+        totals = dict(zip(_SUMMED, self._sums.total().tolist(), strict=True))
+        found |= {name: totals[name] / n for name in VALUES}
         for kind in KINDS:
-            counts = (self._counts[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
+            counts = (totals[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
             values = _precision_recall_f1(*counts, both_empty=0.0)
             names = (f"pooled_{kind}_{name}" for name in ("precision", "recall", "f1"))
             found |= zip(names, values, strict=True)

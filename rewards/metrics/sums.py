@@ -6,9 +6,13 @@ room for 2^33 of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 UNIT = 1 << 30
+_TOGETHER = 128
+"""Arrays that are added at once: calls are what small ones cost."""
 
 
 def parts(values: np.ndarray) -> np.ndarray:
@@ -27,10 +31,38 @@ def whole(sums: np.ndarray) -> np.ndarray:
     return (sums[0] + sums[1] / UNIT) / UNIT
 
 
-def fixed(value: float) -> int:
-    """The same of one number: add these up, and divide by UNITS in the end."""
-    return int(value * _FACTOR)
+class Sums:
+    """The sum of a stream of arrays of one shape.
 
+    >>> sums = Sums(2)
+    >>> sums.add((0.5, 1.0))
+    >>> (sums + sums).total().tolist()
+    [1.0, 2.0]
+    """
 
-UNITS = UNIT * UNIT
-_FACTOR = float(UNITS)
+    def __init__(self, *shape: int):
+        self._parts = np.zeros((2, *shape), dtype=np.int64)
+        self._pending: list[Sequence | np.ndarray] = []
+
+    def add(self, values: Sequence | np.ndarray) -> None:
+        """Add an array, which is kept for a while: do not change it."""
+        self._pending.append(values)
+        if len(self._pending) >= _TOGETHER:
+            self._sum()
+
+    def __add__(self, other: Sums) -> Sums:
+        found = Sums(*self._parts.shape[1:])
+        for sums in (self, other):
+            sums._sum()
+            found._parts += sums._parts
+        return found
+
+    def total(self) -> np.ndarray:
+        """float64 of the shape."""
+        self._sum()
+        return whole(self._parts)
+
+    def _sum(self) -> None:
+        if self._pending:
+            self._parts += parts(np.array(self._pending)).sum(axis=1)
+            self._pending.clear()

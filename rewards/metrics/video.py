@@ -27,7 +27,7 @@ import numpy as np
 
 from rewards.metrics.protocol import Metric, Settings
 from rewards.metrics.ranking import of_scores
-from rewards.metrics.sums import UNITS, fixed, parts, whole
+from rewards.metrics.sums import Sums, parts, whole
 from rewards.reading import PROTOCOLS, CompletionError, completion_of, read_reference
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
@@ -93,7 +93,7 @@ class VideoRecall(Metric):
         self.iou_threshold, self.viou_threshold = iou_threshold, viou_threshold
         self.protocol = protocol
         self.videos = self.videos_without_relations = self.videos_without_predictions = 0
-        self._precision = 0  # fixed-point
+        self._precision = Sums()
         # for each predicate: relations, and the parts of what KINDS found of them at each K; see rewards.metrics.sums
         self._found: dict[str, tuple[int, np.ndarray]] = {}
 
@@ -161,7 +161,7 @@ class VideoRecall(Metric):
         self.videos += 1
         self.videos_without_relations += not relations
         self.videos_without_predictions += not predicted
-        self._precision += fixed(precision or 0.0)
+        self._precision.add(precision or 0.0)
         table = parts(np.stack([found[kind] for kind in KINDS], axis=1))
         for i, relation in enumerate(relations):
             name = canonical(relation.predicate)
@@ -202,7 +202,7 @@ class VideoRecall(Metric):
             "videos_without_predictions": self.videos_without_predictions,
             "relations_reference": int(totals.sum()),
             "predicates": len(totals),
-            "volume_map": self._precision / (max(1, self.videos - self.videos_without_relations) * UNITS),
+            "volume_map": float(self._precision.total()) / max(1, self.videos - self.videos_without_relations),
         }
         for i, kind in enumerate(KINDS):
             found |= {f"{kind}@{k}": float(pooled[i, j]) for j, k in enumerate(self.ks)}
