@@ -28,13 +28,13 @@ def main() -> None:
     from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser  # noqa: F401
 
     times.append(("trl, datasets", time.process_time()))
-    import sgrl.training.recipe
+    import sgrl.training.model
 
     def stop(*args, **kwargs):
         times.append(("**the recipe and all its checks**", time.process_time()))
         raise ModelWouldLoad
 
-    sgrl.training.recipe.load_model = stop
+    sgrl.training.model.load_model = stop
     sys.argv = sys.argv[1:]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")

@@ -114,7 +114,7 @@ def test_what_lora_trains(family, folder):
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and name.startswith(PARTS[family][2])
     }
-    wrapped = get_peft_model(model, m.lora_config(model, ModelConfig(lora_r=2)))
+    wrapped = get_peft_model(model, m.lora_config(model, "lora", ModelConfig(lora_r=2)))
     adapted = {name.split(".lora_")[0] for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
     assert adapted == linear and len(linear) >= 3 * 7
 

@@ -299,9 +299,7 @@ def refused(toy, tmp_path, monkeypatch, capsys):
         }
         command = launch(name, **(defaults | settings))
         monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(
-            "sgrl.training.recipe.load_model", lambda *args, **kwargs: pytest.fail("a model is loaded")
-        )
+        monkeypatch.setattr("sgrl.training.model.load_model", lambda *args, **kwargs: pytest.fail("a model is loaded"))
         monkeypatch.setattr(sys, "argv", command[command.index(f"recipes/{name}.py") :])
         with pytest.raises(SystemExit) as exit:
             recipe(name).main()

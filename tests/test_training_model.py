@@ -99,7 +99,7 @@ def test_lora_touches_the_language_model_alone(toy):
     from trl import ModelConfig
 
     model = m.load_model(str(toy / "model"), "lora")
-    wrapped = get_peft_model(model, m.lora_config(model, ModelConfig(lora_r=4)))
+    wrapped = get_peft_model(model, m.lora_config(model, "lora", ModelConfig(lora_r=4)))
     adapted = {name.split(".lora_")[0] for name, parameter in wrapped.named_parameters() if parameter.requires_grad}
     assert len(adapted) == 3 * 7  # layers x (q, k, v, o, gate, up, down)
     assert all(".language_model.layers." in name for name in adapted)
@@ -111,7 +111,7 @@ def test_merged_adapter_equals_model_with_adapter(toy, tmp_path, processor):
     from trl import ModelConfig
 
     model = m.load_model(str(toy / "model"), "lora")
-    wrapped = get_peft_model(model, m.lora_config(model, ModelConfig(lora_r=4)))
+    wrapped = get_peft_model(model, m.lora_config(model, "lora", ModelConfig(lora_r=4)))
     torch.manual_seed(0)
     for name, parameter in wrapped.named_parameters():
         if "lora_B" in name:

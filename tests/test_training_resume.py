@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from sgrl.errors import SgrlError
-from sgrl.files import folder_lock
-from sgrl.training.recipe import _alone, train_grpo, train_sft
 from sgrl.training.resume import Run, accept_numbered_cpus
+from sgrl.training.run import open_run
 
 IDENTITY = {"recipe": "sft", "dataset": "a", "reward": ["full"]}
 
@@ -54,7 +53,7 @@ def test_named_checkpoint(tmp_path):
 def test_finished_run(tmp_path, caplog):
     run = Run(arguments(tmp_path), IDENTITY)
     checkpoint = write_checkpoint(tmp_path, 10)
-    run.finish(10)
+    run.note_end(10)
     with caplog.at_level("INFO", "sgrl"):
         again = Run(arguments(tmp_path), IDENTITY)
     assert again.finished and again.checkpoint is None
@@ -90,14 +89,17 @@ def test_damaged_record(tmp_path):
 
 def test_a_second_training_in_one_folder_is_refused(tmp_path):
     """By its first process, for all of them; others of a run do not ask."""
-    begun = []
-    train = _alone(lambda script_args, training_args: begun.append(training_args.process_index))
-    train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=0))
-    with folder_lock(tmp_path / "out"):
-        train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=1))
+    settings = {"report_to": [], "load_best_model_at_end": False, "push_to_hub": False}
+    first, second = (arguments(tmp_path / "out", process_index=index, **settings) for index in (0, 1))
+    with open_run("sft", None, first, "model", IDENTITY) as run:
+        assert run.recipe == "sft" and not run.finished and run.checkpoint is None
+        with open_run("sft", None, second, "model", IDENTITY):
+            pass
         with pytest.raises(SgrlError, match="out is being written by process"):
-            train(None, SimpleNamespace(output_dir=str(tmp_path / "out"), process_index=0))
-    assert begun == [0, 1] and train_sft.__wrapped__ and train_grpo.__wrapped__
+            with open_run("sft", None, first, "model", IDENTITY):
+                pass
+    with open_run("sft", None, first, "model", IDENTITY):
+        pass
 
 
 def test_every_process_on_a_cpu_loads_a_checkpoint(tmp_path):

@@ -7,11 +7,11 @@ import logging
 from transformers import TrainerCallback
 
 from sgrl.errors import SgrlError, suggest
+from sgrl.training.launch import PARITY_ACTIONS
 
 logger = logging.getLogger(__name__)
 
 LOGP_DIFFERENCE = "sampling/sampling_logp_difference/mean"
-PARITY_ACTIONS = ("warn", "error")
 
 
 class ParityError(SgrlError):

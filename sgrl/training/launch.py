@@ -23,6 +23,7 @@ from sgrl.training.configurations import command_line
 logger = logging.getLogger(__name__)
 
 TRAINABLE = ("decoder", "decoder+aligner", "all", "lora")
+PARITY_ACTIONS = ("warn", "error")
 
 
 @dataclass
@@ -98,6 +99,11 @@ class SceneGraphArguments:
         self.context_noise = json_mapping(self.context_noise, "context_noise")
         Noise.named(self.context_noise)
 
+    def identity(self, training_args) -> dict[str, Any]:
+        """Settings that make a run the same run, besides recipe and model; see `sgrl.training.resume.Run`."""
+        names = ("dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass
 class SFTArguments(SceneGraphArguments):
@@ -142,13 +148,23 @@ class GRPOArguments(SceneGraphArguments):
         metadata={"help": "Alarm when vLLM and the trainer differ by more, in log-probability per token."},
     )
     parity_action: str = field(
-        default="warn", metadata={"help": "On alarm: warn or error.", "choices": ["warn", "error"]}
+        default="warn", metadata={"help": "On alarm: warn or error.", "choices": PARITY_ACTIONS}
     )
 
     def __post_init__(self):
         super().__post_init__()
         self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
         self.vllm_engine_kwargs = json_mapping(self.vllm_engine_kwargs, "vllm_engine_kwargs")
+        if self.parity_action not in PARITY_ACTIONS:  # argparse checks choices on the command line only
+            raise SgrlError(
+                f"unknown parity_action: {self.parity_action!r}{suggest(self.parity_action, PARITY_ACTIONS)}"
+            )
+
+    def identity(self, training_args) -> dict[str, Any]:
+        found = {"reward": self.reward, "similarity": self.similarity, "reward_weights": training_args.reward_weights}
+        if self.reward_protocol != "default":
+            found["reward_protocol"] = self.reward_protocol
+        return found | super().identity(training_args)
 
 
 def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tuple[Any, ...]:

@@ -65,11 +65,14 @@ def freeze(model: PreTrainedModel, trainable: str) -> None:
             module.requires_grad_(True)
 
 
-def lora_config(model: PreTrainedModel, model_args: ModelConfig):
-    """The adapters of `trainable: lora`: on all linear layers of the language model unless `lora_target_modules` says.
+def lora_config(model: PreTrainedModel, trainable: str, model_args: ModelConfig):
+    """The adapters of `trainable: lora`; None for another.
 
+    They are on all linear layers of the language model unless `lora_target_modules` says.
     The output embeddings stay out: TRL computes log-probabilities from their weight directly.
     """
+    if trainable != "lora":
+        return None
     from torch import nn
     from trl import get_peft_config
 

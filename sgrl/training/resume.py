@@ -55,7 +55,7 @@ class Run:
         self.checkpoint = None if self.finished else self._find_checkpoint(training_args.resume_from_checkpoint)
         self._write({**record, "identity": identity})
 
-    def finish(self, steps: int) -> None:
+    def note_end(self, steps: int) -> None:
         """Note that the run ended after `steps` steps and its model is saved."""
         self._write({**self._read(), "finished": {"steps": steps, "length": self._length()}})
 
