@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural
+from sgrl.models.vlm.families import PLACEHOLDERS
 from sgrl.process import NO_ROOM, system_number
 from sgrl.text import FormatError, answer, get_codec
 from sgrl.vocabulary import Vocabulary
@@ -46,9 +47,6 @@ VIDEO_COLUMNS = {
 """The same for what frames of videos have besides."""
 
 _NUMBERS = ("width", "height", "length", "frame")
-
-# The trainer puts the image before the text. A placeholder in the text would ask for a second image.
-PLACEHOLDERS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<image_soft_token>", "<IMG_CONTEXT>", "<video>")
 
 _METADATA_KEY = b"sgrl"
 
@@ -277,7 +275,7 @@ def _check_messages(file: Path, first_row: int, column, name: str, role: str) ->
     for content in compute.unique(messages.field("content")).to_pylist():
         if not content:
             raise SgrlError(f"{place}: a message of {name!r} is empty")
-        for placeholder in PLACEHOLDERS:
+        for placeholder in PLACEHOLDERS:  # the trainer puts the image before the text; this would ask for another
             if placeholder in content:
                 raise SgrlError(
                     f"{place}: {name!r} contains {placeholder!r}. The trainer puts the image before the text of the "

@@ -14,6 +14,7 @@ import yaml
 
 from data_prep import to_toon
 from rewards.trl import rewards_named
+from sgrl.models.vlm.families import FAMILIES
 from sgrl.training.checks import check_best
 from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
@@ -23,15 +24,6 @@ CONFIGS = sorted(path.relative_to(RECIPES).as_posix() for path in (RECIPES / "co
 REAL = [name for name in CONFIGS if "/toy/" not in name]
 LAUNCHERS = sorted(path.name for path in (RECIPES / "accelerate").glob("*.yaml"))
 SOURCES = [*RECIPES.glob("*.py"), *(RECIPES / "configs").rglob("*.yaml"), *ROOT.glob("docs/*.md"), ROOT / "README.md"]
-
-# Coordinates that the family was trained to write, and the pixels that one token covers where it has whole tokens.
-FAMILIES = {
-    "Qwen/Qwen3.5-": ("pixel", 32),  # by itself 0 to 1000; SceneGraphVLM trains it on pixels
-    "Qwen/Qwen2.5-VL-": ("pixel", 28),
-    "Qwen/Qwen3-VL-": ("norm1000", 32),
-    "OpenGVLab/InternVL3_5-": ("norm1000", None),
-    "HuggingFaceTB/SmolVLM-": ("pixel", None),
-}
 
 
 def read(stage: str, options: list[str]):
@@ -144,11 +136,11 @@ def test_data_fits_the_model(name):
     model, dataset = first["model_name_or_path"], first["dataset"]
     converted = [to_toon._parser().parse_args(words[2:]) for words in commands(sft, r"data_prep/to_toon\.py")]
     args = next(args for args in converted if args.output == dataset)
-    coords, multiple = next(value for family, value in FAMILIES.items() if model.startswith(family))
-    assert args.coords == coords
+    family = next(family for family in FAMILIES.values() if family.hub and model.startswith(family.hub))
+    assert args.coords == family.trained
     width, height = to_toon._size(args.resize) if args.resize else (640, 480)
-    if multiple:  # or the model would see another image than the boxes are of
-        assert width % multiple == height % multiple == 0
+    if family.token_side:  # or the model would see another image than the boxes are of
+        assert width % family.token_side == height % family.token_side == 0
     assert (settings.get("min_pixels") or 0) <= width * height <= (settings.get("max_pixels") or 12_845_056)
     kind = {"ag": "action_genome"}.get(path.stem.split("_")[1], path.stem.split("_")[1])
     assert args.dataset == kind

@@ -20,6 +20,8 @@ from sgrl.data import load
 from sgrl.errors import SgrlError
 from sgrl.inference import load_engine
 from sgrl.models.vlm.chat import ChatRenderer
+from sgrl.models.vlm.families import FAMILIES as TABLE
+from sgrl.models.vlm.families import PLACEHOLDERS, family_of
 from sgrl.models.vlm.parts import placeholder_ids
 from sgrl.models.vlm.processor import load_processor, pixel_budget, set_pixel_budget, visual_tokens
 from sgrl.models.vlm.template import template_arguments
@@ -32,12 +34,9 @@ from sgrl.training.sft import COLUMNS, SceneGraphCollator
 
 # The modules of the vision tower, of the aligner and of the language model.
 PARTS = {
-    "qwen3_vl": ("model.visual.", "model.visual.merger.", "model.language_model."),
-    "qwen3_5": ("model.visual.", "model.visual.merger.", "model.language_model."),
-    "qwen2_5_vl": ("model.visual.", "model.visual.merger.", "model.language_model."),
-    "internvl": ("model.vision_tower.", "model.multi_modal_projector.", "model.language_model."),
-    "idefics3": ("model.vision_model.", "model.connector.", "model.text_model."),
-    "smolvlm": ("model.vision_model.", "model.connector.", "model.text_model."),
+    model_type: (f"{row.vision}.", f"{row.aligner[0]}.", f"{row.decoder}.")
+    for row in TABLE.values()
+    for model_type in row.model_types
 }
 
 
@@ -70,6 +69,14 @@ def test_published_names():
     assert set(PARTS) == set(FAMILIES)
     with pytest.raises(SgrlError, match="unknown family 'qwen3_6'; did you mean 'qwen3_5'"):
         build_tiny_vlm("unused", family="qwen3_6")
+
+
+def test_the_table_knows_each_family_by_all_its_names(family, processor):
+    name = family_of([family])
+    row = TABLE[name]
+    assert family in row.model_types and family_of([row.hub.rpartition("/")[2]]) == name
+    tokens = {getattr(processor, attribute, None) for attribute in ("image_token", "video_token")} - {None}
+    assert processor.image_token in row.placeholders and tokens <= set(PLACEHOLDERS)
 
 
 def test_model_sees_the_image(family, folder, processor):

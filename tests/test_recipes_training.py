@@ -217,7 +217,9 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
     def decided(*words: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
         predict.add_arguments(parser)
-        args = parser.parse_args(["--dataset", "d", "--output", "o", "--model", str(tmp_path / "grpo"), *words])
+        args = parser.parse_args(
+            ["--dataset", str(toy / "data"), "--output", "o", "--model", str(tmp_path / "grpo"), *words]
+        )
         predict.check_arguments(args)
         return args
 

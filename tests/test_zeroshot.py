@@ -6,7 +6,8 @@ import pytest
 
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.inference.zeroshot import CONVENTIONS, convention_of, in_frame_of, prompt
+from sgrl.inference.zeroshot import in_frame_of, prompt
+from sgrl.models.vlm.coordinates import CONVENTIONS, convention_of
 from sgrl.text import answer, get_codec
 from sgrl.vocabulary import get_vocabulary
 
@@ -157,3 +158,9 @@ def test_prompts_say_the_frame_and_the_order():
 def test_an_answer_without_a_graph_stays():
     for name in CONVENTIONS:
         assert in_frame_of("I see a cat.", get_codec("toon"), (W, H), (W, H), CONVENTIONS[name]) == "I see a cat."
+
+
+def test_a_family_that_never_learnt_coordinates_is_not_taken_for_the_one_in_its_folder():
+    for model in ("runs/qwen3/SmolVLM-500M-Instruct", "HuggingFaceTB/SmolVLM2-2.2B", "models/internvl/LFM2-VL-450M"):
+        with pytest.raises(SgrlError, match="writes boxes is not known; say it with --zero-shot pixel"):
+            convention_of("auto", model)

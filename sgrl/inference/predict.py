@@ -39,6 +39,7 @@ from sgrl.inference.predictions import (
 from sgrl.inference.presentation import moved, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import batches, generate_apart
+from sgrl.models.vlm.coordinates import CONVENTIONS, convention_of
 from sgrl.models.vlm.folder import check_model_folder
 from sgrl.models.vlm.processor import thinks
 from sgrl.terminal import printable
@@ -71,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--zero-shot", metavar="COORDINATES",
         help="for models that were not trained on this: the full prompt, in the coordinates of the model's family: "
-        f"auto (by its name) or one of {', '.join(zeroshot.CONVENTIONS)}",
+        f"auto (by its name) or one of {', '.join(CONVENTIONS)}",
     )  # fmt: skip
     add_engine_arguments(parser, max_new_tokens=1024)
     add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to say what the run cost")
@@ -123,7 +124,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.zero_shot and args.constrain:
         raise SgrlError("--zero-shot and --constrain exclude each other: the grammar holds the data set's coordinates")
     if args.zero_shot:
-        zeroshot.convention_of(args.zero_shot, args.model)
+        convention_of(args.zero_shot, args.model)
     if args.input and args.context == "gt":
         raise SgrlError("--context gt needs references, which --input has none of; use --context generated")
     check_engine_arguments(args)
@@ -309,7 +310,7 @@ class Predictor:
 
     def __init__(self, args: argparse.Namespace, rows, folder: PredictionFolder, engine: Engine):
         self.args, self.rows, self.folder, self.engine = args, rows, folder, engine
-        self.convention = zeroshot.convention_of(args.zero_shot, args.model) if args.zero_shot else None
+        self.convention = convention_of(args.zero_shot, args.model) if args.zero_shot else None
         # Of each video (row of the frame, its own graph, the graph's frame), in order: the context of later frames.
         self.graphs: dict[Key, list[tuple[int, str, tuple[int, int]]]] = {}
         self.failed: dict[Key, str] = {}

@@ -6,14 +6,11 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
+from sgrl.models.vlm.families import ALIGNER_NAMES
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
-
-# What each family calls the module between its vision tower and its language model:
-# Qwen-VL (the second for Qwen3-VL's deepstack), InternVL/LLaVA/Gemma 3/LFM2-VL, Idefics/SmolVLM, Gemma 4.
-ALIGNER_NAMES = ("merger", "deepstack_merger_list", "multi_modal_projector", "connector", "embed_vision")
 
 
 def aligners(model: PreTrainedModel) -> list[nn.Module]:
