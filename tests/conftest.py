@@ -30,6 +30,7 @@ hypothesis.settings.register_profile("sgrl", deadline=None)
 hypothesis.settings.load_profile("sgrl")
 
 ROOT = Path(__file__).resolve().parent.parent
+collect_ignore = ["golden"]
 
 
 @pytest.fixture(scope="session")
@@ -39,11 +40,23 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def known_answers() -> Path:
+    """Inputs and what the published code makes of them; tests/golden/README.md says how each file came about."""
+    return ROOT / "tests" / "golden"
+
+
+@pytest.fixture(scope="session")
+def layouts(known_answers) -> Path:
+    """Small data sets in the official layouts, made by hand, and how each is to be read."""
+    return known_answers / "layouts"
+
+
+@pytest.fixture(scope="session")
 def shared() -> Path:
-    """Known answers and samples of the official data layouts. They travel beside the checkout, not in it."""
+    """Records, class lists and photographs of the official data sets, which may not lie in the checkout."""
     folder = ROOT.parent / "shared"
-    if not (folder / "golden").is_dir():
-        pytest.skip("the known answers beside the checkout (../shared) are not here")
+    if not (folder / "data").is_dir():
+        pytest.skip("the official records beside the checkout (../shared) are not here")
     return folder
 
 

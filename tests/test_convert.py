@@ -329,8 +329,8 @@ def test_push(worlds, tmp_path, monkeypatch, capsys):
     assert "is complete, but pushing it to me/toy failed" in error and "Traceback" not in error
 
 
-def test_notes_and_totals_are_printed(shared, tmp_path, capsys):
-    folder = shared / "data" / "schema_examples" / "pvsg"
+def test_notes_and_totals_are_printed(layouts, tmp_path, capsys):
+    folder = layouts / "pvsg"
     assert to_toon.main(["--dataset", "pvsg", "--root", str(folder), "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "2 relations listed again, merged" in out

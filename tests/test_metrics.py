@@ -66,8 +66,8 @@ def deviation(case):
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    return json.loads((shared / "golden" / "metrics_strict.json").read_text())["cases"]
+def golden(known_answers):
+    return json.loads((known_answers / "metrics_strict.json").read_text())["cases"]
 
 
 def test_metrics_agree_but_for_the_deviations(golden):

@@ -61,8 +61,8 @@ def ids(root, rule, **options):
     return [record.image_id for record in ActionGenomeReader(root, frame_rule=rule, **options).records()]
 
 
-def test_fixture_reads_as_expected(shared):
-    root = shared / "data" / "schema_examples" / "action_genome"
+def test_fixture_reads_as_expected(layouts):
+    root = layouts / "action_genome"
     expected = json.loads((root / "EXPECTED_parse.json").read_text())
     reader = open_reader("action_genome", root, frame_rule="all")
     records = {f"{record.video_id}.mp4/{record.frame:06d}.png": record for record in reader.records()}
@@ -295,8 +295,8 @@ def test_other_class_lists(tmp_path, shared):
         ActionGenomeReader(root)
 
 
-def test_records_can_be_read_again(shared):
-    reader = ActionGenomeReader(shared / "data" / "schema_examples" / "action_genome", frame_rule="oed")
+def test_records_can_be_read_again(layouts):
+    reader = ActionGenomeReader(layouts / "action_genome", frame_rule="oed")
     first, notes = list(reader.records()), copy.copy(reader.notes)
     assert list(reader.records()) == first and reader.notes == notes
 

@@ -38,10 +38,9 @@ def make_root(path, content, split="train"):
     return path
 
 
-def test_fixture_reads_as_psg_json(shared):
-    examples = shared / "data" / "schema_examples"
-    reader = open_reader("coco", examples / "hf_mirrors" / "maelic_style" / "PSG_coco_format")
-    expected = json.loads((examples / "psg" / "EXPECTED_parse.json").read_text())
+def test_fixture_reads_as_psg_json(layouts):
+    reader = open_reader("coco", layouts / "hf_mirrors" / "maelic_style" / "PSG_coco_format")
+    expected = json.loads((layouts / "psg" / "EXPECTED_parse.json").read_text())
     records = list(reader.records())
     assert [record.image_id for record in records] == ["900001", "900002"]
     for record in records:

@@ -36,9 +36,9 @@ def make_file(path, rows):
 
 
 @pytest.fixture
-def mirrors(shared, tmp_path):
+def mirrors(layouts, tmp_path):
     """The fixture's rows where their images are, and again as Parquet files with the images inside."""
-    source, folders = shared / "data" / "schema_examples" / "hf_mirrors", {}
+    source, folders = layouts / "hf_mirrors", {}
     for name in ("psg_train_sg", "vg150_train_sgg_prompt"):
         rows = [json.loads(line) for line in (source / f"{name}_rows.jsonl").read_text().splitlines()]
         folders[name] = tmp_path / "lines" / name, tmp_path / "parquet" / name
@@ -54,9 +54,9 @@ def mirrors(shared, tmp_path):
 
 
 @pytest.mark.parametrize("kind", [0, 1])
-def test_psg_fixture(shared, mirrors, kind):
+def test_psg_fixture(layouts, mirrors, kind):
     reader = open_reader("hub", mirrors["psg_train_sg"][kind])
-    expected = json.loads((shared / "data/schema_examples/psg/EXPECTED_parse.json").read_text())
+    expected = json.loads((layouts / "psg/EXPECTED_parse.json").read_text())
     records = list(reader.records())
     assert [record.image_id for record in records] == ["900001", "900002"] and reader.name == "psg"
     for record in records:

@@ -48,8 +48,8 @@ def make_root(path, records, **changes):
 
 
 @pytest.mark.parametrize("name", OFFICIAL_FILES)
-def test_fixtures_read_as_expected(shared, name):
-    folder = shared / "data" / "schema_examples" / "psg"
+def test_fixtures_read_as_expected(layouts, name):
+    folder = layouts / "psg"
     expected = json.loads((folder / "EXPECTED_parse.json").read_text())
     raw = json.loads((folder / "psg" / name).read_text())
     reader = PSGReader(folder, name)
@@ -70,8 +70,8 @@ def test_fixtures_read_as_expected(shared, name):
     assert reader.name == "psg"  # the official class lists are recognised
 
 
-def test_competition_files_have_a_validation_split(shared):
-    folder = shared / "data" / "schema_examples" / "psg"
+def test_competition_files_have_a_validation_split(layouts):
+    folder = layouts / "psg"
     splits = {
         name: {record.image_id: record.split for record in PSGReader(folder, name).records()}
         for name in OFFICIAL_FILES

@@ -52,8 +52,8 @@ def triples(record):
     return [(r.subject, r.predicate, r.object) for r in record.graph.relations]
 
 
-def test_gta_fixture_reads_as_expected(shared):
-    folder = shared / "data" / "schema_examples" / "psg4d_gta"
+def test_gta_fixture_reads_as_expected(layouts, shared):
+    folder = layouts / "psg4d_gta"
     expected = json.loads((folder / "EXPECTED_parse.json").read_text())
     raw = json.loads((folder / "sailvos3d.json").read_text())
     labels = {str(entry["object_id"]): entry["category"] for entry in raw["data"][0]["object"]}
@@ -78,16 +78,16 @@ def test_gta_fixture_reads_as_expected(shared):
     assert list(reader.records()) == records
 
 
-def test_gta_masks_that_were_not_merged(shared, tmp_path):
-    folder = shared / "data" / "schema_examples" / "psg4d_gta"
+def test_gta_masks_that_were_not_merged(layouts, tmp_path):
+    folder = layouts / "psg4d_gta"
     merged = [record.graph for record in PSG4DGTAReader(folder).records()]
     shutil.copytree(folder, tmp_path / "root", ignore=lambda _, names: [n for n in names if n == "masks"])
     (tmp_path / "root").chmod(0o755)
     assert [record.graph for record in PSG4DGTAReader(tmp_path / "root").records()] == merged
 
 
-def test_hoi_fixture_reads_as_expected(shared):
-    folder = shared / "data" / "schema_examples" / "psg4d_hoi"
+def test_hoi_fixture_reads_as_expected(layouts):
+    folder = layouts / "psg4d_hoi"
     expected = json.loads((folder / "EXPECTED_parse.json").read_text())
     raw = json.loads((folder / "psg4d_hoi.json").read_text())["data"][0]["object"]
     by_mask = {str(entry["mask_id"]): entry["object_id"] for entry in raw}
@@ -361,10 +361,10 @@ def test_videos_with_their_tubes(tmp_path):
     assert not list(PSG4DGTAReader(root).video_graphs(found.append)) and len(found) == 1
 
 
-def test_the_fixtures_have_tubes(shared):
+def test_the_fixtures_have_tubes(layouts):
     """The boxes of the frames are those of the tubes."""
     for name in ("psg4d_gta", "psg4d_hoi"):
-        reader = open_reader(name, shared / "data" / "schema_examples" / name)
+        reader = open_reader(name, layouts / name)
         seen = {record.video_id for record in reader.records(lambda error: None)}
         videos = {video_id: graph for video_id, _, graph in reader.video_graphs(lambda error: None)}
         assert set(videos) == seen and all(graph.relations for graph in videos.values())

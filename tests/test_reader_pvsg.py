@@ -63,8 +63,8 @@ def triples(record):
     return [(objects[r.subject].label, r.predicate, objects[r.object].label) for r in record.graph.relations]
 
 
-def test_fixture_reads_as_expected(shared):
-    root = shared / "data" / "schema_examples" / "pvsg"
+def test_fixture_reads_as_expected(layouts):
+    root = layouts / "pvsg"
     expected = json.loads((root / "EXPECTED_parse.json").read_text())
     raw = {entry["video_id"]: entry for entry in json.loads((root / "pvsg.json").read_text())["data"]}
     reader = open_reader("pvsg", root)
@@ -364,10 +364,10 @@ def test_a_video_without_annotations(tmp_path):
     }
 
 
-def test_masks_of_unwanted_videos_are_not_read(shared, monkeypatch):
+def test_masks_of_unwanted_videos_are_not_read(layouts, monkeypatch):
     from data_prep.readers import masks
 
-    reader = PVSGReader(shared / "data" / "schema_examples" / "pvsg")
+    reader = PVSGReader(layouts / "pvsg")
     everything = list(reader.records())
     opened = []
     original = masks.load_image

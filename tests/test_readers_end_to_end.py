@@ -38,10 +38,9 @@ def test_examples_of_the_official_layouts(shared, tmp_path, dataset, capsys):
             assert graph.relations and row["image"].size == (row["width"], row["height"])
 
 
-def test_rows_of_the_hub(shared, tmp_path):
+def test_rows_of_the_hub(layouts, tmp_path):
     """Both mirrors' layouts give the rows that psg.json gives, the picture byte for byte."""
-    examples = shared / "data" / "schema_examples"
-    source = examples / "hf_mirrors"
+    source = layouts / "hf_mirrors"
     rows = [json.loads(line) for line in (source / "psg_train_sg_rows.jsonl").read_text().splitlines()]
     for row in rows:
         row["image"] = {"bytes": (source / row.pop("image_file")).read_bytes(), "path": None}
@@ -54,7 +53,7 @@ def test_rows_of_the_hub(shared, tmp_path):
     for row, entry in zip(rows, json.loads(annotations)["images"], strict=True):
         (coco / entry["file_name"]).write_bytes(row["image"]["bytes"])
     found = {}
-    for dataset, root in (("hub", hub), ("coco", coco.parent), ("psg", examples / "psg")):
+    for dataset, root in (("hub", hub), ("coco", coco.parent), ("psg", layouts / "psg")):
         assert convert(dataset, root, tmp_path / dataset, "--resize", "keep", "--split", "train") == 0
         found[dataset] = {row["image_id"]: row for row in load(tmp_path / dataset, "train")}
     for dataset in ("hub", "coco"):

@@ -41,8 +41,8 @@ SMALL = Vocabulary("small", ("cat", "mat", "hat"), ("on", "near", "under"))
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    data = json.loads((shared / "golden" / "vg_recall.json").read_text())
+def golden(known_answers):
+    data = json.loads((known_answers / "vg_recall.json").read_text())
     meta = data["meta"]
     vocabulary = Vocabulary("golden", meta["classes"][1:], meta["predicates"][1:])
     listed = {

@@ -23,13 +23,13 @@ PAIRS = get_codec("toon-pairs")
 
 
 @pytest.fixture(scope="module")
-def detectors(shared):
-    return json.loads((shared / "golden" / "ag_recall.json").read_text())["cases"]
+def detectors(known_answers):
+    return json.loads((known_answers / "ag_recall.json").read_text())["cases"]
 
 
 @pytest.fixture(scope="module")
-def texts(shared):
-    return json.loads((shared / "golden" / "ag_text_recall.json").read_text())["cases"]
+def texts(known_answers):
+    return json.loads((known_answers / "ag_text_recall.json").read_text())["cases"]
 
 
 def reference_of(frame):

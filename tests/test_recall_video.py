@@ -19,8 +19,8 @@ WEAK = {f"{prefix}{name}" for prefix in ("", "soft_") for name in ("weak_recall"
 
 
 @pytest.fixture(scope="module")
-def golden(shared):
-    data = json.loads((shared / "golden" / "psg4d_recall.json").read_text())
+def golden(known_answers):
+    data = json.loads((known_answers / "psg4d_recall.json").read_text())
     return data["cases"], tuple(data["meta"]["mask_size_HxW"])
 
 

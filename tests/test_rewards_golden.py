@@ -61,8 +61,8 @@ MALFORMED = {
 """Deviation 3: references that break their own layout. The published parser uses what it can read of them."""
 
 
-def cases(shared, name):
-    return json.loads((shared / "golden" / name).read_text())["cases"]
+def cases(known_answers, name):
+    return json.loads((known_answers / name).read_text())["cases"]
 
 
 def close(a, b):
@@ -104,37 +104,37 @@ def deviation(case, codec):
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_scenegraphvlm_agrees_but_for_the_deviations(shared, codec):
-    differing = {case["id"] for case in cases(shared, FILES[codec]) if differences(case, codec)}
-    deviating = {case["id"] for case in cases(shared, FILES[codec]) if deviation(case, codec)}
+def test_scenegraphvlm_agrees_but_for_the_deviations(known_answers, codec):
+    differing = {case["id"] for case in cases(known_answers, FILES[codec]) if differences(case, codec)}
+    deviating = {case["id"] for case in cases(known_answers, FILES[codec]) if deviation(case, codec)}
     assert differing == deviating
     assert len(differing) == {"toon": 19, "toon-pairs": 11}[codec]
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_the_published_protocol_agrees_with_everything_in_ascii(shared, codec):
+def test_the_published_protocol_agrees_with_everything_in_ascii(known_answers, codec):
     """Drafts in thoughts, malformed references, relations where the reference has none: as published."""
-    found = {case["kind"] for case in cases(shared, FILES[codec]) if differences(case, codec, "published")}
-    assert found == {case["kind"] for case in cases(shared, FILES[codec]) if case["kind"].endswith("_exotic")}
+    found = {case["kind"] for case in cases(known_answers, FILES[codec]) if differences(case, codec, "published")}
+    assert found == {case["kind"] for case in cases(known_answers, FILES[codec]) if case["kind"].endswith("_exotic")}
     weights = WEIGHTS if codec == "toon" else None
-    for case in cases(shared, FILES[codec]):
+    for case in cases(known_answers, FILES[codec]):
         if weights and case["variant"] == "default" and case["kind"] in MALFORMED[codec]:
             ours, _ = score(case, codec, "published")
             assert close(Preset("golden", weights).total(ours), case["total"]), case["id"]
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_totals_agree(shared, codec):
-    for case in cases(shared, FILES[codec]):
+def test_totals_agree(known_answers, codec):
+    for case in cases(known_answers, FILES[codec]):
         if deviation(case, codec) is None:
             ours, weights = score(case, codec)
             assert close(Preset("golden", weights).total(ours), case["total"]), case["id"]
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_deviation_1_a_graph_inside_think_never_scores(shared, codec):
+def test_deviation_1_a_graph_inside_think_never_scores(known_answers, codec):
     """Published: the first answer anywhere is scored, so that a draft inside <think> earns the full 9.5."""
-    for case in cases(shared, FILES[codec]):
+    for case in cases(known_answers, FILES[codec]):
         if deviation(case, codec) == 1:
             assert close(case["total"], 9.5)
             ours, weights = score(case, codec)
@@ -145,19 +145,19 @@ def test_deviation_1_a_graph_inside_think_never_scores(shared, codec):
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_deviation_2_relations_where_the_reference_has_none_are_hallucinations(shared, codec):
+def test_deviation_2_relations_where_the_reference_has_none_are_hallucinations(known_answers, codec):
     """Published: predicting relations for a reference without any costs nothing."""
-    found = [case for case in cases(shared, FILES[codec]) if deviation(case, codec) == 2]
+    found = [case for case in cases(known_answers, FILES[codec]) if deviation(case, codec) == 2]
     assert found
     for case in found:
         assert differences(case, codec) == {"relation_hallucination": (-1.0, 0.0)}
 
 
 @pytest.mark.parametrize("codec", FILES)
-def test_deviation_3_a_malformed_reference_raises(shared, codec):
+def test_deviation_3_a_malformed_reference_raises(known_answers, codec):
     """Published: what cannot be read of a reference silently vanishes from what a prediction is measured by."""
     kinds = set()
-    for case in cases(shared, FILES[codec]):
+    for case in cases(known_answers, FILES[codec]):
         if case["kind"] in MALFORMED[codec]:
             kinds.add(case["kind"])
             assert case["valid"], "the published code scores it"
@@ -166,9 +166,9 @@ def test_deviation_3_a_malformed_reference_raises(shared, codec):
     assert kinds == MALFORMED[codec]
 
 
-def test_deviation_3_only_ascii_is_valid(shared):
+def test_deviation_3_only_ascii_is_valid(known_answers):
     """Published: Arabic digits, the Kelvin sign, line separators and no-break spaces pass."""
-    found = [case for case in cases(shared, FILES["toon"]) if case["kind"].endswith("_exotic")]
+    found = [case for case in cases(known_answers, FILES["toon"]) if case["kind"].endswith("_exotic")]
     assert len(found) == 4
     for case in found:
         assert case["valid"]
@@ -189,8 +189,8 @@ RECALLS = {"soft_recall", "hard_recall", "hard_recall_relax"}
 
 
 @pytest.fixture(scope="module")
-def r1_golden(shared):
-    return json.loads((shared / "golden" / "rewards_r1sgg.json").read_text())
+def r1_golden(known_answers):
+    return json.loads((known_answers / "rewards_r1sgg.json").read_text())
 
 
 def r1_score(case, similarity=None, respell=str, **options):
@@ -320,9 +320,9 @@ def test_r1_sgg_an_unknown_task_is_an_error(r1_golden):
         r1_score(case)
 
 
-def test_strict_reading_rejects_every_invalid_kind_with_a_reason(shared):
+def test_strict_reading_rejects_every_invalid_kind_with_a_reason(known_answers):
     for name, file in FILES.items():
-        for case in cases(shared, file):
+        for case in cases(known_answers, file):
             if not case["valid"]:
                 ours, _ = score(case, name)
                 assert not ours.valid and ours.reason and len(ours.reason) < 400, case["id"]

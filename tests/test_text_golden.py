@@ -19,8 +19,8 @@ EXOTIC = {"unicode_digits_exotic", "kelvin_label_exotic", "line_separator_exotic
 THOUGHT = {"think_with_answer_inside", "think_with_answer_inside_valid"}
 
 
-def cases(shared, name):
-    return json.loads((shared / "golden" / name).read_text())["cases"]
+def cases(known_answers, name):
+    return json.loads((known_answers / name).read_text())["cases"]
 
 
 def text_of(completion):
@@ -42,8 +42,8 @@ FILES = ("rewards_scenegraphvlm.json", "rewards_action_genome.json")
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_strict_reading_agrees_on_what_is_valid(shared, file):
-    for case in cases(shared, file):
+def test_strict_reading_agrees_on_what_is_valid(known_answers, file):
+    for case in cases(known_answers, file):
         size = (1000, 1000) if case["variant"] == "cfg_1000x1000" else (640, 480)
         codec, text, kind = codec_of(file, case["variant"]), text_of(case["completion"]), case["kind"]
         if not case["valid"] or kind in EXOTIC:
@@ -58,10 +58,10 @@ def test_strict_reading_agrees_on_what_is_valid(shared, file):
             assert codec.recover_parsed(text, *size) == (parsed, []), kind
 
 
-def test_text_inside_think_is_not_read(shared):
+def test_text_inside_think_is_not_read(known_answers):
     """Published: the first answer anywhere is scored, so a copy of the reference inside <think> earns everything."""
     for file, kind in zip(FILES, sorted(THOUGHT), strict=True):
-        (case,) = [c for c in cases(shared, file) if c["kind"] == kind]
+        (case,) = [c for c in cases(known_answers, file) if c["kind"] == kind]
         text = text_of(case["completion"])
         codec = codec_of(file, "default")
         assert codec.parse(text, 640, 480) == codec.parse(text.partition("</think>")[2], 640, 480)
@@ -70,8 +70,8 @@ def test_text_inside_think_is_not_read(shared):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_diagnostics_agree(shared, file):
-    for case in cases(shared, file):
+def test_diagnostics_agree(known_answers, file):
+    for case in cases(known_answers, file):
         if case["kind"] in EXOTIC | THOUGHT:
             continue
         found = codec_of(file, case["variant"]).diagnose(text_of(case["completion"]))
@@ -80,9 +80,9 @@ def test_diagnostics_agree(shared, file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_well_formed_references_are_read_whatever_their_layout(shared, file):
+def test_well_formed_references_are_read_whatever_their_layout(known_answers, file):
     """With tags or without, indented by 0, 2, 6 or 8, with end markers; not the references that are malformed."""
-    for case in cases(shared, file):
+    for case in cases(known_answers, file):
         text = text_of(case["gt"])
         malformed = case["kind"].startswith("gt_") and case["kind"] not in FINE_REFERENCES
         if malformed or case["variant"] == "cfg_caps":  # the references ignore the caps
@@ -94,9 +94,9 @@ def test_well_formed_references_are_read_whatever_their_layout(shared, file):
             assert counts == (case["detail"]["n_gt_objs"], case["detail"]["n_gt_rels"]), case["kind"]
 
 
-def test_lenient_reading_counts_what_the_published_metrics_count(shared):
+def test_lenient_reading_counts_what_the_published_metrics_count(known_answers):
     codec, read = get_codec("toon"), 0
-    for case in cases(shared, "metrics_strict.json"):
+    for case in cases(known_answers, "metrics_strict.json"):
         if not isinstance(case.get("predict"), str) or not case.get("detail"):
             continue
         predicted, _ = codec.recover_parsed(answer.published(case["predict"], "obj["), 640, 480)
@@ -107,14 +107,14 @@ def test_lenient_reading_counts_what_the_published_metrics_count(shared):
     assert read > 30
 
 
-def test_json_is_refused_where_r1_sgg_refuses_it(shared):
+def test_json_is_refused_where_r1_sgg_refuses_it(known_answers):
     """Departures: R1-SGG's format reward also accepts repeated ids, boxes without area or outside the image, numbers
     that are not finite, self-relations and repetitions, and a second answer; and it demands <think>."""
     ours = {"duplicate_object_ids", "duplicate_object_and_relation", "duplicate_relations", "bbox_inverted"}
     ours |= {"bbox_degenerate", "bbox_out_of_range", "nan_bbox", "all_nan_boxes", "all_infinity_boxes", "self_loop"}
     ours |= {"two_answers", "cls_task_noise"}
     codec = get_codec("json")
-    for case in cases(shared, "rewards_r1sgg.json"):
+    for case in cases(known_answers, "rewards_r1sgg.json"):
         published = case.get("format_if_set_bug_fixed")
         if case["kind"].startswith("random") or case["kind"] == "unknown_task" or published is None:
             continue

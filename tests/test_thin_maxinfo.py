@@ -37,10 +37,10 @@ def published(features: np.ndarray, tolerance: float, rank: int = 8) -> tuple[li
 
 
 @pytest.fixture(scope="module")
-def golden_features(shared):
+def golden_features(known_answers):
     """The two kinds of features of the known answers, computed from the videos' frames."""
     cv2 = pytest.importorskip("cv2")
-    spec = importlib.util.spec_from_file_location("videos", shared / "golden" / "thinning_videos.py")
+    spec = importlib.util.spec_from_file_location("videos", known_answers / "thinning_videos.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     projection = np.random.default_rng(0).standard_normal((5184, 768)).astype(np.float32) / 72
@@ -62,8 +62,8 @@ def golden_features(shared):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("video", ["slow_s1_n300", "cuts_s2_n600"])
-def test_selections_are_the_published_ones(shared, golden_features, video):
-    runs = json.loads((shared / "golden" / "thinning.json").read_text())["maxinfo"]["runs"]
+def test_selections_are_the_published_ones(known_answers, golden_features, video):
+    runs = json.loads((known_answers / "thinning.json").read_text())["maxinfo"]["runs"]
     features = golden_features(video)
     for run in (run for run in runs if run["video"] == video):
         found = features[run["feat"]]

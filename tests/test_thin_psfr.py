@@ -18,14 +18,14 @@ from data_prep.thin.psfr import keyframes, read  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def golden(shared) -> dict:
-    return json.loads((shared / "golden" / "thinning.json").read_text())
+def golden(known_answers) -> dict:
+    return json.loads((known_answers / "thinning.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def video(shared):
+def video(known_answers):
     """Makes a video of the known answers: its frames after JPEG compression, as the published code read them."""
-    spec = importlib.util.spec_from_file_location("videos", shared / "golden" / "thinning_videos.py")
+    spec = importlib.util.spec_from_file_location("videos", known_answers / "thinning_videos.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 

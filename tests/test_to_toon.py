@@ -95,8 +95,8 @@ def test_real_record(shared, tmp_path):
     assert "in-front-of" in row["prompt"][0]["content"]
 
 
-def test_fixtures_keep_what_the_published_loader_keeps(shared, tmp_path, capsys):
-    folder = shared / "data" / "schema_examples" / "psg"
+def test_fixtures_keep_what_the_published_loader_keeps(layouts, tmp_path, capsys):
+    folder = layouts / "psg"
     expected = json.loads((folder / "EXPECTED_parse.json").read_text())
     assert run(folder, tmp_path / "out") == 0
     table = capsys.readouterr().out

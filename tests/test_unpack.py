@@ -15,8 +15,8 @@ def make(path, names):
     return path
 
 
-def test_masks_of_pvsg(shared, tmp_path):
-    root = shared / "data" / "schema_examples" / "pvsg"
+def test_masks_of_pvsg(layouts, tmp_path):
+    root = layouts / "pvsg"
     archive = root / "data_zip_example" / "VidOR" / "vidor_masks.zip"
     assert unpack(archive, tmp_path, keep=2) == 10
     for file in (root / "vidor" / "masks").rglob("*.png"):
