@@ -18,6 +18,7 @@ def sections(runs: Sequence[Run]) -> tuple[str, dict[str, str]]:
     parts, names = [], {}
     for name, title, body in (
         ("recall", "Recall@K", recall(runs)),
+        ("rankings", "Rankings", rankings(runs)),
         ("predicates", "Predicates", predicates(runs)),
         ("failures", "Failures", failures(runs)),
         ("confidence", "Confidence", calibration(runs)),
@@ -48,9 +49,7 @@ def recall(runs: Sequence[Run]) -> str:
     body = []
     for run in runs:
         found = run.metrics["recall"]
-        body.append(
-            f'<tbody><tr class="group"><th colspan="{len(ks) + 1}" scope="rowgroup">{short(run.name)}</th></tr>'
-        )
+        body.append(_group_head(run.name, len(ks) + 1))
         for name in ("recall", "mean_recall"):
             title = name.replace("_", " ")
             for key, ranking, sign in (
@@ -70,6 +69,31 @@ def recall(runs: Sequence[Run]) -> str:
         "predicates. Graphs with fewer than K relations count with what they have.</p>"
     )
     return _table(f"<td></td>{_heads([f'@{short(k)}' for k in ks])}", "".join(body), "recall at K") + note
+
+
+def rankings(runs: Sequence[Run]) -> str:
+    """What `rewards score --metrics` said of runs: figures at every K, metric by metric and run by run."""
+    found = [(run, run.metrics["rankings"]) for run in runs if run.metrics.get("rankings")]
+    tables = []
+    for metric in dict.fromkeys(name for _, metrics in found for name in metrics):
+        having = [(run, metrics[metric]) for run, metrics in found if metric in metrics]
+        keys = [key.partition("@") for key in having[0][1] if "@" in key]
+        ks = list(dict.fromkeys(k for _, _, k in keys))
+        body = []
+        for run, figures in having:
+            body.append(_group_head(run.name, len(ks) + 1))
+            for name in dict.fromkeys(name for name, _, _ in keys):
+                ends = figures.get("intervals") or {}
+                cells = "".join(_cell(figures.get(f"{name}@{k}"), ends.get(f"{name}@{k}"), "") for k in ks)
+                body.append(f'<tr><th scope="row">{short(name.replace("_", " "))}</th>{cells}</tr>')
+            body.append("</tbody>")
+        head = f'<th scope="col">{short(metric)}</th>{_heads([f"@{short(k)}" for k in ks])}'
+        tables.append(_table(head, "".join(body), f"rankings by {short(metric)}"))
+    return "".join(tables)
+
+
+def _group_head(name: str, columns: int) -> str:
+    return f'<tbody><tr class="group"><th colspan="{columns}" scope="rowgroup">{short(name)}</th></tr>'
 
 
 def _cell(value: float | None, ends: Sequence[float] | None, sign: str) -> str:
@@ -148,7 +172,7 @@ def failures(runs: Sequence[Run]) -> str:
         )
         if not reasons:
             continue
-        body.append(f'<tbody><tr class="group"><th colspan="{len(runs) + 1}" scope="rowgroup">{title}</th></tr>')
+        body.append(_group_head(title, len(runs) + 1))
         for reason in reasons[:MAX_REASONS]:
             cells = "".join(f"<td>{one.get(reason, 0):,}</td>" for one in counts)
             body.append(f'<tr><th scope="row">{short(reason, 120)}</th>{cells}</tr>')

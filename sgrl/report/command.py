@@ -3,7 +3,8 @@
     python -m sgrl report build/demo/eval/sft build/demo/eval/grpo --output build/demo/report
     python -m sgrl report first=RUN second=RUN --output page.html
 
-A run is a folder that recipes/evaluate.py wrote, or recipes/predict.py for one's own images. --output names a folder,
+A run is a folder that recipes/evaluate.py wrote, or recipes/predict.py for one's own images, or one of scored
+predictions (sgrl.scores). --output names a folder,
 whose index.html opens without a server; if it ends in .html everything goes into that one file.
 """
 
@@ -23,7 +24,8 @@ from sgrl.report import tables
 from sgrl.report.gallery import PICKS, build, choose
 from sgrl.report.page import Folder, render, write_chunks, write_page
 from sgrl.report.pictures import Pictures, encode
-from sgrl.report.runs import Curve, Run, keep, read_curve, read_run, state_file
+from sgrl.report.runs import Curve, Run, read_curve, state_file
+from sgrl.report.scored import keep_rows, open_run
 from sgrl.text import get_codec
 
 
@@ -89,13 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if len(set(names)) < len(names):
         raise SgrlError(f"two runs have the same name ({', '.join(names)}); name them: sft=DIR grpo=DIR")
     single = args.output.suffix.lower() in (".html", ".htm")
-    runs = [read_run(name, folder) for name, folder in args.runs]
+    runs = [open_run(name, folder, args.dataset) for name, folder in args.runs]
     curves = read_curves(runs, args.curve)
     keys, shown = choose(runs, args.images, args.pick, args.seed)
-    for run in runs:
-        keep(run, keys)
     pictures = Pictures(runs[0], keys, args.dataset)
     codec = get_codec(runs[0].info.get("codec") or data.read_metadata(args.dataset or pictures.name)["codec"])
+    for run in runs:
+        keep_rows(run, keys, codec)
     note = ""
     if pictures.changed:
         note = '<p class="note warn">The data set has changed since the first run: its images may be others.</p>'

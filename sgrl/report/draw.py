@@ -25,7 +25,8 @@ from sgrl.images import SUFFIXES
 from sgrl.inference.predictions import Key
 from sgrl.report.gallery import MAX_OBJECTS, common_units, cut, thousandths
 from sgrl.report.pictures import Pictures
-from sgrl.report.runs import Run, keep, read_run
+from sgrl.report.runs import Run
+from sgrl.report.scored import graph_of, keep_rows, open_run
 from sgrl.report.verdicts import NEAR, RIGHT, WRONG, Verdict, verdicts
 from sgrl.text import Codec, ParsedGraph, get_codec
 
@@ -44,7 +45,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         prog="python -m sgrl draw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("run", type=Path, help="folder of a run: of recipes/evaluate.py, or of recipes/predict.py for own images")
+    add(
+        "run",
+        type=Path,
+        help="folder of a run: of recipes/evaluate.py, of recipes/predict.py for own images, or of scores",
+    )
     add("--output", type=Path, required=True, help="folder for the pictures")
     add("--limit", type=int, help="the first N images only")
     add("--fps", type=float, default=4.0, help="frames per second of the videos (default: %(default)s)")
@@ -57,7 +62,7 @@ class Overlay:
 
     def __init__(self, row: Mapping, codec: Codec):
         self.frame = float(row["width"]), float(row["height"])
-        self.graph: ParsedGraph = codec.recover_parsed(row["prediction"] or "", *self.frame)[0]
+        self.graph: ParsedGraph = graph_of(row, codec)[0]
         solution = row["solution"]
         truth = None if solution is None else codec.recover_parsed(solution, *self.frame)[0]
         self.objects, self.relations = verdicts(self.graph, truth, row.get("matched"))
@@ -257,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SgrlError(f"--limit is {args.limit}, expected at least 1")
     if not args.fps > 0:
         raise SgrlError(f"--fps is {args.fps}, expected more than 0")
-    run = read_run(args.run.name, args.run)
+    run = open_run(args.run.name, args.run, args.dataset)
     run.keys = run.keys[: args.limit]
     units = common_units([run])
     pictures = Pictures(run, run.keys, args.dataset)
@@ -268,9 +273,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for start, unit in enumerate(units):
             if unit[0] not in run.rows:
                 ahead = itertools.islice(itertools.chain(*units[start:]), max(KEPT_TOGETHER, len(unit)))
-                keep(run, ahead)
+                keep_rows(run, ahead, codec)
             if not all(key in run.rows for key in unit):
-                keep(run, unit)
+                keep_rows(run, unit, codec)
             draw_unit(unit, run, pictures, codec, names, args.output, args.fps)
             progress.update(len(unit))
     print(f"Wrote {len(names):,} PNG files" + (f" and {videos:,} MP4 files" if videos else "") + f" to {args.output}")

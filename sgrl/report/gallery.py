@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sgrl.inference.predictions import Key
 from sgrl.report.runs import Run
+from sgrl.report.scored import graph_of
 from sgrl.report.verdicts import RIGHT, WRONG, verdicts
 from sgrl.text import Codec, ParsedGraph
 
@@ -134,7 +135,7 @@ def _details(runs: Sequence[Run], key: Key, codec: Codec) -> tuple[dict, list[li
     hits: list[set[int]] = []
     for row in rows:
         text = row["prediction"] or ""  # None: there is none for this image
-        graph, issues = codec.recover_parsed(text, *frame)
+        graph, issues = graph_of(row, codec)
         judged = verdicts(graph, truth, row.get("matched"))
         panel = _panel(graph, judged, frame, text)
         panel["issues"] = [cut(issue, 120) for issue in issues[:MAX_ISSUES]]

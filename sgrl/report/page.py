@@ -82,7 +82,7 @@ def render(
     charts = "".join(curve_charts(curve) for curve in curves)
     scored = [run for run in runs if run.scored]
     results = RESULTS.format(note=tables.coverage_note(runs) + note, table=tables.results(scored)) if scored else note
-    behind, names = analysis.sections(scored)
+    behind, names = analysis.sections(runs)
     sections = {"results": "Results" if scored else "", "gallery": "Images", **names}
     sections |= {"training": "Training" if charts else "", "details": "Commands"}
     inside = {"index": gallery.index}

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sgrl.errors import SgrlError
 from sgrl.inference.predictions import Key, prediction_key
@@ -35,6 +36,7 @@ class Run:
         values: the SGG score of each of `keys`; empty without references.
         rows: the lines of predictions.jsonl that were asked for.
         intervals: [low, high] of 95 % of each mean: those in metrics.json, else by the normal approximation.
+        scores: what the rows are read from, if they are scored predictions (sgrl.report.scored).
     """
 
     name: str
@@ -46,6 +48,7 @@ class Run:
     values: list[float] = field(default_factory=list)
     rows: dict[Key, dict] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    scores: Any = None
 
     @property
     def scored(self) -> bool:

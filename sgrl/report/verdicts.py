@@ -15,6 +15,9 @@ from sgrl import boxes
 from sgrl.text import ParsedGraph
 
 RIGHT, NEAR, WRONG = "ok", "near", "bad"
+NEAR_ENOUGH = 0.5
+"""The IoU of a right box."""
+
 SIGNS = {RIGHT: "✓", NEAR: "≈", WRONG: "✗", "": ""}
 
 
@@ -72,6 +75,28 @@ def relation_verdicts(
         else:
             verdicts.append(Verdict(WRONG, "nothing like it in the reference"))
     return verdicts
+
+
+def hits(graph: ParsedGraph, truth: ParsedGraph) -> dict[str, list[tuple[int, int]]]:
+    """What of a graph is right, as `matched` has it, where no metric has said so: each object takes the free reference
+    object of its label that it overlaps with most, from an IoU of 0.5; relations follow their objects."""
+    overlap = boxes.iou(graph.boxes, truth.boxes)
+    same = np.array([[label == other for other in truth.labels] for label in graph.labels], dtype=bool)
+    overlap = np.where(same.reshape(overlap.shape), overlap, 0.0)
+    partner: dict[int, int] = {}
+    for place in np.argsort(-overlap, axis=None, kind="stable").tolist():
+        mine, theirs = divmod(place, overlap.shape[1])
+        if overlap[mine, theirs] < NEAR_ENOUGH:
+            break
+        if mine not in partner and theirs not in partner.values():
+            partner[mine] = theirs
+    wanted = {relation: i for i, relation in reversed(list(enumerate(truth.relations)))}
+    relations: dict[int, int] = {}
+    for i, (subject, predicate, target) in enumerate(graph.relations):
+        found = wanted.get((partner.get(subject, -1), predicate, partner.get(target, -1)))
+        if found is not None:
+            relations.setdefault(found, i)
+    return {"objects": list(partner.items()), "relations": [(i, j) for j, i in relations.items()]}
 
 
 def verdicts(
