@@ -76,7 +76,7 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
         "coordinates": metadata["coords"],
         "images": f"{size[0]} x {size[1]} pixels" if size else "as they are",
         "prompt": metadata["prompt"],
-        "previous frame's graph": "in the prompt" if metadata.get("previous") == "gt" else "not in the prompt",
+        "previous frame's graph": "in `previous`, for the prompt" if metadata.get("previous") == "gt" else "none",
         "`length` counts": metadata["length"],
         "labels": f"{len(metadata['vocabulary']['objects'])} objects, "
         f"{len(metadata['vocabulary']['predicates'])} predicates",

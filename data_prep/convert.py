@@ -34,8 +34,8 @@ class Options:
         coords: "pixel" of the scaled image, or "norm1000".
         size: (width, height) in pixels to scale images to, None to keep each as it is.
         prompt: "full" or "short", see sgrl.prompts.
-        previous: "gt" puts the reference graph of the video's row before into the prompt, see
-            `sgrl.prompts.with_previous`; "none" does not.
+        previous: "gt" keeps the reference graph of the video's row before in the column `previous`, for the prompt
+            (see `sgrl.context`); "none" leaves it null.
         keep_empty: keep images without relations.
         quality: of JPEG images that have to be encoded anew, 1 to 100.
         images: embed the images; False leaves the column null, for statistics on texts.
@@ -160,10 +160,10 @@ class Converter:
             except FormatError as error:
                 raise SgrlError(f"the graph cannot be written as {self.codec.name}: {error}") from None
         (prompt, length), completion = self._prompt(*frame), answer.wrap(solution)
-        if self.options.previous == "gt" and previous is not None:
-            context = with_previous(prompt, previous)
-            length += self.count(context[len(prompt) :])
-            prompt = context
+        if self.options.previous == "none":
+            previous = None
+        if previous is not None:
+            length += self.count(with_previous("", previous))
         row = {
             "image": None,
             "prompt": [{"role": "user", "content": prompt}],
@@ -176,7 +176,7 @@ class Converter:
             "length": length + self.count(completion),
         }
         if record.video_id is not None:
-            row.update(video_id=record.video_id, frame=record.frame)
+            row.update(video_id=record.video_id, frame=record.frame, previous=previous)
         return row
 
     def job(self, draft: Draft) -> Job | None:

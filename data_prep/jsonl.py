@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgrl import data
+from sgrl.prompts import with_context
 
 FOLDER = "jsonl"
 
@@ -50,7 +51,7 @@ def _line(row: dict, number: int, images: Path, folder: Path) -> dict:
         path = images / f"{number:08d}-{re.sub('[^A-Za-z0-9_-]+', '-', row['image_id'])[:80]}.{suffix}"
         path.write_bytes(image["bytes"])
         paths.append(str(path.relative_to(folder)))
-    messages = row.pop("prompt") + row.pop("completion")
+    messages = with_context(row.pop("prompt"), row.pop("previous", None)) + row.pop("completion")
     del row["length"]
     return {"messages": messages, "images": paths, **row}
 

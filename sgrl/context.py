@@ -1,4 +1,4 @@
-"""The graph of the frame before: the one module that puts it into prompts, in training and at inference alike.
+"""The graph of the frame before, which prompts hold in training and at inference alike.
 
 In SFT it is the reference of the frame before; at inference it is the model's own last graph, or none. A policy that
 has only ever seen perfect context trusts it blindly, so in RL it is the reference with faults of the kind that the
@@ -8,8 +8,8 @@ model itself makes (SceneGraphVLM, section 3): objects and relations missing, ad
     with_context(prompt, graph_text)                                   # inference: any graph, the same prompt text
     context_of(answer, codec, width, height)                           # inference: what the next frame gets
 
-A data set holds the reference of the frame before in its prompts (`data_prep/to_toon.py --previous gt`). It is never
-written anew: none, ground truth or corrupted is decided when a row is read.
+A data set holds the reference of the frame before in its column `previous` (`data_prep/to_toon.py --previous gt`).
+The prompt is made from it when a row is read, and none, ground truth or corrupted is decided then.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sgrl.data import vocabulary_of
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.prompts import split_previous, with_previous
+from sgrl.prompts import with_context
 from sgrl.text import Codec, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -43,21 +43,6 @@ MAX_CONTEXT = (60, 120)
 
 LONGEST = 1.25
 """A corrupted text has at most so many times the characters of the true one: leave that much room in limits."""
-
-
-def with_context(prompt: Sequence[dict], previous: str | None) -> list[dict]:
-    """A chat whose user's message holds this previous graph and no other.
-
-    Args:
-        prompt: messages, the user's last; with or without a graph in it.
-        previous: a graph's text without answer tags; None for a frame without one (the first of a video).
-
-    Returns: new messages; those given stay as they are.
-    """
-    message = dict(prompt[-1])
-    text, _ = split_previous(message["content"])
-    message["content"] = text if previous is None else with_previous(text, previous)
-    return [*prompt[:-1], message]
 
 
 def context_of(text: str, codec: Codec, width: int, height: int) -> str | None:
@@ -246,7 +231,7 @@ class ContextTransform:
             raise SgrlError(f"unknown context {context!r}{suggest(context, TRAINING_CONTEXTS)}")
         if context != "none" and metadata.get("previous") != "gt":
             raise SgrlError(
-                f"context: {context}, but the data set's prompts hold no previous graph; convert its videos with "
+                f"context: {context}, but the data set's rows hold no previous graph; convert its videos with "
                 "data_prep/to_toon.py --previous gt, or remove the line"
             )
         self.context = context
@@ -261,15 +246,33 @@ class ContextTransform:
         return self  # datasets copies a transform with every column that is taken away, and the epoch has to reach it
 
     def __call__(self, batch: dict[str, list]) -> dict[str, list]:
-        """Columns of some rows, with `prompt` and either `width` and `height` or the decoded `image`."""
-        prompts = []
-        for i, prompt in enumerate(batch.get("prompt", ())):
-            text, previous = split_previous(prompt[-1]["content"])
-            if previous is not None and self.context != "gt":
-                previous = self.corrupted(text, previous, *self._frame(batch, i)) if self.context != "none" else None
-                prompt = with_context(prompt, previous)
-            prompts.append(prompt)
-        return batch | {"prompt": prompts} if prompts else batch
+        """Columns of some rows, with `prompt`, `previous` and either `width` and `height` or the decoded `image`.
+
+        Returns them without `previous`, which the prompts then hold.
+
+        Raises:
+            SgrlError: prompts are read without the column that belongs into them.
+        """
+        if "prompt" not in batch:
+            return batch
+        batch = dict(batch)
+        graphs = batch.pop("previous", None)
+        if graphs is None:
+            if self.context != "none":
+                raise SgrlError("prompts are read without the column 'previous', whose graphs they are to hold")
+            return batch
+        batch["prompt"] = [
+            with_context(prompt, self._shown(batch, i, prompt, previous))
+            for i, (prompt, previous) in enumerate(zip(batch["prompt"], graphs, strict=True))
+        ]
+        return batch
+
+    def _shown(self, batch: dict[str, list], i: int, prompt: Sequence[dict], previous: str | None) -> str | None:
+        if previous is None or self.context == "none":
+            return None
+        if self.context == "gt":
+            return previous
+        return self.corrupted(prompt[-1]["content"], previous, *self._frame(batch, i))
 
     def corrupted(self, prompt: str, previous: str, width: int, height: int) -> str | None:
         """A true previous graph's text with this epoch's faults; None where it is left out.

@@ -18,6 +18,7 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural
 from sgrl.models.vlm.families import PLACEHOLDERS
 from sgrl.process import NO_ROOM, system_number
+from sgrl.prompts import split_previous
 from sgrl.text import FormatError, answer, get_codec
 from sgrl.vocabulary import Vocabulary
 
@@ -43,6 +44,7 @@ COLUMNS = {
 VIDEO_COLUMNS = {
     "video_id": "the video that a frame belongs to; its rows follow each other in time order",
     "frame": "the number in the name of the frame's file",
+    "previous": "the solution of the video's row before, which the prompt is to hold; null where there is none",
 }
 """The same for what frames of videos have besides."""
 
@@ -219,7 +221,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     from sgrl.picture import Picture
 
     paths = files(path, split)
-    read_metadata(path)
+    metadata = read_metadata(path)
     for file in paths:
         try:
             _check(file)
@@ -234,7 +236,22 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
         # what the check leaves out: the pages of the images
         cause = _first_line(error.__cause__ or error)
         raise SgrlError(f"a file of {path}, split {split}, is damaged ({cause}); convert or copy it again") from error
+    if metadata.get("previous") == "gt" and "previous" not in rows.column_names:
+        rows = _words_apart(rows)
     return rows.cast_column("image", Picture())
+
+
+def _words_apart(rows: datasets.Dataset) -> datasets.Dataset:
+    """With the column `previous`, for rows written when its graph stood in the words of the prompt.
+
+    This is the one place that reads a graph out of a prompt.
+    """
+    names, features = rows.column_names, rows.features
+    apart = [(prompt[-1], *split_previous(prompt[-1]["content"])) for prompt in rows["prompt"]]
+    prompts = [[message | {"content": text}] for message, text, _ in apart]
+    rows = rows.remove_columns("prompt").add_column("prompt", prompts, feature=features["prompt"])
+    rows = rows.add_column("previous", [graph for *_, graph in apart], feature=features["dataset"])
+    return rows.select_columns([*names, "previous"])
 
 
 def _check(file: Path) -> None:
@@ -247,18 +264,26 @@ def _check(file: Path) -> None:
             f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found {', '.join(names)}); "
             "write it with data_prep/to_toon.py"
         )
-    codec = get_codec(_metadata(file)["codec"])
+    metadata = _metadata(file)
+    codec = get_codec(metadata["codec"])
+    columns = [name for name in COLUMNS if name != "image"] + [n for n in ("video_id", "previous") if n in names]
     row = 0
-    for batch in parquet.iter_batches(columns=[name for name in COLUMNS if name != "image"], batch_size=4096):
+    for batch in parquet.iter_batches(columns=columns, batch_size=4096):
         _check_messages(file, row, batch.column("prompt"), "prompt", "user")
         _check_messages(file, row, batch.column("completion"), "completion", "assistant")
-        columns = (batch.column(name).to_pylist() for name in ("solution", "width", "height", "image_id"))
-        for solution, width, height, image_id in zip(*columns, strict=True):
+        nothing = [None] * len(batch)
+        texts = (
+            batch.column(name).to_pylist() if name in batch.schema.names else nothing
+            for name in ("solution", "width", "height", "image_id", "previous", "video_id")
+        )
+        for solution, width, height, image_id, previous, video in zip(*texts, strict=True):
             try:
                 codec.parse(solution, width, height, tags=False)
             except (FormatError, TypeError, AttributeError) as error:
                 place = f"{file}, row {row} (image_id {image_id})"
                 raise SgrlError(f"{place}: the solution is not a valid {codec.name!r} text: {error}") from None
+            if previous is not None:
+                _check_previous(f"{file}, row {row} (image_id {image_id})", previous, video, metadata)
             row += 1
 
 
@@ -275,34 +300,36 @@ def _check_messages(file: Path, first_row: int, column, name: str, role: str) ->
     for content in compute.unique(messages.field("content")).to_pylist():
         if not content:
             raise SgrlError(f"{place}: a message of {name!r} is empty")
-        for placeholder in PLACEHOLDERS:  # the trainer puts the image before the text; this would ask for another
-            if placeholder in content:
-                raise SgrlError(
-                    f"{place}: {name!r} contains {placeholder!r}. The trainer puts the image before the text of the "
-                    "prompt; remove the placeholder"
-                )
+        _check_placeholders(place, content, name)
         if name == "completion" and not content.startswith(f"{answer.OPEN}\n"):
             raise SgrlError(
                 f"{place}: a completion must begin with {answer.OPEN} and a newline, found {content[:40]!r}"
             )
 
 
-def drop_long(dataset: datasets.Dataset, max_length: int, tokenizer=None) -> tuple[datasets.Dataset, int]:
-    """Leave out rows that are longer than `max_length`; returns what is left and how many went.
+def _check_placeholders(place: str, text: str, name: str) -> None:
+    for placeholder in PLACEHOLDERS:  # the trainer puts the image before the text; this would ask for another
+        if placeholder in text:
+            raise SgrlError(
+                f"{place}: {name!r} contains {placeholder!r}. The trainer puts the image before the text of the "
+                "prompt; remove the placeholder"
+            )
 
-    Nothing is ever cut: an answer without its end teaches the wrong thing. Without a tokenizer the column `length`
-    decides, in its unit (`read_metadata(path)["length"]`); with one, the tokens of the texts of prompt and completion
-    are counted (the image's tokens come on top).
-    """
-    if tokenizer is None:
-        lengths = dataset["length"]
-    else:
-        lengths = [
-            sum(len(ids) for ids in tokenizer([prompt[0]["content"], completion[0]["content"]])["input_ids"])
-            for prompt, completion in zip(dataset["prompt"], dataset["completion"], strict=True)
-        ]
-    keep = [i for i, length in enumerate(lengths) if length <= max_length]
-    return dataset.select(keep), len(dataset) - len(keep)
+
+def _check_previous(place: str, previous: str, video: str | None, metadata: Mapping) -> None:
+    if video is None:
+        raise SgrlError(
+            f"{place}: 'previous' holds the graph of a frame before, but the row is a single image (it has no "
+            "video_id); leave 'previous' out for images, or name the video"
+        )
+    if metadata.get("previous") != "gt":
+        raise SgrlError(
+            f"{place}: 'previous' holds a graph, but the metadata of the file say previous: "
+            f"{metadata.get('previous')}, so no prompt would; write it with data_prep/to_toon.py --previous gt"
+        )
+    if not previous:
+        raise SgrlError(f"{place}: 'previous' is empty; where there is no frame before it is null")
+    _check_placeholders(place, previous, "previous")
 
 
 def _first_line(error: BaseException) -> str:

@@ -95,8 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SgrlError(
             f"{args.dataset}, split {args.split!r}, has {len(rows)} rows; --first {args.first} is past them"
         )
-    if args.context:
-        rows = rows.with_transform(ContextTransform(args.context, metadata))
+    context = args.context or metadata.get("previous") or "none"
+    rows = rows.with_transform(ContextTransform(context, metadata))
     processor, kwargs = None, {}
     if args.model:
         from sgrl.models.vlm.folder import check_model_folder

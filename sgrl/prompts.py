@@ -6,6 +6,8 @@ example); the words are ours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sgrl.boxes import COORDS
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
@@ -119,8 +121,22 @@ def with_previous(prompt: str, graph: str) -> str:
     return f"{prompt}{_PREVIOUS}{graph}"
 
 
+def with_context(prompt: Sequence[dict], previous: str | None) -> list[dict]:
+    """The chat of a row, whose last message (the user's) goes on with the graph of the frame before.
+
+    Args:
+        prompt: messages as rows have them, without such a graph.
+        previous: a graph's text without answer tags; None for a frame without one (the first of a video).
+
+    Returns: new messages; those given stay as they are.
+    """
+    if previous is None:
+        return list(prompt)
+    return [*prompt[:-1], {**prompt[-1], "content": with_previous(prompt[-1]["content"], previous)}]
+
+
 def split_previous(prompt: str) -> tuple[str, str | None]:
-    """What `with_previous` was given; None for a prompt without a graph.
+    """What `with_previous` was given; None for a prompt without a graph. For old data sets, see `sgrl.data.load`.
 
     >>> split_previous(with_previous("Write.", "obj[0]:"))
     ('Write.', 'obj[0]:')

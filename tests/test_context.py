@@ -14,12 +14,11 @@ from sgrl.context import (
     corrupt,
     store_context,
     trained_context,
-    with_context,
 )
 from sgrl.data import vocabulary_to_json
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.prompts import split_previous, with_previous
+from sgrl.prompts import split_previous, with_context
 from sgrl.text import get_codec
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
@@ -43,9 +42,9 @@ def only(**rates):
 
 
 def rows(count=1, text=TEXT):
-    chat = [{"role": "user", "content": with_previous("Write.", text)}]
-    first = [{"role": "user", "content": "Write."}]
-    return {"prompt": [first, *[chat] * count], "width": [96] * (count + 1), "height": [96] * (count + 1)}
+    chats = [[{"role": "user", "content": "Write."}] for _ in range(count + 1)]
+    frame = {"width": [96] * (count + 1), "height": [96] * (count + 1)}
+    return {"prompt": chats, "previous": [None, *[text] * count]} | frame
 
 
 def contexts(transform, batch):
@@ -163,11 +162,19 @@ def test_a_corrupted_graph_is_a_graph_of_the_layout_within_the_limit(codec, name
 def test_the_frame_comes_from_the_image_where_the_columns_are_gone():
     from PIL import Image
 
-    batch = {"prompt": rows()["prompt"], "image": [Image.new("RGB", (96, 96))] * 2}
+    batch = {"image": [Image.new("RGB", (96, 96))] * 2} | {name: rows()[name] for name in ("prompt", "previous")}
     noise = only(jitter=0.5)
-    assert ContextTransform("corrupted", metadata(), noise)(batch) | rows() == ContextTransform(
-        "corrupted", metadata(), noise
-    )(rows()) | {"image": batch["image"], "prompt": rows()["prompt"]}
+    one, other = (ContextTransform("corrupted", metadata(), noise)(found) for found in (batch, rows()))
+    assert one["prompt"] == other["prompt"] != ContextTransform("gt", metadata())(rows())["prompt"]
+
+
+def test_a_prompt_is_not_read_without_the_graph_that_it_is_to_hold():
+    batch = {"prompt": rows()["prompt"]}
+    for context in ("gt", "corrupted"):
+        with pytest.raises(SgrlError, match="read without the column 'previous'"):
+            ContextTransform(context, metadata())(batch)
+    assert ContextTransform("none", metadata())(batch) == batch
+    assert ContextTransform("gt", metadata())({"image_id": ["a"]}) == {"image_id": ["a"]}
 
 
 def test_refusals():
@@ -193,7 +200,7 @@ def test_epochs_reach_the_rows_through_datasets_and_workers():
 
     stored = datasets.Dataset.from_dict(rows(3) | {"image_id": ["a", "b", "c", "d"]})
     transform = ContextTransform("corrupted", metadata(), only(relabel=0.5, jitter=0.3), seed=1)
-    read = stored.with_transform(transform).select_columns(["prompt", "width", "height"])
+    read = stored.with_transform(transform).select_columns(["prompt", "previous", "width", "height"])
     loader = DataLoader(read, batch_size=2, collate_fn=list, num_workers=1)
     epochs = []
     for epoch in (0.0, 0.6, 1.0):  # the second: a run that goes on within the first epoch
@@ -201,7 +208,7 @@ def test_epochs_reach_the_rows_through_datasets_and_workers():
         epochs.append([row["prompt"][0]["content"] for batch in loader for row in batch])
     assert epochs[0] == epochs[1] != epochs[2]
     assert len({*epochs[0][1:]}) == 1 and epochs[0][0] == "Write."
-    assert split_previous(stored[1]["prompt"][0]["content"])[1] == TEXT  # what is stored stays
+    assert stored[1]["previous"] == TEXT and stored[1]["prompt"] == stored[0]["prompt"]  # what is stored stays
 
 
 def test_settings_of_a_recipe(tmp_path):
@@ -222,10 +229,12 @@ def test_settings_of_a_recipe(tmp_path):
     def settings(context, rates=None):
         return SimpleNamespace(dataset=tmp_path, context=context, context_noise=rates)
 
-    train, evaluation, callbacks = add_context(stored, stored, settings(None), training)
-    assert train is stored and evaluation is stored and callbacks == []
+    train, evaluation, _ = add_context(stored, stored, settings(None), training)  # as the data set has it
+    for read in (train, evaluation):
+        assert [split_previous(row["prompt"][0]["content"])[1] for row in read] == [None, TEXT]
+        assert "previous" not in read[1]
     train, evaluation, callbacks = add_context(stored, None, settings("none"), training)
-    assert split_previous(train[1]["prompt"][0]["content"])[1] is None and evaluation is None and len(callbacks) == 1
+    assert train is stored and evaluation is None and callbacks == []
     with pytest.raises(SgrlError, match="set context: corrupted"):
         add_context(stored, None, settings("gt", {"drop": 0.1}), training)
     training.dataloader_persistent_workers = True

@@ -19,7 +19,7 @@ from data_prep.images import Job, encode_all, encoded, scaled
 from data_prep.report import Report
 from sgrl import data
 from sgrl.errors import SgrlError
-from sgrl.prompts import split_previous
+from sgrl.prompts import with_context
 from sgrl.vocabulary import get_vocabulary
 
 VIDEOS = ("pvsg", "action_genome", "psg4d_hoi")
@@ -60,14 +60,16 @@ def test_previous_graph_of_the_video(worlds, tmp_path, layout):
         before, seen = None, set()
         plain = data.load(tmp_path / "none", split)
         for row, other in zip(data.load(tmp_path / "out", split), plain, strict=True):
-            prompt, previous = split_previous(row["prompt"][0]["content"])
-            assert prompt == other["prompt"][0]["content"] and row["solution"] == other["solution"]
+            previous = row["previous"]
+            assert row["prompt"] == other["prompt"] and row["solution"] == other["solution"]
+            assert other["previous"] is None
             assert row["image_id"] == f"{row['video_id']}_{row['frame']}"
             if before is not None and before["video_id"] == row["video_id"]:
                 assert previous == before["solution"] and row["frame"] > before["frame"]
             else:
                 assert previous is None and row["video_id"] not in seen
-            assert row["length"] == len(row["prompt"][0]["content"]) + len(row["completion"][0]["content"])
+            prompt = with_context(row["prompt"], previous)
+            assert row["length"] == len(prompt[0]["content"]) + len(row["completion"][0]["content"])
             seen.add(row["video_id"])
             before = row
 
@@ -90,7 +92,7 @@ def test_thinned(worlds, tmp_path, method, capsys):
     assert f"thinned by {method}" in table and "object labels kept" in table
     found, everything = rows(tmp_path / "out"), rows(tmp_path / "all")
     assert 0 < len(found) < len(everything) and set(found) < set(everything)
-    previous = [split_previous(row["prompt"][0]["content"])[1] for row in found.values()]
+    previous = [row["previous"] for row in found.values()]
     assert {text for text in previous if text} <= {row["solution"] for row in found.values()}
     assert f"Thinned by {method}" in (tmp_path / "out" / "README.md").read_text()
     assert data.read_metadata(tmp_path / "out")["thin"]["method"] == method
@@ -271,14 +273,15 @@ def test_full_disk(worlds, tmp_path):
 
 
 def test_json_lines(worlds, tmp_path, capsys):
-    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--jsonl") == 0
+    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--jsonl", "--previous", "gt") == 0
+    assert any(row["previous"] for row in rows(tmp_path / "out").values())
     found = rows(tmp_path / "out")
     for split in ("train", "val"):
         lines = [json.loads(line) for line in (tmp_path / "out" / "jsonl" / f"{split}.jsonl").open()]
         assert len(lines) == len(data.load(tmp_path / "out", split))
         for line in lines:
             row = found[line["image_id"]]
-            assert line["messages"] == row["prompt"] + row["completion"]
+            assert line["messages"] == with_context(row["prompt"], row["previous"]) + row["completion"]
             assert (line["solution"], line["video_id"], line["frame"]) == (
                 *(row["solution"], row["video_id"], row["frame"]),
             )

@@ -144,18 +144,6 @@ def test_files_of_two_conversions(tmp_path):
         data.load(folder)
 
 
-def test_drop_long(tmp_path):
-    found = data.load(write(tmp_path / "d", [row(i) for i in range(5)]))
-    kept, dropped = data.drop_long(found, 102)
-    assert (kept["image_id"], dropped) == (["0", "1", "2"], 2)
-
-    def words(texts):
-        return {"input_ids": [text.split() for text in texts]}
-
-    assert data.drop_long(found, 8, words)[1] == 0
-    assert data.drop_long(found, 7, words)[1] == 5
-
-
 @pytest.mark.parametrize("video", [False, True])
 def test_schema_is_the_one_that_datasets_would_write(video):
     own, theirs = data.schema(METADATA, video), data.features(video).arrow_schema

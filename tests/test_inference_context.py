@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
@@ -15,6 +16,7 @@ from sgrl.inference import SceneGraphStream, load_engine
 from sgrl.inference.engine import Generation
 from sgrl.inference.predict import Predictor, add_arguments, check_arguments, open_rows, units_of
 from sgrl.inference.predictions import PredictionFolder
+from sgrl.inference.rows import DatasetRows
 from sgrl.prompts import split_previous
 from sgrl.text import answer, get_codec
 
@@ -146,7 +148,12 @@ def test_a_video_of_another_data_set_hands_nothing_on(tmp_path):
     """Rows of a mixture: video 7 of one data set ends where video 7 of another begins."""
     keys, contexts = [("a", "1"), ("b", "1"), ("b", "2")], []
     rows = SimpleNamespace(
-        codec=get_codec("toon"), vocabulary=None, keys=keys, videos=["7"] * 3, solution=lambda index: GRAPH
+        codec=get_codec("toon"),
+        vocabulary=None,
+        keys=keys,
+        videos=["7"] * 3,
+        solution=lambda index: GRAPH,
+        metadata={},
     )
     args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path)
     predictor = Predictor(args, rows, PredictionFolder(tmp_path, {"model": "m"}, ()), None)
@@ -155,3 +162,19 @@ def test_a_video_of_another_data_set_hands_nothing_on(tmp_path):
         row = {"index": index, "dataset": dataset, "video_id": "7", "prompt": prompt}
         contexts.append(split_previous(predictor._prompt(row)[0]["content"])[1])
     assert contexts == [None, None, GRAPH]
+
+
+def test_the_references_are_those_of_training(videos, tmp_path):
+    """The column, which knows of rows that were left out between two of the data set."""
+    path = tmp_path / "data"
+    shutil.copytree(videos / "with", path)
+    (file,) = path.glob("val-*.parquet")
+    table = parquet.read_table(file)
+    parquet.write_table(table.take([0, 2, 3]), file)
+    rows = DatasetRows(str(path), "val")
+    args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path / "o")
+    predictor = Predictor(args, rows, PredictionFolder(tmp_path / "o", {"model": "m"}, ()), None)
+    prompts = [predictor._prompt(rows[index] | {"index": index}) for index in range(3)]
+    assert [split_previous(prompt[0]["content"])[1] for prompt in prompts] == table["previous"].take(
+        [0, 2, 3]
+    ).to_pylist()

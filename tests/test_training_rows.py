@@ -112,18 +112,12 @@ def test_room_for_an_answer(toy, processor):
 
 
 def test_room_for_a_corrupted_graph(toy, processor):
-    from sgrl.prompts import split_previous, with_previous
-
     rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), (*COLUMNS, "solution"), processor)
-
-    def previous(row):
-        return {
-            "prompt": [row["prompt"][0] | {"content": with_previous(row["prompt"][0]["content"], row["solution"])}]
-        }
-
-    rows = rows.map(previous)
-    texts = [split_previous(prompt[0]["content"])[1] for prompt in rows["prompt"]]
+    bare = next(count_tokens(rows, processor, {}, answers=False))
+    rows = rows.rename_column("solution", "previous")
+    texts = rows["previous"]
     counts = next(count_tokens(rows, processor, {}, answers=False))
+    assert all(n < m for n, m in zip(bare, counts, strict=True))
     graphs = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]
     needed = max(n + -(-graph // 4) for n, graph in zip(counts, graphs, strict=True))
     training = {"use_vllm": True, "vllm_mode": "colocate", "max_completion_length": 80}

@@ -8,6 +8,7 @@ that the data set was converted with (--coords), which is the same for every mod
 """
 
 from rewards.metrics import SceneGraphMetrics
+from sgrl.prompts import with_context
 from sgrl.text import detect_codec
 
 MEANS = (
@@ -25,7 +26,8 @@ def doc_to_visual(doc: dict) -> list:
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:
     """The prompt; pre_prompt and post_prompt of a model's settings stand around it."""
     settings = lmms_eval_specific_kwargs or {}
-    return f"{settings.get('pre_prompt', '')}{doc['prompt'][0]['content']}{settings.get('post_prompt', '')}"
+    (*_, message) = with_context(doc["prompt"], doc.get("previous"))
+    return f"{settings.get('pre_prompt', '')}{message['content']}{settings.get('post_prompt', '')}"
 
 
 def process_results(doc: dict, results: list[str]) -> dict:

@@ -18,7 +18,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from sgrl import data
-from sgrl.context import CONTEXTS, context_of, trained_context, warn_of_context, with_context
+from sgrl.context import CONTEXTS, context_of, trained_context, warn_of_context
 from sgrl.errors import SgrlError
 from sgrl.files import folder_lock
 from sgrl.inference import zeroshot
@@ -42,6 +42,7 @@ from sgrl.inference.video import batches, generate_apart
 from sgrl.models.vlm.coordinates import CONVENTIONS, convention_of
 from sgrl.models.vlm.folder import check_model_folder
 from sgrl.models.vlm.processor import thinks
+from sgrl.prompts import with_context
 from sgrl.terminal import printable
 from sgrl.text.grammar import ebnf
 from sgrl.text.repair import repair
@@ -390,7 +391,9 @@ class Predictor:
                 if frame != seen_frame(row):  # its own graph was of an image of another size
                     previous = resized_text(previous, self.rows.codec, frame, seen_frame(row))
                 del graphs[: before - 1]  # frames come in order: no later one will ask for these
-        elif self.args.context == "gt":
+        elif self.args.context == "gt" and self.rows.metadata.get("previous") == "gt":
+            previous = row.get("previous")
+        elif self.args.context == "gt":  # the data set was written without it: the reference of the row before
             index = row["index"]
             before = index and (self.rows.keys[index - 1][0], self.rows.videos[index - 1])
             if before == (row["dataset"], row["video_id"]):

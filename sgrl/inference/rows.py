@@ -1,8 +1,8 @@
 """Where images come from: a split of a data set, or the user's own image files, folders of frames and videos.
 
 Both are sequences of rows with dataset, image_id, image, prompt, width, height (the frame of the coordinates),
-solution (None without a reference), video_id and frame (None for single images). `seen` is the frame in which the
-model writes, where that is another: own images are shown as those of the data set, but their graphs are in their own
+solution (None without a reference), video_id and frame (None for single images), those of a data set all columns that
+it has. `seen` is the frame in which the model writes, where that is another: own images are shown as those of the data set, but their graphs are in their own
 pixels. Taking a row decodes its image, which is what the model sees; `picture` is what the user has.
 """
 
@@ -66,7 +66,7 @@ class DatasetRows:
             row = self._rows[index]
         except SgrlError as error:
             raise SgrlError(f"{self.name}, image_id {self.keys[index][1]!r}: {error}") from None
-        return {"video_id": None, "frame": None} | row
+        return dict.fromkeys(data.VIDEO_COLUMNS) | row
 
     def picture(self, index: int):
         """The image as it is in the data set."""

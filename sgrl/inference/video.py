@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sgrl.context import context_of, warn_of_context, with_context
+from sgrl.context import context_of, warn_of_context
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.inference.engine import Engine, Generation
 from sgrl.inference.presentation import Presentation, resized_text
 from sgrl.models.vlm.chat import RefusedPrompt
+from sgrl.prompts import with_context
 from sgrl.text import Codec
 
 

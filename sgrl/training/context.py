@@ -27,9 +27,10 @@ class ContextEpoch(TrainerCallback):
 def add_context(
     train: Dataset, evaluation: Dataset | None, script_args, training_args
 ) -> tuple[Dataset, Dataset | None, list[TrainerCallback]]:
-    """The rows with `script_args.context` in their prompts, and the callbacks that the trainer needs for it.
+    """The rows whose prompts hold what `script_args.context` says, and the callbacks that the trainer needs for it.
 
-    To be called after rows were left out for their length. Evaluation rows get the noise of the first epoch always.
+    To be called last: from then on a row read without its column `previous` is refused. Evaluation rows get the noise
+    of the first epoch always.
 
     Args:
         script_args: with `dataset`, `context` (None: as the data set has it) and `context_noise`.
@@ -42,9 +43,10 @@ def add_context(
     context, rates = script_args.context, script_args.context_noise
     if rates and context != "corrupted":
         raise SgrlError(f"context_noise is given, but context is {context!r}; set context: corrupted")
-    if context is None:
-        return train, evaluation, []
     metadata, noise = read_metadata(script_args.dataset), Noise.named(rates)
+    context = context or metadata.get("previous") or "none"
+    if context == "none":
+        return train, evaluation, []
     if context == "corrupted" and training_args.dataloader_persistent_workers:
         raise SgrlError("context: corrupted needs dataloader_persistent_workers: false, or the noise never changes")
     transform, fixed = (ContextTransform(context, metadata, noise, training_args.seed) for _ in range(2))

@@ -15,7 +15,7 @@ from sgrl.errors import SgrlError
 from sgrl.images import image_sizes
 from sgrl.models.vlm.processor import visual_tokens
 from sgrl.models.vlm.template import render
-from sgrl.prompts import split_previous
+from sgrl.prompts import with_context
 from sgrl.training.usable import drop_unusable
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def load_rows(
 ) -> tuple[Dataset, Dataset | None]:
     """The training rows and, when `eval_strategy` is set, those to evaluate on; with `columns` alone.
 
+    And with `previous` (see `sgrl.data.VIDEO_COLUMNS`) where the run's prompts are to hold it.
+
     Rows whose image is damaged, or refused by the processor, are left out, counted and named.
 
     Raises:
@@ -86,6 +88,9 @@ def load_rows(
             training split than it has.
     """
     train_split, eval_split, count = script_args.train_split, script_args.eval_split, script_args.eval_rows
+    columns = list(columns)
+    if script_args.context != "none" and read_metadata(script_args.dataset).get("previous") == "gt":
+        columns.append("previous")
     train = _load_split(script_args.dataset, train_split, columns, processor)
     if training_args.eval_strategy == "no":
         return train, None
@@ -168,12 +173,12 @@ def check_room(
     corrupted = script_args.context == "corrupted"
     if not corrupted and script_args.max_tokens is not None and script_args.max_tokens <= room:
         return
-    texts = [prompt[-1]["content"] for prompt in rows["prompt"]]
+    texts = [chat[-1]["content"] for chat in _chats(rows)]
     longest = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     chosen = sorted({*longest[: SAMPLE // 2], *range(0, len(texts), -(-len(texts) // (SAMPLE // 2)))})
     tokens = next(count_tokens(rows.select(chosen), processor, template_kwargs, answers=False))
     if corrupted:
-        previous = [split_previous(texts[i])[1] or "" for i in chosen]
+        previous = [graph or "" for graph in rows.select(chosen)["previous"]]
         more = processor.tokenizer(previous, add_special_tokens=False)["input_ids"]
         tokens = [n + math.ceil((LONGEST - 1) * len(ids)) for n, ids in zip(tokens, more, strict=True)]
     if max(tokens) > room:
@@ -221,7 +226,7 @@ def count_tokens(
     """The tokens of each row, visual ones included, as the trainer will make them; a thousand rows at a time.
 
     Args:
-        rows: with the columns image and prompt.
+        rows: with the columns image and prompt, and maybe previous.
         processor: counts visual tokens at its own pixel budget.
         template_kwargs: of the chat template.
         answers: count the column completion too (SFT), not the prompt alone (GRPO).
@@ -236,17 +241,25 @@ def count_tokens(
         rendered = render(tokenizer, [message], chat_template=processor.chat_template, **template_kwargs)
         return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
 
-    columns = ["image", "prompt", "completion"] if answers else ["image", "prompt"]
+    columns = [name for name in ("image", "prompt", "previous") if name in rows.column_names]
+    columns += ["completion"] * answers
     encoded = rows.select_columns(columns).cast_column("image", Image(decode=False)).with_format("arrow")
     for start in range(0, len(rows), 1000):
         batch = encoded[start : start + 1000]
-        tokens = [prompt_tokens(prompt[0]["content"]) for prompt in batch["prompt"].to_pylist()]
+        tokens = [prompt_tokens(chat[0]["content"]) for chat in _chats(batch)]
         visual = visual_tokens(processor, _sizes(batch["image"]))
         if answers:
             texts = [completion[0]["content"] for completion in batch["completion"].to_pylist()]
             replies = tokenizer(texts)["input_ids"]
             tokens = [n + len(ids) + 2 for n, ids in zip(tokens, replies, strict=True)]  # 2: the end of the turn
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
+
+
+def _chats(rows) -> list[list[dict]]:
+    """The chats of some rows (a data set or an Arrow table), with the true graph of the frame before."""
+    names = [name for name in ("prompt", "previous") if name in rows.column_names]
+    columns = (rows[name] for name in names)
+    return list(map(with_context, *(c.to_pylist() if hasattr(c, "to_pylist") else c[:] for c in columns)))
 
 
 def _sizes(images) -> list[tuple[int, int]]:

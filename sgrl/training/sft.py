@@ -24,8 +24,8 @@ COLUMNS = ("image", "prompt", "completion")
 class SceneGraphCollator(DataCollatorForVisionLanguageModeling):
     """TRL's collator, whose chat template hears `template_kwargs` (e.g. `{"enable_thinking": False}`).
 
-    TRL reads them from a `chat_template_kwargs` column, which SFTTrainer removes before the collator sees a row
-    (`remove_unused_columns`), so the model would be trained on a prompt that it never meets again.
+    TRL reads them from a `chat_template_kwargs` column, which no data set has: without it the model would be trained
+    on a prompt that it never meets again.
     """
 
     template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -72,13 +72,16 @@ def build_sft_trainer(
         **kwargs: of `SFTTrainer`, e.g. `callbacks`.
     """
     check_config(args)
+    # The prompt is made from `previous` when a row is read, so that column has to stay where the trainer reads.
+    args.remove_unused_columns = False
+    columns = [*COLUMNS, *(["previous"] if "previous" in train_rows.column_names else [])]
     collator = SceneGraphCollator(processor, completion_only_loss=True, template_kwargs=template_kwargs or {})
     return SFTTrainer(
         model=model,
         args=args,
         data_collator=collator,
-        train_dataset=train_rows.select_columns(list(COLUMNS)),
-        eval_dataset=None if eval_rows is None else eval_rows.select_columns(list(COLUMNS)),
+        train_dataset=train_rows.select_columns(columns),
+        eval_dataset=None if eval_rows is None else eval_rows.select_columns(columns),
         processing_class=processor,
         peft_config=peft_config,
         **kwargs,
