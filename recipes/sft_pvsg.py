@@ -7,8 +7,8 @@
 Neighbouring frames are much alike, so they are thinned when the data is converted: `--thin base-annot` keeps those
 whose annotation changes, `psfr` and `maxinfo` choose by what is seen.
 
-`--previous gt` puts the reference of the frame before into each prompt. What becomes of it is one line, and the
-data set serves all three: `context: gt` as it stands, `context: none` without, `context: corrupted` with faults (for
+`--previous gt` keeps the reference of the frame before in each row. What becomes of it is one line, and the data
+set serves all three: `context: gt` as it stands, `context: none` without, `context: corrupted` with faults (for
 GRPO: see recipes/grpo_pvsg.py). At inference that graph is the model's own: `recipes/evaluate.py --context generated`.
 
 PSG4D's frames (`--dataset psg4d_gta`) train here too. All else is as in recipes/sft_psg.py.

@@ -91,13 +91,3 @@ def scale(boxes, from_size: tuple[float, float], to_size: tuple[float, float]) -
     """Boxes (N, 4) of an image of `from_size` (width, height) in the coordinates of the same image at `to_size`."""
     # multiplying first keeps whole numbers whole: 640 of 640 pixels is 1000 of 1000
     return _rows(boxes) * np.array([*to_size, *to_size]) / np.array([*from_size, *from_size])
-
-
-def to_norm1000(boxes, width: float, height: float) -> np.ndarray:
-    """Pixels -> thousandths of the image, not rounded."""
-    return scale(boxes, (width, height), (1000, 1000))
-
-
-def from_norm1000(boxes, width: float, height: float) -> np.ndarray:
-    """Thousandths of the image -> pixels."""
-    return scale(boxes, (1000, 1000), (width, height))

@@ -59,11 +59,11 @@ def test_ranges_and_symmetry(a, b):
 
 @given(some_boxes, st.integers(1, 4000), st.integers(1, 4000))
 def test_norm1000_comes_back(a, width, height):
-    there = boxes.to_norm1000(a, width, height)
-    assert np.allclose(boxes.from_norm1000(there, width, height), a, rtol=1e-9, atol=1e-6)
+    there = boxes.scale(a, (width, height), (1000, 1000))
+    assert np.allclose(boxes.scale(there, (1000, 1000), (width, height)), a, rtol=1e-9, atol=1e-6)
 
 
 def test_coordinate_frames():
     assert boxes.COORDS == ("pixel", "norm1000")
-    assert boxes.to_norm1000([[0, 0, 640, 240]], 640, 480).tolist() == [[0, 0, 1000, 500]]
+    assert boxes.scale([[0, 0, 640, 240]], (640, 480), (1000, 1000)).tolist() == [[0, 0, 1000, 500]]
     assert boxes.scale([[0, 0, 640, 240]], (640, 480), (320, 960)).tolist() == [[0, 0, 320, 480]]

@@ -174,7 +174,6 @@ def test_the_references_are_those_of_training(videos, tmp_path):
     rows = DatasetRows(str(path), "val")
     args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path / "o")
     predictor = Predictor(args, rows, PredictionFolder(tmp_path / "o", {"model": "m"}, ()), None)
-    prompts = [predictor._prompt(rows[index] | {"index": index}) for index in range(3)]
-    assert [split_previous(prompt[0]["content"])[1] for prompt in prompts] == table["previous"].take(
-        [0, 2, 3]
-    ).to_pylist()
+    prompts = [predictor._prompt(rows[index] | {"index": index})[0]["content"] for index in range(3)]
+    contexts = [split_previous(prompt)[1] for prompt in prompts]
+    assert contexts == table["previous"].take([0, 2, 3]).to_pylist() and contexts[1] != rows.solution(0)

@@ -1,9 +1,10 @@
 """Where images come from: a split of a data set, or the user's own image files, folders of frames and videos.
 
 Both are sequences of rows with dataset, image_id, image, prompt, width, height (the frame of the coordinates),
-solution (None without a reference), video_id and frame (None for single images), those of a data set all columns that
-it has. `seen` is the frame in which the model writes, where that is another: own images are shown as those of the data set, but their graphs are in their own
-pixels. Taking a row decodes its image, which is what the model sees; `picture` is what the user has.
+solution (None without a reference), video_id and frame (None for single images); those of a data set have all its
+columns. `seen` is the frame in which the model writes, where that is another: own images are shown as those of the
+data set, but their graphs are in their own pixels. Taking a row decodes its image, which is what the model sees;
+`picture` is what the user has.
 """
 
 from __future__ import annotations
