@@ -87,3 +87,40 @@ def test_a_column_that_the_metadata_do_not_know_is_named(new, tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(table.to_pylist(), schema), tmp_path / "train-0.parquet")
     with pytest.raises(SgrlError, match="the metadata of the file say previous: none, so no prompt would"):
         data.load(tmp_path)
+
+
+@pytest.mark.parametrize("context", [None, "none"])
+def test_supervised_fine_tuning_reads_it(new, toy, tmp_path, context, stored):
+    """From the rows of a run to the tokens of a batch, through TRL, which takes columns away that no model knows."""
+    from types import SimpleNamespace
+
+    from transformers import AutoModelForImageTextToText
+    from trl import SFTConfig
+
+    from sgrl.models.vlm.processor import load_processor
+    from sgrl.training.context import add_context
+    from sgrl.training.rows import count_tokens, load_rows
+    from sgrl.training.sft import COLUMNS, build_sft_trainer
+
+    processor = load_processor(str(toy / "model"))
+    args = SFTConfig(
+        output_dir=tmp_path,
+        max_length=None,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=3,
+        dataloader_persistent_workers=False,
+    )
+    script = SimpleNamespace(dataset=str(new), train_split="train", context=context, context_noise=None)
+    script.eval_split, script.eval_rows = "train", None
+    rows, _ = load_rows(script, SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
+    counts = next(count_tokens(rows, processor, {}, answers=True))
+    train, _, callbacks = add_context(rows, None, script, args)
+    model = AutoModelForImageTextToText.from_pretrained(toy / "model")
+    trainer = build_sft_trainer(model, processor, args, train, callbacks=callbacks)
+    (batch,) = trainer.get_train_dataloader()
+    texts = processor.batch_decode(batch["input_ids"], skip_special_tokens=True)
+    held = ["The scene graph of the frame before it in the video" in text for text in texts]
+    assert sum(held) == (0 if context == "none" else 2)
+    assert sorted(batch["attention_mask"].sum(1).tolist()) == sorted(counts)

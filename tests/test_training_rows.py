@@ -23,7 +23,7 @@ def processor(toy):
 
 
 def arguments(toy, **changed):
-    script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val"}
+    script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val", "context": None}
     script = script | {"eval_rows": None} | changed
     return SimpleNamespace(**script)
 
@@ -115,7 +115,7 @@ def test_room_for_a_corrupted_graph(toy, processor):
     rows, _ = load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), (*COLUMNS, "solution"), processor)
     bare = next(count_tokens(rows, processor, {}, answers=False))
     rows = rows.rename_column("solution", "previous")
-    texts = rows["previous"]
+    texts = rows["previous"][:]
     counts = next(count_tokens(rows, processor, {}, answers=False))
     assert all(n < m for n, m in zip(bare, counts, strict=True))
     graphs = [len(ids) for ids in processor.tokenizer(texts, add_special_tokens=False)["input_ids"]]

@@ -19,6 +19,7 @@ from sgrl.prompts import with_context
 from sgrl.training.usable import drop_unusable
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
     from transformers import ProcessorMixin
 
@@ -177,7 +178,7 @@ def check_room(
     longest = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     chosen = sorted({*longest[: SAMPLE // 2], *range(0, len(texts), -(-len(texts) // (SAMPLE // 2)))})
     tokens = next(count_tokens(rows.select(chosen), processor, template_kwargs, answers=False))
-    if corrupted:
+    if corrupted and "previous" in rows.column_names:
         previous = [graph or "" for graph in rows.select(chosen)["previous"]]
         more = processor.tokenizer(previous, add_special_tokens=False)["input_ids"]
         tokens = [n + math.ceil((LONGEST - 1) * len(ids)) for n, ids in zip(tokens, more, strict=True)]
@@ -255,11 +256,17 @@ def count_tokens(
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
 
 
-def _chats(rows) -> list[list[dict]]:
-    """The chats of some rows (a data set or an Arrow table), with the true graph of the frame before."""
-    names = [name for name in ("prompt", "previous") if name in rows.column_names]
-    columns = (rows[name] for name in names)
-    return list(map(with_context, *(c.to_pylist() if hasattr(c, "to_pylist") else c[:] for c in columns)))
+def _chats(rows: Dataset | pyarrow.Table) -> list[list[dict]]:
+    """The chats of some rows, with the true graph of the frame before."""
+    import pyarrow
+
+    if not isinstance(rows, pyarrow.Table):
+        names = [name for name in ("prompt", "previous") if name in rows.column_names]
+        rows = rows.select_columns(names).with_format("arrow")[:]
+    prompts = rows["prompt"].to_pylist()
+    if "previous" not in rows.column_names:
+        return prompts
+    return list(map(with_context, prompts, rows["previous"].to_pylist()))
 
 
 def _sizes(images) -> list[tuple[int, int]]:
