@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rewards import published, r1_sgg, terms
 from rewards.matching import LARGEST_BROADCAST, Reference
@@ -13,6 +13,19 @@ from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
 from sgrl.errors import SgrlError, suggest
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
+
+
+def scores_of(
+    graphs: Mapping[str, str], solution, codec: str | Codec, width: int, height: int, preset: str | Preset
+) -> dict[str, tuple[float, dict[str, float]]]:
+    """What graphs are worth as answers: (total, terms) by the name of each.
+
+    graphs: their texts, without tags; an empty one is the empty answer. Others, and errors, as in GraphScorer.
+    """
+    scorer = GraphScorer(codec, width, height, preset=preset)
+    answers = [as_answer(text, scorer.preset.family) if text else "" for text in graphs.values()]
+    scores = scorer.many(answers, [solution] * len(answers))
+    return {name: (scorer.preset.total(score), score.terms) for name, score in zip(graphs, scores, strict=True)}
 
 
 class GraphScorer:

@@ -8,18 +8,20 @@ python -m sgrl draw RUN --output build/overlays
 
 from __future__ import annotations
 
-import importlib
 import sys
 
+from sgrl.dotted import load
 from sgrl.errors import SgrlError, suggest
 from sgrl.process import run_command
 
 COMMANDS = {
-    "doctor": "sgrl.doctor",
-    "inspect": "sgrl.inspect",
-    "report": "sgrl.report.command",
-    "draw": "sgrl.report.draw",
+    "doctor": "sgrl.doctor:main",
+    "inspect": "sgrl.inspect:main",
+    "report": "sgrl.report.command:main",
+    "draw": "sgrl.report.draw:main",
 }
+HANDED = {"inspect": ("rewards.scorer:scores_of",)}
+"""What a command is handed from above. Loaded with the command, so that `doctor` runs where the rest is broken."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     def run() -> int | None:
         if name not in COMMANDS:
             raise SgrlError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
-        return importlib.import_module(COMMANDS[name]).main(rest)
+        return load(COMMANDS[name])(rest, *map(load, HANDED.get(name, ())))
 
     return run_command(f"sgrl {name}", run)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sgrl import data
@@ -18,7 +18,9 @@ from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
 from sgrl.graph import SceneGraph
 from sgrl.terminal import printable, printable_lines
-from sgrl.text import answer, get_codec
+from sgrl.text import get_codec
+
+ScoresOf = Callable[..., dict[str, tuple[float, dict[str, float]]]]
 
 SPOILED = Noise(omit=0, drop=0.3, insert=0.3, relabel=0.3, jitter=0.3, drop_relation=0.3, swap_predicate=0.5)
 COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#000075")
@@ -54,23 +56,19 @@ def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[in
     return rendered, {"prompt": text, "image": visual, "answer": reply}
 
 
-def scores_of(codec: str, solution: str, width: int, height: int, vocabulary, preset: str, seed: int = 0) -> dict:
-    """(total, terms) of the reference as an answer, of a spoiled one, and of an empty one."""
-    from rewards import GraphScorer, get_preset
-
-    preset = get_preset(preset)
+def answers_of(codec: str, solution: str, width: int, height: int, vocabulary, seed: int = 0) -> dict[str, str]:
+    """Graphs to score against the reference: it, a spoiled one, and none."""
     layout = get_codec(codec)
-    scorer = GraphScorer(codec, width, height, preset=preset)
     graph = layout.decode(solution, width, height, tags=False)
     spoiled = layout.encode(corrupt(graph, vocabulary, SPOILED, random.Random(seed)))
-    think = "<think></think>\n" if preset.family == "r1-sgg" else ""
-    texts = {"gold": think + answer.wrap(solution), "spoiled": think + answer.wrap(spoiled), "empty": ""}
-    scores = {name: scorer(text, solution) for name, text in texts.items()}
-    return {name: (preset.total(score), score.terms) for name, score in scores.items()}
+    return {"gold": solution, "spoiled": spoiled, "empty": ""}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the rows and writes their pictures."""
+def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
+    """Prints the rows and writes their pictures.
+
+    scores_of: gives (total, terms) of each of the named graphs.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m sgrl inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -123,9 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"-- prompt\n{printable_lines(rendered)}\n-- answer\n{printable_lines(completion)}")
             if tokens:
                 print("-- tokens: " + ", ".join(f"{name} {count}" for name, count in tokens.items()))
-            for name, (total, terms) in scores_of(
-                codec.name, row["solution"], *size, vocabulary, args.reward, index
-            ).items():
+            answers = answers_of(codec.name, row["solution"], *size, vocabulary, index)
+            for name, (total, terms) in scores_of(answers, row["solution"], codec, *size, args.reward).items():
                 parts = ", ".join(f"{term} {value:.2f}" for term, value in terms.items())
                 print(f"-- {name} scores {total:.2f} ({parts})")
             print()

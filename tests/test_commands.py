@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from rewards.scorer import scores_of
 from sgrl import doctor
 from sgrl.__main__ import main
-from sgrl.inspect import scores_of
+from sgrl.inspect import answers_of
 from sgrl.vocabulary import get_vocabulary
 
 
@@ -200,5 +201,6 @@ def test_a_spoiled_answer_scores_less_than_gold(preset):
     solution = (
         "obj[2]{id,name,x1,y1,x2,y2}:\n1,person,0,0,90,90\n2,cup,0,80,95,95\nrel[1]{subj,pred,obj}:\n1,holding,2"
     )
-    scores = scores_of("toon", solution, 96, 96, get_vocabulary("psg"), preset)
+    answers = answers_of("toon", solution, 96, 96, get_vocabulary("psg"))
+    scores = scores_of(answers, solution, "toon", 96, 96, preset)
     assert scores["gold"][0] > scores["spoiled"][0] and scores["empty"][0] == 0

@@ -23,7 +23,7 @@ ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images", "sgrl.picture", "sgrl.models
 MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")
 BESIDE = ("sgrl.training", "sgrl.inference")  # on models, not on each other
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
-COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # like recipes, but found by `python -m sgrl`
+COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # found by `python -m sgrl`; nobody imports them
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")
 
 
@@ -51,8 +51,6 @@ def allowed(module: str, imported: str) -> bool:
         return belongs(imported, GROUND + ROWS + MACHINE + ("sgrl.models",))
     if belongs(module, BESIDE) and belongs(imported, BESIDE):
         return module.split(".")[1] == imported.split(".")[1]
-    if module in COMMANDS:
-        return belongs(imported, ("sgrl", "rewards"))
     if belongs(module, ("sgrl",)):
         return not belongs(imported, COMMANDS) and belongs(imported, ("sgrl",))
     return True
@@ -78,7 +76,7 @@ def imports(tree: ast.AST, module: str, package: bool, *, top_level: bool) -> li
                     parts = parts[: len(parts) - node.level + (1 if package else 0)]
                     base = ".".join(parts + ([node.module] if node.module else []))
                 # `from package import name` may import a module of that name
-                inner = base in OURS or base == "sgrl.text"
+                inner = belongs(base, OURS)
                 found += [base] + [f"{base}.{alias.name}" for alias in node.names if inner]
     return found
 
@@ -106,7 +104,7 @@ def test_the_walk_sees_a_wrong_import():
     assert "rewards" in imports(tree, "sgrl.graph", False, top_level=False)
     assert not allowed("sgrl.graph", "rewards")
     assert not allowed("rewards.scorer", "sgrl.training.grpo")
-    assert allowed("sgrl.inspect", "rewards") and not allowed("sgrl.inspect", "data_prep")
+    assert not allowed("sgrl.inspect", "rewards") and not allowed("sgrl.inspect", "data_prep")
     assert not allowed("sgrl.training.grpo", "sgrl.inspect")
     assert not allowed("sgrl.training.grpo", "sgrl.inference") and not allowed("sgrl.inference", "sgrl.training.model")
     assert allowed("sgrl.training.grpo", "sgrl.models.vlm.parts") and allowed("sgrl.inference.rows", "sgrl.inference")
@@ -114,12 +112,12 @@ def test_the_walk_sees_a_wrong_import():
     assert imports(ast.parse("from . import boxes"), "sgrl.graph", False, top_level=True) == ["sgrl", "sgrl.boxes"]
 
 
-def test_commands_import_rewards_when_they_run(root):
+def test_commands_import_what_is_heavy_when_they_run(root):
     """Not at module level, so that `python -m sgrl doctor` runs where the rest is broken."""
     for module, package, tree in modules(root):
         if module in COMMANDS:
             found = imports(tree, module, package, top_level=True)
-            assert not [name for name in found if belongs(name, ("rewards", *HEAVY))], module
+            assert not [name for name in found if belongs(name, HEAVY)], module
 
 
 def test_light_layers_import_nothing_heavy(root):
@@ -135,6 +133,24 @@ def test_light_layers_import_nothing_heavy(root):
     assert not wrong, "\n".join(wrong)
 
 
+def test_rewards_are_few_rooms_on_few_floors(root):
+    """At the top at most 14, and none more than 8 floors above those that stand on the ground."""
+    below = {
+        module: {name for name in imports(tree, module, package, top_level=False) if belongs(name, ("rewards",))}
+        for module, package, tree in modules(root)
+        if belongs(module, ("rewards",)) and not package
+    }
+    assert len({module.split(".")[1] for module in below}) <= 14
+    floors = {module: floor(module, below) for module in below}
+    assert floors["rewards.matching"] == 1 and floors["rewards.scorer"] > floors["rewards.terms"] > 1
+    assert max(floors.values()) <= 8, floors
+
+
+def floor(module: str, below: dict[str, set[str]]) -> int:
+    """1 for what imports no other, else one more than the highest that it imports."""
+    return 1 + max((floor(name, below) for name in below[module] if name in below), default=0)
+
+
 @pytest.mark.parametrize("statement", ["import rewards.trl", "from rewards import GraphScorer, SCENEGRAPHVLM, R1_SGG"])
 def test_rewards_never_import_torch(statement):
     """Run in an interpreter in which the training libraries cannot be imported, as after a bare `pip install`."""
@@ -145,12 +161,16 @@ def test_rewards_never_import_torch(statement):
 
 
 def test_there_is_no_circle(root):
-    """Each module can be read before those that import it. Imports within functions count too."""
-    graph = {
-        module: {name for name in imports(tree, module, package, top_level=False) if belongs(name, OURS)}
-        for module, package, tree in modules(root)
-        if not package  # a package's `__init__` names what it shows, and its modules import past it
-    }
+    """Each module can be read before those that import it. Imports within functions count too, and so does what the
+    `__init__` of a package shows, for those that take it from there."""
+    walked = {module: (package, tree) for module, package, tree in modules(root)}
+    graph = {}
+    for module, (package, tree) in walked.items():
+        found = imports(tree, module, package, top_level=False)
+        # of `from package import module`, the package is not what is wanted
+        through = {name.rpartition(".")[0] for name in found if name in walked}
+        shown = {name.rpartition(".")[0] for name in found if name not in walked}
+        graph[module] = {name for name in found if name in walked and not (name in through and name not in shown)}
     assert circle(graph) is None
 
 
