@@ -27,14 +27,8 @@ from sgrl.terminal import printable
 from sgrl.text import CODECS, get_codec
 
 BASELINE = "json"
+COMPACT = "json-compact"
 _BATCH = 1000
-_TITLES = {
-    "json": "JSON of R1-SGG",
-    "json-compact": "the same without blanks",
-    "toon": "TOON",
-    "toon-pairs": "TOON, a row per pair",
-    "toon-lean": "TOON, lean profile",
-}
 
 
 @dataclass(frozen=True)
@@ -54,12 +48,11 @@ def measure(graphs: Sequence[SceneGraph], count: Callable[[list[str]], list[int]
     """The lengths of `graphs` in all layouts, the baseline first.
 
     count: lengths of a list of texts.
-    grouped: relations have groups, so that "toon-pairs" can write them.
+    grouped: relations have groups, so that every layout can write them.
     """
     rows = []
-    for name in _TITLES:
-        if name == "toon-pairs" and not grouped:
-            continue
+    names = (name for name, codec in CODECS.items() if name != BASELINE and (grouped or not codec.grouped))
+    for name in (BASELINE, COMPACT, *names):
         lengths: list[int] = []
         for start in range(0, len(graphs), _BATCH):
             lengths += count([_text(name, graph) for graph in graphs[start : start + _BATCH]])
@@ -68,9 +61,9 @@ def measure(graphs: Sequence[SceneGraph], count: Callable[[list[str]], list[int]
 
 
 def _text(name: str, graph: SceneGraph) -> str:
-    if name in CODECS:
+    if name != COMPACT:
         return get_codec(name).encode(graph)
-    return json.dumps(json.loads(get_codec("json").encode(graph)), separators=(",", ":"))
+    return json.dumps(json.loads(get_codec(BASELINE).encode(graph)), separators=(",", ":"))
 
 
 def table(rows: list[Row], unit: str) -> str:
@@ -80,7 +73,8 @@ def table(rows: list[Row], unit: str) -> str:
     for row in rows:
         found = row.lengths
         numbers = [f"{found.mean():.1f}", f"{np.median(found):.0f}", f"{np.percentile(found, 95):.0f}"]
-        cells.append((_TITLES[row.name], [*numbers, f"{found.max()}", f"{baseline / found.mean():.2f} x"]))
+        title = "the same without blanks" if row.name == COMPACT else get_codec(row.name).title
+        cells.append((title, [*numbers, f"{found.max()}", f"{baseline / found.mean():.2f} x"]))
     return markdown(cells, [f"mean {unit}", "median", "95 %", "largest", "shorter than JSON"])
 
 

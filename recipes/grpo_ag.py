@@ -17,7 +17,7 @@ from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.rows import DataKind
 
-DATA = DataKind("action_genome", codecs=("toon-pairs",), video=True)
+DATA = DataKind("action_genome", codec="toon-pairs", video=True)
 COLUMNS = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
 
 

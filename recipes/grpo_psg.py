@@ -33,7 +33,7 @@ from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.rows import DataKind
 
-DATA = DataKind("psg", codecs=("toon", "toon-lean", "json"))
+DATA = DataKind("psg", codec="toon")
 COLUMNS = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
 
 

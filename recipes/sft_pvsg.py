@@ -19,7 +19,7 @@ from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.rows import DataKind
 
-DATA = DataKind("pvsg", codecs=("toon", "toon-lean", "json"), video=True)
+DATA = DataKind("pvsg", codec="toon", video=True)
 
 
 @command

@@ -15,7 +15,7 @@ from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
 from sgrl.training.rows import DataKind
 
-DATA = DataKind("vg150", codecs=("json", "toon", "toon-lean"))
+DATA = DataKind("vg150", codec="json")
 
 
 @command

@@ -18,33 +18,40 @@ Source: grpo/swift/rewards/pvsg_psg_toon_reward.py and ag_toon_reward.py (SceneG
 
 from __future__ import annotations
 
+import functools
 import re
 
 from rewards.matching import Reference
 from rewards.reading import graph_text, is_graph, text_of
 from sgrl.errors import SgrlError
-from sgrl.text import Codec, FormatError, ParsedGraph, answer
+from sgrl.text import CODECS, Codec, FormatError, ParsedGraph, answer
 from sgrl.text.parsed import MAX_RECOVERED
 
-LAYOUTS = ("toon", "toon-pairs")
-_WIDE = re.compile(r"[a-z0-9](?>(?:[a-z0-9_./-]*[a-z0-9])?)")
-_LABEL = {"toon": re.compile(r"[a-z0-9]++(?>(?:-[a-z0-9]++)*)"), "toon-pairs": _WIDE}
 _ID, _INTEGER = re.compile(r"[0-9]{1,9}+"), re.compile(r"[+-]?+[0-9]{1,9}+")
 _BRACKETS = re.compile(
     r"([0-9]{1,9}+)[ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,[ \t]*+\[([^\]]*+)\][ \t]*+,"
     r"[ \t]*+([0-9]{1,9}+)"
 )
-_TABLE = {"toon": "rel", "toon-pairs": "rel_pairs"}
-_HEADER = {name: re.compile(rf"{name}\[[0-9]++\]\{{", re.IGNORECASE) for name in ("obj", *_TABLE.values())}
-_NEXT_TABLE = {name: re.compile(rf"\s*+{table}\[[0-9]++\]", re.IGNORECASE) for name, table in _TABLE.items()}
 
 
-def check_layout(codec: Codec, family: str) -> None:
-    """Raises SgrlError where there are no published rewards to reproduce."""
-    if family != "scenegraphvlm" or codec.name not in LAYOUTS:
+@functools.cache
+def _header(table: str) -> re.Pattern:
+    return re.compile(rf"{table}\[[0-9]++\]\{{", re.IGNORECASE)
+
+
+@functools.cache
+def _next_table(table: str) -> re.Pattern:
+    return re.compile(rf"\s*+{table}\[[0-9]++\]", re.IGNORECASE)
+
+
+def check_family(family: str, codec: Codec | None = None) -> None:
+    """Raises SgrlError where there are no published rewards to reproduce: in any layout, or in that of the codec."""
+    if family != "scenegraphvlm" or (codec and codec.published_label is None):
+        layouts = " and ".join(name for name, known in CODECS.items() if known.published_label)
+        found = f"{family!r} in {codec.name!r}" if codec else f"{family!r}"
         raise SgrlError(
-            f"the protocol 'published' is that of SceneGraphVLM's rewards in {' and '.join(LAYOUTS)}, found the "
-            f"family {family!r} in {codec.name!r}; use the protocol 'default' (docs/rewards.md says where it differs)"
+            f"the protocol 'published' is that of SceneGraphVLM's rewards in {layouts}, found the family {found}; use "
+            "the protocol 'default' (docs/rewards.md says where it differs)"
         )
 
 
@@ -86,30 +93,31 @@ def _read(text: str, codec: Codec, unlike: str) -> tuple[ParsedGraph, list[int]]
     labels: list[str] = []
     boxes: list[tuple[float, ...]] = []
     ids: list[str] = []
+    relations_begin = _next_table(codec.relation_table).match
     for line in _rows(body, "obj"):
-        if _NEXT_TABLE[codec.name].match(line):
+        if relations_begin(line):
             break
         cells = [cell.strip() for cell in line.split(",", 6)]
         if len(cells) >= 6 and all(map(_INTEGER.fullmatch, (cells[0], *cells[2:6]))) and len(ids) < MAX_RECOVERED:
             label = cells[1].lower()
             ids.append(str(int(cells[0])))
-            labels.append(label if _LABEL[codec.name].fullmatch(label) else unlike + label)
+            labels.append(label if codec.published_label.fullmatch(label) else unlike + label)
             boxes.append(tuple(map(float, cells[2:6])))
     position = {number: i for i, number in enumerate(ids)}
     relations: list[tuple[int, str, int]] = []
-    for line in _rows(body, _TABLE[codec.name]):
+    for line in _rows(body, codec.relation_table):
         subject, predicates, target = _relation(line.strip(), codec)
         ends = position.get(subject), position.get(target)
         if None in ends or subject == target or len(relations) >= MAX_RECOVERED:
             continue
-        if not getattr(codec, "person_subject", False) or labels[ends[0]] == "person":
+        if not codec.person_subject or labels[ends[0]] == "person":
             relations += [(ends[0], predicate, ends[1]) for predicate in predicates]
     return ParsedGraph(labels, boxes, relations), [position[number] for number in ids]
 
 
 def _rows(body: str, table: str) -> list[str]:
     """The lines behind the first header of a table."""
-    header = _HEADER[table].search(body)
+    header = _header(table).search(body)
     end = body.find("}:", header.end()) if header else -1
     return [] if end < 0 else body[end + 2 :].splitlines()
 
@@ -126,6 +134,6 @@ def _relation(line: str, codec: Codec) -> tuple[str, list[str], str]:
             predicates = codec.row(cells[1:4], "," if match else "|")
         except FormatError:
             pass
-    elif _LABEL[codec.name].fullmatch(label := cells[1].lower()):
+    elif codec.published_label.fullmatch(label := cells[1].lower()):
         predicates = [label]
     return str(int(cells[0])), predicates, str(int(cells[-1]))

@@ -73,12 +73,12 @@ def _normalised(graph: ParsedGraph) -> ParsedGraph:
 def read(text: str, codec: Codec, settings: Settings) -> Reading:
     """What a completion says.
 
-    For the codec `json` the reading is R1-SGG's own, which does not ask for the format; for others the strict one.
+    For JSON the reading is R1-SGG's own, which does not ask for the format; for others the strict one.
 
     Raises:
         FormatError: there is no readable graph.
     """
-    if codec.name != "json":
+    if not codec.is_json:
         graph = _normalised(codec.parse(text, settings.width, settings.height))
         triplets = [(graph.labels[s], predicate, graph.labels[o]) for s, predicate, o in graph.relations]
         return Reading(graph, list(range(len(graph.labels))), triplets, 1.0, None)

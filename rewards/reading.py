@@ -83,7 +83,7 @@ def completion_of(prediction, codec: Codec, width: int, height: int) -> str | Pa
             text = _dumped(prediction)
         except FormatError as error:
             return f"no graph: {error}"
-        return text if codec.name == "json" else get_codec("json").recover_parsed(text, width, height)[0]
+        return text if codec.is_json else get_codec("json").recover_parsed(text, width, height)[0]
     if isinstance(prediction, SceneGraph):
         check_size("predicted", prediction, width, height)
     return prediction
@@ -99,7 +99,7 @@ def graph_text(graph, codec: Codec, width: int, height: int) -> str:
     check_completion(graph, codec)
     if isinstance(graph, Mapping):
         text = _dumped(graph)
-        if codec.name == "json":
+        if codec.is_json:
             return text
         graph = get_codec("json").parse(text, width, height, tags=False)
     if isinstance(graph, ParsedGraph):

@@ -93,7 +93,7 @@ class GraphScorer:
         self.preset = get_preset(preset)
         self.protocol = protocol
         if protocol == "published":
-            published.check_layout(self.codec, self.preset.family)
+            published.check_family(self.preset.family, self.codec)
         self.settings = terms.Settings(
             width=width,
             height=height,

@@ -21,14 +21,14 @@ import math
 from collections.abc import Callable, Sequence
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
-from rewards.published import LAYOUTS, check_layout
+from rewards.published import check_family
 from rewards.reading import check_frame, check_protocol, is_graph, reference_text, text_of
 from rewards.scorer import GraphScorer
 from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
 from sgrl import dotted
 from sgrl.errors import SettingError, SgrlError, suggest
-from sgrl.text import FormatError, detect_codec, get_codec
+from sgrl.text import FormatError, detect_codec
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class BatchScorer:
         self.family = family
         self.options = {"preset": Preset(family, {}, family)} | options
         if options.get("protocol") == "published":
-            check_layout(get_codec(LAYOUTS[0]), family)
+            check_family(family)
         self._scorers: dict[tuple, GraphScorer] = {}
         self._batch: tuple | None = None
         self._scores: list[GraphScore | None] = []

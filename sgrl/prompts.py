@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from sgrl.boxes import COORDS
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.text import answer, get_codec
+from sgrl.text import Codec, answer, get_codec
 from sgrl.vocabulary import Vocabulary
 
 STYLES = ("full", "short")
@@ -35,34 +35,6 @@ Objects: {objects}
 
 _PREVIOUS = "\n\nThe scene graph of the frame before it in the video:\n"
 
-_TOON_OBJECTS = (
-    "- obj[N] announces N objects, one per row: id (1 to N, in order), name, and the box as left, top, right and "
-    "bottom edge."
-)
-_TOON_RELATIONS = (
-    "- rel[M] announces M relations, one per row: id of the subject, predicate, id of the object. Without relations "
-    "write rel[0] and no rows."
-)
-_RULES = {
-    "toon": f"{_TOON_OBJECTS}\n{_TOON_RELATIONS}",
-    "toon-lean": (
-        "- obj[N] announces N objects, one per row: name, and the box as left, top, right and bottom edge. Objects "
-        "are counted from 1 in the order of the rows.\n"
-        "- rel[M] announces M relations, one per row: predicate, number of the subject, number of the object. Without "
-        "relations write rel[0] and no rows."
-    ),
-    "toon-pairs": (
-        f"{_TOON_OBJECTS}\n"
-        "- rel_pairs[M] announces M rows, one per pair: id of the person, then at most 1 attention, 5 spatial and 4 "
-        "contacting labels, id of the object. Labels of one cell are joined by |; not all three cells may be empty."
-    ),
-    "json": (
-        '- "objects" holds one entry per object: "id" is the name, a dot and a number that tells objects of one name '
-        'apart; "bbox" is the left, top, right and bottom edge.\n'
-        '- "relationships" holds one entry per relation: the id of the subject, the predicate, the id of the object.'
-    ),
-}
-
 # An example reads best when it makes sense; the first whose words are all in the vocabulary is taken.
 _EXAMPLES = (
     ("person", "holding", "umbrella"),
@@ -75,7 +47,7 @@ _EXAMPLE_BOXES = ((0.31, 0.38, 0.48, 0.63), (0.20, 0.31, 0.56, 0.94))  # fractio
 
 
 def scene_graph_prompt(
-    vocabulary: Vocabulary, codec: str, width: int, height: int, style: str = "full", coords: str = "pixel"
+    vocabulary: Vocabulary, codec: str | Codec, width: int, height: int, style: str = "full", coords: str = "pixel"
 ) -> str:
     """The user's message that asks for a scene graph; the image goes before it.
 
@@ -94,7 +66,7 @@ def scene_graph_prompt(
         raise SgrlError(f"unknown prompt style {style!r}{suggest(style, STYLES)}")
     if coords not in COORDS:
         raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
-    codec = get_codec(codec) if isinstance(codec, str) else codec
+    codec = get_codec(codec)
     if style == "short":
         return SHORT
     if coords == "pixel":
@@ -102,13 +74,13 @@ def scene_graph_prompt(
     else:
         frame = "They are thousandths of the image: x from 0 (left) to 1000, y from 0 (top) to 1000."
     return _FULL.format(
-        example=answer.wrap(codec.encode(_example(vocabulary, codec.name, width, height))),
-        rules=_RULES[codec.name],
+        example=answer.wrap(codec.encode(_example(vocabulary, codec, width, height))),
+        rules=codec.rules,
         frame=frame,
         width=width,
         height=height,
         objects=_listed(vocabulary, vocabulary.objects),
-        predicates=_predicates(vocabulary, codec.name),
+        predicates=_predicates(vocabulary, codec),
     )
 
 
@@ -149,15 +121,15 @@ def _listed(vocabulary: Vocabulary, labels) -> str:
     return ", ".join(dict.fromkeys(map(vocabulary.to_text, labels)))
 
 
-def _predicates(vocabulary: Vocabulary, codec: str) -> str:
-    if codec == "toon-pairs" and vocabulary.groups:
+def _predicates(vocabulary: Vocabulary, codec: Codec) -> str:
+    if codec.grouped and vocabulary.groups:
         return "\n".join(
             f"{name.capitalize()}: {_listed(vocabulary, group)}" for name, group in vocabulary.groups.items()
         )
     return f"Predicates: {_listed(vocabulary, vocabulary.predicates)}"
 
 
-def _example(vocabulary: Vocabulary, codec: str, width: int, height: int) -> SceneGraph:
+def _example(vocabulary: Vocabulary, codec: Codec, width: int, height: int) -> SceneGraph:
     """Two objects and the least that shows the layout, in plausible places."""
     first, last = vocabulary.objects[0], vocabulary.objects[-1]
     subject, predicate, target = first, vocabulary.predicates[0], last
@@ -169,7 +141,7 @@ def _example(vocabulary: Vocabulary, codec: str, width: int, height: int) -> Sce
     if subject in ("person", "adult", "man"):
         boxes.reverse()  # what a person holds is the smaller of the two
     relations = [Relation(0, predicate, 1)]
-    if codec == "toon-pairs":
+    if codec.grouped:
         groups = vocabulary.groups or {}
         pairs = {name: predicate if predicate in labels else labels[0] for name, labels in groups.items()}
         relations = [Relation(0, label, 1, group=name) for name, label in pairs.items()]

@@ -87,7 +87,7 @@ def test_without_tokens_there_is_no_confidence():
     assert confidences("toon", text, ("other",), (0.0,)) == [None] * 3
 
 
-@given(text=st.text(alphabet='rel[]_pairs{}:,0123 ab\n|"<>/answer', max_size=120), name=st.sampled_from(CODECS))
+@given(text=st.text(alphabet='rel[]_pairs{}:,0123 ab\n|"<>/answer', max_size=120), name=st.sampled_from(tuple(CODECS)))
 def test_any_text_has_one_entry_per_relation(text, name):
     codec = get_codec(name)
     graph = codec.recover_parsed(text, 96, 96)[0]

@@ -41,7 +41,7 @@ from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
-from sgrl.text import ParsedGraph, get_codec
+from sgrl.text import Codec, ParsedGraph, get_codec
 from sgrl.text.parsed import GROUPS
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
@@ -79,6 +79,7 @@ class ActionGenomeRecall(Metric):
             error), "published" also predictions without a graph. By default a frame without reference relations is in
             no recall, but in precision and F1: 1 if nothing was proposed, else 0; and no graph is 0 everywhere.
         vocabulary: classes and predicates in three groups, Action Genome's unless given.
+        codec: layout of texts, with groups.
 
     Raises:
         SgrlError: an argument that makes no sense.
@@ -96,7 +97,7 @@ class ActionGenomeRecall(Metric):
         "constraint": Option(CONSTRAINTS, "which relations enter the ranking"),
         "task": Option(TASKS, "what the model is given"),
     }
-    same = ("constraint", "task", "protocol", "ks", "iou_threshold", "vocabulary")
+    same = ("constraint", "task", "protocol", "ks", "iou_threshold", "vocabulary", "codec")
 
     def __init__(
         self,
@@ -109,6 +110,7 @@ class ActionGenomeRecall(Metric):
         iou_threshold: float = 0.5,
         protocol: str = "default",
         vocabulary: Vocabulary | None = None,
+        codec: str | Codec = "toon-pairs",
     ):
         _choose("constraint", constraint, CONSTRAINTS)
         _choose("task", task, TASKS)
@@ -120,7 +122,11 @@ class ActionGenomeRecall(Metric):
         vocabulary = get_vocabulary("action_genome") if vocabulary is None else vocabulary
         if tuple(vocabulary.groups or ()) != GROUPS:
             raise SgrlError(f"vocabulary {vocabulary.name!r} must have the groups {', '.join(GROUPS)}")
-        self.codec = get_codec("toon-pairs")
+        self.codec = get_codec(codec)
+        if not self.codec.grouped:
+            raise SgrlError(
+                f"the layout {self.codec.name!r} has no groups of predicates; expected one like toon-pairs"
+            )
         self.width, self.height = width, height
         self.constraint, self.task, self.protocol = constraint, task, protocol
         self.iou_threshold = iou_threshold
@@ -145,12 +151,14 @@ class ActionGenomeRecall(Metric):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        if settings.codec.name != "toon-pairs":
+        if not settings.codec.grouped:
             raise SgrlError(
-                f"--metric {cls.name} is for Action Genome's layout toon-pairs; these texts are "
+                f"--metric {cls.name} is for layouts with groups, as Action Genome's toon-pairs; these texts are "
                 f"{settings.codec.name!r}: use --metric {SceneGraphRecall.name}"
             )
-        return cls(vocabulary=settings.vocabulary, protocol=settings.protocol, **settings.options)
+        return cls(
+            vocabulary=settings.vocabulary, protocol=settings.protocol, codec=settings.codec, **settings.options
+        )
 
     def add(
         self,

@@ -1,8 +1,9 @@
-"""Graph <-> text. `get_codec(name)` gives the codec of a layout; every codec has the methods of `codec.Codec`."""
+"""Graph <-> text. `get_codec(name)` gives the codec of a layout; every codec has the methods of `codec.Codec`.
+
+A codec is one file and one entry of `CODECS`; `register` adds one from a program.
+"""
 
 from __future__ import annotations
-
-import re
 
 from sgrl.errors import suggest
 from sgrl.text.codec import Codec
@@ -12,8 +13,19 @@ from sgrl.text.toon import Toon
 from sgrl.text.toon_lean import ToonLean
 from sgrl.text.toon_pairs import ToonPairs
 
-_CODECS: dict[str, Codec] = {codec.name: codec for codec in (Toon(), ToonPairs(), Json(), ToonLean())}
-CODECS = tuple(_CODECS)
+CODECS: dict[str, Codec] = {codec.name: codec for codec in (Toon(), ToonPairs(), Json(), ToonLean())}
+"""The codecs by their names."""
+
+
+def register(codec: Codec) -> Codec:
+    """Add a codec, so that its name is taken wherever those of `CODECS` are, in this process.
+
+    Raises:
+        FormatError: another codec has this name.
+    """
+    if CODECS.setdefault(codec.name, codec) is not codec:
+        raise FormatError(f"there is a codec {codec.name!r} already, {CODECS[codec.name].title}; choose another name")
+    return codec
 
 
 def get_codec(name: str | Codec) -> Codec:
@@ -21,33 +33,23 @@ def get_codec(name: str | Codec) -> Codec:
     if isinstance(name, Codec):
         return name
     try:
-        return _CODECS[name]
+        return CODECS[name]
     except (KeyError, TypeError):
         raise FormatError(f"unknown codec {name!r}{suggest(name, CODECS)}") from None
 
 
-_HEADERS = re.compile(
-    r"\s*+(?>(?:<answer>\s*+)?)(?:(?P<json>\{)|obj\[[^{\n]{0,20}\{(?P<first>\w{0,20}))", re.IGNORECASE
-)
-_PAIRS = re.compile(r"^[ \t]*+rel_pairs\[", re.IGNORECASE | re.MULTILINE)
-
-
 def detect_codec(text: str) -> str:
-    """The name of the codec that a reference is written in, by its headers; with or without answer tags.
+    """The name of the codec that a reference is written in, by how it begins; with or without answer tags.
 
     Raises:
         FormatError: the text begins like none of the layouts.
     """
-    match = _HEADERS.match(text) if isinstance(text, str) else None
-    if match and match["json"]:
-        return "json"
-    if match and match["first"].lower() == "name":
-        return "toon-lean"
-    if match and match["first"].lower() == "id":
-        return "toon-pairs" if _PAIRS.search(text) else "toon"
-    raise FormatError(
-        f"no graph: expected a text that begins with obj[N]{{...}}: or a JSON object, found {str(text)[:60]!r}"
-    )
+    if isinstance(text, str):
+        for name, codec in CODECS.items():
+            if codec.recognises(text):
+                return name
+    openings = " or ".join(dict.fromkeys(codec.opening for codec in CODECS.values()))
+    raise FormatError(f"no graph: expected a text that begins with {openings}, found {str(text)[:60]!r}")
 
 
-__all__ = ["CODECS", "Codec", "FormatError", "ParsedGraph", "detect_codec", "get_codec"]
+__all__ = ["CODECS", "Codec", "FormatError", "ParsedGraph", "detect_codec", "get_codec", "register"]

@@ -7,20 +7,56 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, entries, tables
-from sgrl.text.codec import Codec, as_text
+from sgrl.text import answer, entries, pieces, productions, tables
+from sgrl.text.codec import Codec, as_text, diagnosis
 from sgrl.text.labels import MAX_LABEL, canonical_label
-from sgrl.text.parsed import LARGEST, MAX_OBJECTS, MAX_RECOVERED, MAX_RELATIONS, FormatError, ParsedGraph
-from sgrl.vocabulary import normalised
+from sgrl.text.parsed import (
+    LARGEST,
+    MAX_OBJECTS,
+    MAX_RECOVERED,
+    MAX_RELATIONS,
+    FormatError,
+    ParsedGraph,
+    UnreadableRelation,
+)
+from sgrl.text.places import Place
+from sgrl.text.productions import literal
+from sgrl.vocabulary import Vocabulary, normalised
 
 ENDS = ("subject", "predicate", "object")
+_BEGINNING = re.compile(r"\s*+(?>(?:<answer>\s*+)?)\{", re.IGNORECASE)
+_ENTRY = re.compile(r"\{[^{}]*+\}")
+_FIELD = re.compile(r'"(subject|predicate|object)"\s*+:\s*+"((?>(?:[^"\\]|\\.)*))"')
+
+# What stands around the parts of a graph, of an object and of a relation, as `encode` writes them.
+_GRAPH = ('{"objects": [', '], "relationships": [')
+_OBJECT = ('{"id": "', ', "bbox": [')
+_RELATION = ('{"subject": "', ', "predicate": "', '", "object": "')
 
 
 class Json(Codec):
     name = "json"
+    title = "JSON of R1-SGG"
+    opening = "a JSON object"
+    is_json = True
+    rules = (
+        '- "objects" holds one entry per object: "id" is the name, a dot and a number that tells objects of one name '
+        'apart; "bbox" is the left, top, right and bottom edge.\n'
+        '- "relationships" holds one entry per relation: the id of the subject, the predicate, the id of the object.'
+    )
+    token_pattern = (
+        pieces.TAG
+        + r'|\n\{"objects": \[|\], "relationships": \['
+        + r'|(?:, )?\{"(?:id|subject)": "|", "bbox": \[|", "(?:predicate|object)": "|\]\}|"\}'
+        + r'|(?<=")[A-Za-z][\w-]*(?:\.\d+)?(?=")'  # a class with its number, or a predicate
+        + r"|(?<=\[)\d{1,3}(?=,)|, \d{1,3}(?!\d)"
+        + pieces.WORD
+    )
 
     def encode(self, graph: SceneGraph) -> str:
         ids = [f"{canonical_label(o.label)}.{i}" for i, o in enumerate(graph.objects, 1)]
@@ -78,6 +114,9 @@ class Json(Codec):
         issues: list[str] = []
         return _graph(*_lists(self.body_of(as_text(text)), issues), issues)[0], {}
 
+    def recognises(self, text: str) -> bool:
+        return bool(_BEGINNING.match(text))
+
     def body_of(self, text: str) -> str:
         return find_answer(text)
 
@@ -86,17 +125,38 @@ class Json(Codec):
         text = as_text(text)
         issues: list[str] = []
         parsed, _ = _graph(*_lists(self.body_of(text), issues), issues)
-        valid = sum(s >= 0 and o >= 0 and s != o for s, _, o in parsed.relations)
-        rows = len(parsed.relations) + sum(
-            issue.startswith("relation ") and "unknown" not in issue for issue in issues
-        )
+        return diagnosis(text, parsed, issues)
+
+    def grammar(self, vocabulary: Vocabulary, max_objects: int, max_relations: int) -> dict[str, str]:
+        subject, predicate, target = map(literal, _RELATION)
+        more_relations = f"(relation {literal(', ')}){{0,{max_relations - 1}}} relation" if max_relations else ""
         return {
-            "no_relation": float(valid == 0),
-            "num_objects": float(len(parsed.labels)),
-            "num_relations": float(valid),
-            "invalid_relation_fraction": (rows - valid) / rows if rows else 0.0,
-            "has_answer_tags": float(answer.first_closed(answer.without_thoughts(text))[1]),
+            "name": productions.labels(vocabulary.objects, quoted=False),
+            "predicate": productions.labels(vocabulary.predicates, quoted=False),
+            "id": f'name "." ({productions.integers(1, max_objects)}) {literal(chr(34))}',
+            "object": f'{literal(_OBJECT[0])} id {literal(_OBJECT[1])} x1 ", " y1 ", " x2 ", " y2 {literal("]}")}',
+            "relation": f'{subject} id {predicate} predicate {target} id "}}"',
+            "objects": f"(object {literal(', ')}){{0,{max_objects - 1}}} object",
+            "relations": f"({more_relations})?" if max_relations else '""',
+            "graph": f"{literal(_GRAPH[0])} objects {literal(_GRAPH[1])} relations {literal(']}')}",
         }
+
+    def places(self, text: str) -> Iterator[Place]:
+        for entry in _ENTRY.finditer(text):
+            fields = {m[1]: m for m in _FIELD.finditer(text, *entry.span())}
+            if len(fields) == 3:
+                yield Place(fields["predicate"][2].lower(), None, [m.span(2) for m in fields.values()])
+
+    def tokens(self, objects: list[str], predicates: list[str], largest: int, rows: int) -> list[str]:
+        return [
+            *pieces.TAGS,
+            *('\n{"objects": [', '], "relationships": ['),
+            *('{"id": "', ', {"id": "', '{"subject": "', ', {"subject": "'),
+            *('", "bbox": [', '", "predicate": "', '", "object": "', "]}", '"}'),
+            *(f"{label}.{row}" for label in objects for row in range(1, rows + 1)),
+            *predicates,
+            *(f"{before}{number}" for before in ("", ", ") for number in range(largest + 1)),
+        ]
 
 
 def _lists(body: str, issues: list[str]) -> tuple[list, list]:
@@ -126,7 +186,7 @@ def _graph(objects: list, relationships: list, issues: list[str]) -> tuple[Parse
         try:
             subject, predicate, target = read_relation(item)
         except FormatError as error:
-            issues.append(f"relation {i}: {error.reason}")
+            issues.append(UnreadableRelation(f"relation {i}: {error.reason}"))
             continue
         ends = positions.get(normalised(subject), -1), positions.get(normalised(target), -1)
         if -1 in ends:

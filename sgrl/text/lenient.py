@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from sgrl.text import answer
 from sgrl.text.labels import MAX_LABEL
-from sgrl.text.parsed import FLOAT, GROUPS, LARGEST, MAX_RECOVERED, ParsedGraph
+from sgrl.text.parsed import FLOAT, GROUPS, LARGEST, MAX_RECOVERED, ParsedGraph, SwappedCorners
 
 # line -> [(id, predicate, id)], or None if it is no relation
 RowReader = Callable[[str], list[tuple[str, str, str]] | None]
@@ -135,7 +135,7 @@ class _Reader:
             return False
         self.rows = number
         if x1 > x2 or y1 > y2:
-            self.issues.append(f"object {cells[0]}: corners swapped")
+            self.issues.append(SwappedCorners(f"object {cells[0]}: corners swapped"))
         if self.position.setdefault(int(cells[0]), len(self.labels)) != len(self.labels):
             self.issues.append(f"object {cells[0]}: id used twice")
         self.labels.append(cells[1].lower())

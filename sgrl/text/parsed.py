@@ -62,6 +62,14 @@ class FormatError(SgrlError):
         return type(self), (self.reason, self.line)
 
 
+class SwappedCorners(str):
+    """The issue of an object whose corners a lenient reader put in order."""
+
+
+class UnreadableRelation(str):
+    """The issue of a relation that a lenient reader left out."""
+
+
 class ParsedGraph(NamedTuple):
     """A graph as lists.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer
 from sgrl.text.codec import Codec
-from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError
+from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, FormatError, SwappedCorners
 from sgrl.text.tables import pixels
 
 
@@ -37,7 +37,7 @@ def repair(codec: Codec, text: str, width: int, height: int) -> tuple[str, dict[
         if (
             r.subject != r.object
             and max(r.subject, r.object) < len(objects)
-            and (not getattr(codec, "person_subject", False) or objects[r.subject].label == "person")
+            and (not codec.person_subject or objects[r.subject].label == "person")
         ):
             kept.setdefault(key, r)
     fixed = SceneGraph(objects, list(kept.values())[:MAX_RELATIONS], width, height)
@@ -65,4 +65,4 @@ def _inside(box: tuple[float, float, float, float], width: int, height: int) -> 
 
 def _swapped(codec: Codec, text: str, width: int, height: int) -> int:
     """Boxes whose corners the reader has put in order already."""
-    return sum("corners" in issue for issue in codec.recover_parsed(text, width, height)[1])
+    return sum(isinstance(issue, SwappedCorners) for issue in codec.recover_parsed(text, width, height)[1])

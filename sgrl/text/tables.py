@@ -16,6 +16,28 @@ NUMBER = rf"{S}-?+[0-9]{{1,9}}+{S}"
 ID = rf"{S}[0-9]{{1,9}}+{S}"
 
 
+OPENING = "obj[N]{...}:"
+OBJECT_RULE = (
+    "- obj[N] announces N objects, one per row: id (1 to N, in order), name, and the box as left, top, right and "
+    "bottom edge."
+)
+"""What a prompt says of the objects where they have ids."""
+
+_BEGINNING = re.compile(r"\s*+(?>(?:<answer>\s*+)?)obj\[[^{\n]{0,20}\{(\w{0,20})", re.IGNORECASE)
+_PAIRS = re.compile(r"^[ \t]*+rel_pairs\[", re.IGNORECASE | re.MULTILINE)
+
+
+def first_column(text: str) -> str | None:
+    """The name of the first column of the table of objects with which a text begins; None without one."""
+    match = _BEGINNING.match(text)
+    return match and match[1].lower()
+
+
+def has_pairs(text: str) -> bool:
+    """Whether a line begins with the header of a table of pairs."""
+    return bool(_PAIRS.search(text))
+
+
 def header(name: str, fields: str) -> str:
     """Pattern of a table's first line; its row count is a group, its letters may have any case.
 

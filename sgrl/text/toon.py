@@ -14,13 +14,17 @@ be right; no relation twice, none from an object to itself.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, lenient, published, tables
+from sgrl.text import answer, lenient, pieces, productions, published, tables
 from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import LABEL, check_labels, quoted
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS, ParsedGraph
+from sgrl.text.places import Place, in_rows
+from sgrl.text.productions import literal
 from sgrl.text.tables import ID, NUMBER, S
+from sgrl.vocabulary import Vocabulary
 
 OBJECT_HEADER = tables.header("obj", "{id,name,x1,y1,x2,y2}")
 RELATION_HEADER = tables.header("rel", "{subj,pred,obj}")
@@ -33,6 +37,17 @@ _LINES = tables.lines(OBJECT_HEADER, OBJECT_ROW, RELATION_HEADER, RELATION_ROW)
 
 class Toon(Codec):
     name = "toon"
+    title = "TOON"
+    opening = tables.OPENING
+    indent = 2
+    relation_table = "rel"
+    published_label = re.compile(r"[a-z0-9]++(?>(?:-[a-z0-9]++)*)")
+    rules = (
+        f"{tables.OBJECT_RULE}\n"
+        "- rel[M] announces M relations, one per row: id of the subject, predicate, id of the object. Without "
+        "relations write rel[0] and no rows."
+    )
+    token_pattern = pieces.TAG + pieces.header("rel") + pieces.ROW_OF_ID + pieces.NUMBER + pieces.LABEL + pieces.WORD
 
     def encode(self, graph: SceneGraph) -> str:
         lines = tables.encode_objects(graph, quoted)
@@ -66,11 +81,40 @@ class Toon(Codec):
     def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
         return published.read(as_text(text))
 
+    def recognises(self, text: str) -> bool:
+        return tables.first_column(text) == "id" and not tables.has_pairs(text)
+
     def body_of(self, text: str) -> str:
         return lenient.body_of(text, "rel")
 
     def diagnose(self, text: str | bytes | None) -> dict[str, float]:
         return lenient.diagnose(as_text(text), "rel", _check_row)
+
+    def grammar(self, vocabulary: Vocabulary, max_objects: int, max_relations: int) -> dict[str, str]:
+        return {
+            "name": productions.labels(vocabulary.objects),
+            "predicate": productions.labels(vocabulary.predicates),
+            **productions.tables(
+                object_header="{id,name,x1,y1,x2,y2}:",
+                object_row=lambda i: f'{literal(f"  {i},")} name "," x1 "," y1 "," x2 "," y2',
+                relation_header="rel[{}]{{subj,pred,obj}}:",
+                relation_row=lambda subject, target: f'{literal(f"  {subject},")} predicate "," {target}',
+                max_objects=max_objects,
+                max_relations=max_relations,
+            ),
+        }
+
+    def places(self, text: str) -> Iterator[Place]:
+        return in_rows(text, "rel", lenient.triplet_row)
+
+    def tokens(self, objects: list[str], predicates: list[str], largest: int, rows: int) -> list[str]:
+        return [
+            *pieces.TAGS,
+            *pieces.headers("obj[{}]{{id,name,x1,y1,x2,y2}}:", "rel[{}]{{subj,pred,obj}}:", rows),
+            *pieces.behind("\n  ", range(1, rows + 1)),
+            *pieces.behind(",", range(largest + 1)),
+            *pieces.behind(",", (*objects, *predicates)),
+        ]
 
 
 _STRICT_ROW = re.compile(rf"([0-9]{{1,9}}+){S},{S}{LABEL}{S},{S}([0-9]{{1,9}}+)")

@@ -14,10 +14,11 @@ form throughout.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 from sgrl.graph import SceneGraph
-from sgrl.text import answer, lenient, published, tables
+from sgrl.text import answer, lenient, pieces, productions, published, tables
 from sgrl.text.codec import Codec, as_text
 from sgrl.text.labels import (
     KEYWORD_OR_NUMBER,
@@ -30,7 +31,10 @@ from sgrl.text.labels import (
     quoted_wide,
 )
 from sgrl.text.parsed import GROUPS, MAX_OBJECTS, MAX_RELATIONS, FormatError, ParsedGraph
+from sgrl.text.places import Place, in_rows
+from sgrl.text.productions import literal
 from sgrl.text.tables import ID, NUMBER, S
+from sgrl.vocabulary import Vocabulary
 
 LIMITS = (1, 5, 4)
 """Labels of each group that one row may have (SceneGraphVLM, AG_ATTENTION_MAX and so on)."""
@@ -61,7 +65,26 @@ class ToonPairs(Codec):
     """
 
     name = "toon-pairs"
+    title = "TOON, a row per pair"
+    opening = tables.OPENING
+    indent = 2
     grouped = True
+    relation_table = "rel_pairs"
+    published_label = re.compile(r"[a-z0-9](?>(?:[a-z0-9_./-]*[a-z0-9])?)")
+    rules = (
+        f"{tables.OBJECT_RULE}\n"
+        "- rel_pairs[M] announces M rows, one per pair: id of the person, then at most 1 attention, 5 spatial and 4 "
+        "contacting labels, id of the object. Labels of one cell are joined by |; not all three cells may be empty."
+    )
+    token_pattern = (
+        pieces.TAG
+        + pieces.header("rel_pairs")
+        + pieces.ROW_OF_ID
+        + pieces.NUMBER
+        + r"|[,|][A-Za-z][\w./-]*"  # a class or a predicate
+        + r'|,""'
+        + pieces.WORD
+    )
 
     def __init__(self, limits: tuple[int, int, int] = LIMITS, person_subject: bool = True):
         self.limits = limits
@@ -141,6 +164,9 @@ class ToonPairs(Codec):
     def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
         return published.lenient_with_headers(self, as_text(text), "rel_pairs")
 
+    def recognises(self, text: str) -> bool:
+        return tables.first_column(text) == "id" and tables.has_pairs(text)
+
     def body_of(self, text: str) -> str:
         return lenient.body_of(text, "rel_pairs")
 
@@ -160,6 +186,47 @@ class ToonPairs(Codec):
             return int(match[1]), int(match[5]), count
 
         return lenient.diagnose(text, "rel_pairs", check_row)
+
+    def grammar(self, vocabulary: Vocabulary, max_objects: int, max_relations: int) -> dict[str, str]:
+        groups = vocabulary.groups or {}
+        missing = [group for group in GROUPS if group not in groups]
+        if missing:
+            raise FormatError(
+                f"{self.name} needs the groups {', '.join(GROUPS)}; {vocabulary.name!r} has no {missing[0]!r}"
+            )
+        rules = {"name": productions.labels(vocabulary.objects, wide=True)}
+        for group, limit in zip(GROUPS, self.limits, strict=True):
+            rules[group] = f"{group}-label" + (f' ("|" {group}-label){{0,{limit - 1}}}' if limit > 1 else "")
+            rules[f"{group}-label"] = productions.labels(groups[group], wide=True)
+        empty = literal('""')
+        rules["some-contacting"] = f"contacting | {empty}"
+        rules["some-spatial"] = f"spatial | {empty}"
+        rules["cells"] = (
+            f'attention "," some-spatial "," some-contacting | {empty} "," spatial "," some-contacting | '
+            f'{empty} "," {empty} "," contacting'
+        )
+        return rules | productions.tables(
+            object_header="{id,name,x1,y1,x2,y2}:",
+            object_row=lambda i: f'{literal(f"  {i},")} name "," x1 "," y1 "," x2 "," y2',
+            relation_header="rel_pairs[{}]{{subj,attention,spatial,contacting,obj}}:",
+            relation_row=lambda subject, target: f'{literal(f"  {subject},")} cells "," {target}',
+            max_objects=max_objects,
+            max_relations=max_relations,
+        )
+
+    def places(self, text: str) -> Iterator[Place]:
+        return in_rows(text, "rel_pairs", lenient.pairs_row, grouped=True)
+
+    def tokens(self, objects: list[str], predicates: list[str], largest: int, rows: int) -> list[str]:
+        headers = "obj[{}]{{id,name,x1,y1,x2,y2}}:", "rel_pairs[{}]{{subj,attention,spatial,contacting,obj}}:"
+        return [
+            *pieces.TAGS,
+            *pieces.headers(*headers, rows),
+            *pieces.behind("\n  ", range(1, rows + 1)),
+            *pieces.behind(",", range(largest + 1)),
+            *pieces.behind(",", (*objects, *predicates, '""')),
+            *pieces.behind("|", predicates),
+        ]
 
 
 def _read_cell(cell: str, separator: str, group: str, limit: int) -> tuple[str, ...]:

@@ -7,16 +7,16 @@ import sys
 
 from sgrl.files import folder_lock
 from sgrl.process import run_command
+from sgrl.text import CODECS
 from sgrl.tiny.families import FAMILIES
 from sgrl.tiny.model import TOY_OBJECTS, TOY_PREDICATES, build_tiny_vlm
-from sgrl.tiny.tokenizer import PIECES
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sgrl.tiny", description=__doc__)
     parser.add_argument("--output", required=True, help="the model folder to write")
     parser.add_argument("--family", default="qwen3_vl", choices=FAMILIES, help="the architecture (default: qwen3_vl)")
-    parser.add_argument("--format", default="toon", choices=PIECES, help="the layout that has tokens (default: toon)")
+    parser.add_argument("--format", default="toon", choices=CODECS, help="the layout that has tokens (default: toon)")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
     parser.add_argument("--objects", nargs="+", default=TOY_OBJECTS, help="class names that get a token each")
     parser.add_argument("--predicates", nargs="+", default=TOY_PREDICATES, help="predicates that get a token each")

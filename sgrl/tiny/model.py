@@ -42,7 +42,7 @@ def build_tiny_vlm(
         texts: prompts whose words are single tokens.
         family: the architecture, one of `FAMILIES`. The default learns the toy world; the others are for trying out
             what depends on a family.
-        codec: the layout that the tokenizer has tokens for, one of `sgrl.tiny.tokenizer.PIECES`.
+        codec: the layout that the tokenizer has tokens for, one of `sgrl.text.CODECS`.
     """
     folder = Path(folder)
     if family not in FAMILIES:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sgrl.text import get_codec
+
 
 @dataclass(frozen=True)
 class ChatFormat:
@@ -32,27 +34,6 @@ class ChatFormat:
     names: dict[str, str]
     template: str
 
-
-# What may be one token. A piece that is not in the vocabulary is spelt in bytes.
-_TAG = r"\n?</?answer>"
-_TABLES = (
-    r"|\n?(?:obj|rel)\[\d+\](?:\{[a-z0-9,]+\})?:"  # a table's header with its number of rows
-    r"|\n *\d{1,3}(?=,)"  # a row's first cell: line break, indent and id
-    r"|,\d{1,3}(?!\d)"  # a coordinate or an id
-    r"|,[A-Za-z][\w-]*"  # a class or a predicate
-)
-_WORD = r"| ?[A-Za-z]+"  # of a prompt
-PIECES = {
-    "toon": _TAG + _TABLES + _WORD,
-    "toon-lean": _TAG + r"|\n [A-Za-z][\w-]*(?=,)" + _TABLES + _WORD,  # a row begins with a class or a predicate
-    "json": (
-        _TAG + r'|\n\{"objects": \[|\], "relationships": \['
-        r'|(?:, )?\{"(?:id|subject)": "|", "bbox": \[|", "(?:predicate|object)": "|\]\}|"\}'
-        r'|(?<=")[A-Za-z][\w-]*(?:\.\d+)?(?=")'  # a class with its number, or a predicate
-        r"|(?<=\[)\d{1,3}(?=,)|, \d{1,3}(?!\d)" + _WORD
-    ),
-}
-"""Layout -> the pattern of its pieces."""
 
 MAX_ROWS = 8  # headers and ids up to here are single tokens
 
@@ -85,41 +66,6 @@ QWEN = ChatFormat(
 )
 
 
-def scene_graph_pieces(
-    objects: Iterable[str], predicates: Iterable[str], image_size: int, codec: str = "toon"
-) -> list[str]:
-    """The pieces of every graph with these labels, at most `MAX_ROWS` rows and coordinates up to `image_size`."""
-    objects, predicates = list(objects), list(predicates)
-    counts, numbers = range(MAX_ROWS + 1), range(image_size + 1)
-    tags = ["<answer>", "\n</answer>"]
-    if codec == "json":
-        return [
-            *tags,
-            *('\n{"objects": [', '], "relationships": ['),
-            *('{"id": "', ', {"id": "', '{"subject": "', ', {"subject": "'),
-            *('", "bbox": [', '", "predicate": "', '", "object": "', "]}", '"}'),
-            *(f"{label}.{row}" for label in objects for row in range(1, MAX_ROWS + 1)),
-            *predicates,
-            *(f"{before}{number}" for before in ("", ", ") for number in numbers),
-        ]
-    if codec == "toon-lean":
-        return [
-            *tags,
-            *(f"\nobj[{count}]{{name,x1,y1,x2,y2}}:" for count in counts),
-            *(f"\nrel[{count}]{{pred,subj,obj}}:" for count in counts),
-            *(f"\n {label}" for label in (*objects, *predicates)),
-            *(f",{number}" for number in numbers),
-        ]
-    return [
-        *tags,
-        *(f"\nobj[{count}]{{id,name,x1,y1,x2,y2}}:" for count in counts),
-        *(f"\nrel[{count}]{{subj,pred,obj}}:" for count in counts),
-        *(f"\n  {row}" for row in range(1, MAX_ROWS + 1)),
-        *(f",{number}" for number in numbers),
-        *(f",{label}" for label in (*objects, *predicates)),
-    ]
-
-
 def build_tokenizer(
     objects: Iterable[str],
     predicates: Iterable[str],
@@ -135,11 +81,12 @@ def build_tokenizer(
         image_size: coordinates from 0 to this (pixels) are single tokens.
         texts: prompts whose words become single tokens too.
         chat: the special tokens and the template.
-        codec: the layout whose pieces are single tokens, one of `PIECES`.
+        codec: the layout whose pieces are single tokens; those of graphs of at most `MAX_ROWS` rows a table.
     """
-    pattern = PIECES[codec]
+    layout = get_codec(codec)
+    pattern = layout.token_pattern
     # dict.fromkeys keeps the first of equal pieces and their order, so that ids do not depend on a hash seed.
-    pieces = dict.fromkeys(scene_graph_pieces(objects, predicates, image_size, codec))
+    pieces = dict.fromkeys(layout.tokens(list(objects), list(predicates), image_size, MAX_ROWS))
     for text in (*texts, "user", "assistant"):
         pieces.update(dict.fromkeys(re.findall(pattern, text)))
 

@@ -16,6 +16,7 @@ from sgrl.images import image_sizes
 from sgrl.models.vlm.processor import visual_tokens
 from sgrl.models.vlm.template import render
 from sgrl.prompts import with_context
+from sgrl.text import CODECS, get_codec
 from sgrl.training.usable import drop_unusable
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ class DataKind:
 
     Args:
         name: of its official class lists. Others, a toy world's for one, pass if the rest fits.
-        codecs: layouts of its texts.
+        codec: the layout of its texts in published work; others do too whose relations have groups, or none, alike.
         video: whether its rows are frames of videos.
     """
 
     name: str
-    codecs: tuple[str, ...]
+    codec: str
     video: bool = False
 
 
@@ -68,10 +69,13 @@ def check_dataset(path: str, kind: DataKind) -> None:
     if video != kind.video:
         what = ("images", "frames of videos")
         raise SgrlError(f"{path} holds {what[video]}, but this recipe is for {what[kind.video]}; {remedy}")
-    if codec not in kind.codecs:
+    grouped = get_codec(kind.codec).grouped
+    if get_codec(codec).grouped != grouped:
+        right = [name for name, layout in CODECS.items() if layout.grouped == grouped]
+        right.sort(key=lambda name: name != kind.codec)
         raise SgrlError(
-            f"the texts of {path} are {codec}, but this recipe is for {' or '.join(kind.codecs)}; convert the data "
-            f"with data_prep/to_toon.py --format {kind.codecs[0]}, or take the recipe for it"
+            f"the texts of {path} are {codec}, but this recipe is for {' or '.join(right)}; convert the data "
+            f"with data_prep/to_toon.py --format {kind.codec}, or take the recipe for it"
         )
 
 
