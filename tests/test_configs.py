@@ -150,7 +150,7 @@ def test_data_fits_the_model(name):
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     assert recipe.DATA.name == kind
-    assert (args.format or {"action_genome": "toon-pairs"}.get(kind, "toon")) in recipe.DATA.codecs
+    assert recipe.DATA.takes(args.format or {"action_genome": "toon-pairs"}.get(kind, "toon"))
 
 
 def test_every_recipe_and_every_model_has_its_files():

@@ -50,6 +50,10 @@ class DataKind:
     codec: str
     video: bool = False
 
+    def takes(self, codec: str) -> bool:
+        """Whether texts may be in this layout."""
+        return get_codec(codec).grouped == get_codec(self.codec).grouped
+
 
 def check_dataset(path: str, kind: DataKind) -> None:
     """Refuse a data set of another kind, from what its files say about themselves.
@@ -69,10 +73,8 @@ def check_dataset(path: str, kind: DataKind) -> None:
     if video != kind.video:
         what = ("images", "frames of videos")
         raise SgrlError(f"{path} holds {what[video]}, but this recipe is for {what[kind.video]}; {remedy}")
-    grouped = get_codec(kind.codec).grouped
-    if get_codec(codec).grouped != grouped:
-        right = [name for name, layout in CODECS.items() if layout.grouped == grouped]
-        right.sort(key=lambda name: name != kind.codec)
+    if not kind.takes(codec):
+        right = sorted(filter(kind.takes, CODECS), key=lambda name: name != kind.codec)  # its own is named first
         raise SgrlError(
             f"the texts of {path} are {codec}, but this recipe is for {' or '.join(right)}; convert the data "
             f"with data_prep/to_toon.py --format {kind.codec}, or take the recipe for it"
