@@ -18,7 +18,10 @@ from data_prep.toys import LAYOUTS
 from sgrl import dotted
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import folder_lock
+from sgrl.moved import moved_names
 from sgrl.process import run_command
+
+__getattr__ = moved_names("data_prep.toyworld")
 
 _NOT_PREDICATES = ("train", "test", "frames", "objects", "without relations")  # in the counts of a writer
 

@@ -15,6 +15,11 @@ from types import ModuleType
 from typing import Any
 
 MOVED = {
+    "data_prep.toy_action_genome": "data_prep.toys.action_genome",
+    "data_prep.toy_psg4d": "data_prep.toys.psg4d",
+    "data_prep.toy_pvsg": "data_prep.toys.pvsg",
+    "data_prep.toy_vg150": "data_prep.toys.vg150",
+    "data_prep.toyvideo": "data_prep.toys.video",
     "rewards.ranking": "rewards.metrics.ranking",
     "rewards.recall": "rewards.metrics.recall",
     "rewards.recall_action_genome": "rewards.metrics.action_genome",
@@ -26,6 +31,12 @@ MOVED = {
 }
 
 NAMES = {
+    "data_prep.toyworld": {
+        "data_prep.toys": ("Layout",),
+        "data_prep.toys.psg": ("write",),
+        "data_prep.toys.scene": ("COLOURS", "GRID", "NEAR", "OBJECTS", "PREDICATES", "SIZE", "SPLITS", "Scene")
+        + ("all_visible", "paint", "place", "relations_of", "scene", "shape_mask"),
+    },
     "sgrl.inference.engines": {
         "sgrl.inference.engine": ("asker", "check_batch"),
         "sgrl.models.vlm.chat": ("ChatRenderer", "RefusedPrompt"),

@@ -9,6 +9,7 @@ import pytest
 GROUND = (
     "sgrl.errors",
     "sgrl.dotted",
+    "sgrl.moved",
     "sgrl.terminal",
     "sgrl.process",
     "sgrl.files",

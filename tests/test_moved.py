@@ -1,6 +1,8 @@
 """Modules are still found under the names that they had."""
 
 import importlib
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +15,12 @@ def test_old_names_are_the_modules_of_today(old):
         module = importlib.import_module(old)
     assert module is importlib.import_module(MOVED[old])
     assert module.__name__ == module.__spec__.name == MOVED[old]  # untouched
-    assert getattr(importlib.import_module("rewards"), old.split(".")[1]) is module
+    assert getattr(importlib.import_module(old.split(".")[0]), old.split(".")[1]) is module
+
+
+@pytest.mark.parametrize("statement", ["import data_prep.toyvideo", "from rewards.recall import SceneGraphRecall"])
+def test_old_names_are_found_first_thing(statement):
+    subprocess.run([sys.executable, "-W", "ignore", "-c", statement], check=True)
 
 
 def test_names_that_never_were_are_not_found():
