@@ -1,6 +1,7 @@
 """Scored predictions against references: known answers through files, every metric by command, and bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
@@ -212,6 +213,34 @@ def test_whole_videos_in_every_metric(score, tmp_path, tube):
     assert found["input"]["missing"]["count"] == 12
     low, high = found["rankings"]["recall"]["intervals"]["recall@20"]
     assert low == 0 and high == 1  # six videos, three of them without a prediction
+
+
+def test_annotated_videos_are_references_with_their_masks(score, tmp_path):
+    """Truth through files finds everything; masks count as masks where both have them, else as boxes."""
+    rows = video_rows()
+    truth = [replace(graph, relation_scores=None) for graph in whole_videos(rows, MaskTube)]
+    through_files(tmp_path / "truth", truth, WORDS)
+    words = ("--metrics", "recall,video-recall")
+    for tube in (MaskTube, BoxTube):
+        _, found, _ = score(whole_videos(rows, tube), *words, reference=tmp_path / "truth")
+        assert found["rankings"]["video-recall"]["recall@20"] == found["rankings"]["recall"]["recall@20"] == 1
+        assert found["rankings"]["recall"]["images"] == 24 and found["input"]["missing"]["count"] == 0
+    # half of each mask, the same boxes around it: only masks tell
+    thin = []
+    for graph in whole_videos(rows, MaskTube):
+        tubes = []
+        for tube in graph.tubes:
+            masks = np.zeros((4, H, W), dtype=bool)
+            for mask, (x1, y1, x2, y2) in zip(masks, tube.boxes().boxes.astype(int), strict=True):
+                mask[y1:y2, x1 : x1 + (x2 - x1) // 4] = mask[y1 : y1 + 1, x1:x2] = True
+            tubes.append(MaskTube.from_masks(masks))
+        thin.append(replace(graph, tubes=tubes))
+    _, found, _ = score(thin, *words, reference=tmp_path / "truth")
+    assert found["rankings"]["video-recall"]["recall@20"] == 0 and found["rankings"]["recall"]["recall@20"] == 1
+
+    through_files(tmp_path / "dense", [detected(0)], WORDS)
+    status, _, printed = score(ALL, "--metrics", "recall", reference=tmp_path / "dense")
+    assert status == 2 and "found scores of all predicates; expected predicates: a reference names" in printed
 
 
 def test_frames_of_videos_are_linked_as_texts_are(score, tmp_path):

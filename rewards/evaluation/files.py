@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Protocol
 from rewards.reading import CompletionError, check_completion, check_frame
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
+from sgrl.files import fingerprint
 from sgrl.terminal import printable
 from sgrl.text import FormatError, ParsedGraph, detect_codec, get_codec
 
@@ -105,6 +107,11 @@ class References:
             self.vocabulary = data.vocabulary_of(data.read_metadata(path))
         except SgrlError:
             self.vocabulary = None
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of its files, as those who predict them store it."""
+        return fingerprint(data.files(self.path, self.split))
 
     def key(self, dataset: object, image_id: object) -> Key:
         """What names an image here."""

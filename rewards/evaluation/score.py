@@ -20,7 +20,7 @@ from pathlib import Path
 from rewards.evaluation.counters import Counter, counter
 from rewards.evaluation.evaluation import differences
 from rewards.evaluation.files import Predictions, References, joined, predicate_frequency, training_graphs
-from rewards.evaluation.scored import Ranking, ScoredPredictions, paired, read, rows_of
+from rewards.evaluation.scored import Ranking, ScoredPredictions, ScoredReferences, paired, read, rows_of
 from rewards.metrics import METRICS, Metric, Settings
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
@@ -44,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "predictions",
         help="file with image_id and prediction, .jsonl or .parquet, the folder of a run, or one of scores",
     )
-    add("--reference", required=True, metavar="DATASET", help="folder or file of Parquet with image_id and solution")
+    add(
+        "--reference",
+        required=True,
+        metavar="DATASET",
+        help="folder or file of Parquet with image_id and solution, or a folder of scores",
+    )
     add("--split", default="test", help="default: %(default)s")
     add("--limit", type=int, metavar="N", help="the first N images only")
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
@@ -72,7 +77,10 @@ def run(options: argparse.Namespace) -> str:
         raise SgrlError(f"--limit is {options.limit}, expected at least 1")
     if options.against and not scored and not kinds[0].matches:
         raise SgrlError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
-    references = References(options.reference, options.split, options.limit)
+    if holds_scores(options.reference):
+        references = ScoredReferences(options.reference, options.limit)
+    else:
+        references = References(options.reference, options.split, options.limit)
     codec = get_codec(options.format or references.codec)
     if codec.grouped != references.codec.grouped:
         raise SgrlError(

@@ -15,11 +15,10 @@ from rewards.evaluation.files import Key, Predictions, Problem, References, join
 from rewards.evaluation.tables import at_ks
 from rewards.metrics import Metric, Settings, VideoRecall
 from rewards.reading import completion_of
-from sgrl import data
 from sgrl.errors import SgrlError
-from sgrl.files import fingerprint
 from sgrl.scores import ScoredGraph, ScoreFolder, from_text
-from sgrl.text import Codec
+from sgrl.text import Codec, get_codec
+from sgrl.tubes import VideoGraph
 from sgrl.vocabulary import Vocabulary, canonical
 
 GROUPS = 40
@@ -45,17 +44,17 @@ class ScoredPredictions:
             references.
     """
 
-    def __init__(self, path: str | Path, references: References):
+    def __init__(self, path: str | Path, references: References | ScoredReferences):
         self.folder, self.path = ScoreFolder(path), Path(path)
         self.vocabulary = self.folder.vocabulary
         if references.vocabulary is not None:
             check_vocabulary(self.path, self.vocabulary, references.vocabulary)
         found = self.folder.fingerprint
-        self.changed = found is not None and found != fingerprint(data.files(references.path, references.split))
+        self.changed = None not in (found, references.fingerprint) and found != references.fingerprint
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
         self._places: dict[Key, tuple] = {}
         self._videos: dict[Key, tuple] = {}
-        self._held: tuple[Key, ScoredGraph] | None = None
+        self._held: tuple[Key, ScoredGraph, ScoredGraph] | None = None
         self._video_of = dict(zip(references.keys, references.videos(), strict=True))
         videos = {(key[0], video) for key, video in self._video_of.items()}
         for place, graph in self.folder.places(self.damaged.add):
@@ -82,7 +81,7 @@ class ScoredPredictions:
     def __exit__(self, *_) -> None:
         self._held = None
 
-    def missing(self, references: References) -> Problem:
+    def missing(self, references: References | ScoredReferences) -> Problem:
         """The images that neither they nor their video have a prediction."""
         problem = Problem()
         for key, video in self._video_of.items():
@@ -100,13 +99,70 @@ class ScoredPredictions:
         video = key[0], reference.get("video_id")
         if (place := self._videos.get(video)) is not None:
             if self._held is None or self._held[0] != video:
-                self._held = video, self.folder.get(place).resized(*size).boxed()
-            found["video"] = whole = self._held[1]
-            numbers = whole.frames or range(whole.length)
-            if "prediction" not in found and reference["frame"] in numbers:
-                found["prediction"] = whole.at(numbers.index(reference["frame"]), image_id=key[1])
+                whole = self.folder.get(place).resized(*size)
+                self._held = video, whole, whole.boxed()
+            _, found["video"], boxed = self._held
+            if "prediction" not in found and reference["frame"] in boxed.numbers:
+                found["prediction"] = boxed.at(boxed.numbers.index(reference["frame"]), image_id=key[1])
             found.setdefault("prediction", None)
         return found if "prediction" in found else None
+
+
+class ScoredReferences:
+    """A folder of scored predictions as references, such as annotated videos with masks: relations by name, without
+    regard to scores. A frame of a whole video has the id "VIDEO/NUMBER".
+
+    Attributes: as of References.
+
+    Raises:
+        SgrlError: a folder or row that cannot be read, no rows, an id that stands twice, relations that are no list.
+    """
+
+    def __init__(self, path: str | Path, limit: int | None = None):
+        self.path, self.split, self.limit = path, "scores", limit
+        self._folder = ScoreFolder(path)
+        self.vocabulary, self.fingerprint = self._folder.vocabulary, self._folder.fingerprint
+        self.codec = get_codec("toon-pairs" if self.vocabulary.groups else "toon")
+        names = [(row["dataset"], row["image_id"], row["video_id"]) for row in self._rows()]
+        if not names:
+            raise SgrlError(f"{path} has no rows; references are annotated images or videos")
+        self.ids_suffice = len({name for _, name, _ in names}) == len(names)
+        self.keys = [self.key(*name[:2]) for name in names]
+        if len(set(self.keys)) < len(self.keys):
+            twice = next(key for key in self.keys if self.keys.count(key) > 1)
+            raise SgrlError(f"{path}: {twice[1]!r} occurs more than once; ids must be unique")
+        self._videos = [video for _, _, video in names]
+
+    def key(self, dataset: object, image_id: object) -> Key:
+        return "" if self.ids_suffice else str(dataset or ""), str(image_id)
+
+    def videos(self) -> list[str | None]:
+        return self._videos
+
+    def __iter__(self) -> Iterator[tuple[Key, dict]]:
+        for key, row in zip(self.keys, self._rows(), strict=True):
+            graph = row.pop("graph")
+            yield key, row | {"solution": graph.parsed(self.vocabulary), "width": graph.width, "height": graph.height}
+
+    def _rows(self) -> Iterator[dict]:
+        """dataset, image_id, video_id, frame and graph of each image, and of a whole video of each frame."""
+        return itertools.islice(self._all_rows(), self.limit)
+
+    def _all_rows(self) -> Iterator[dict]:
+        for graph in self._folder:
+            if graph.predicates is None:
+                graph.fail(
+                    "predicate_scores", "scores of all predicates", "predicates: a reference names its relations"
+                )
+            row = {"dataset": graph.dataset, "video_id": graph.video_id}
+            if not graph.whole_video:
+                yield row | {"image_id": graph.image_id, "frame": graph.frame, "graph": graph}
+                continue
+            boxed = graph.boxed()
+            row |= {"reference_video": graph, "reference_vocabulary": self.vocabulary}
+            for i, number in enumerate(graph.numbers):
+                name = f"{graph.video_id}/{number}"
+                yield row | {"image_id": name, "frame": number, "graph": boxed.at(i, image_id=name, frame=number)}
 
 
 def check_vocabulary(path: Path, found: Vocabulary, wanted: Vocabulary) -> None:
@@ -231,10 +287,23 @@ def _units(rows: Iterable[Mapping]) -> Iterator[list[dict]]:
                 )
             seen.add(name)
             together.sort(key=lambda row: row["frame"])
-            if (video := together[0].get("video")) is not None:
-                on_rows = video.on_frames([row["frame"] for row in together])
-                together[0]["whole"] = on_rows.video(MOST_OF_A_VIDEO, together[0]["vocabulary"])
+            together[0] |= _whole(together)
         yield together
+
+
+def _whole(rows: Sequence[Mapping]) -> dict[str, VideoGraph]:
+    """`whole` and `whole_reference` of a video's rows, where it was predicted or annotated as a whole: with masks if
+    both have masks of the same frames, else with boxes in the frames of the rows."""
+    first, numbers, found = rows[0], [row["frame"] for row in rows], {}
+    video, reference = first.get("video"), first.get("reference_video")
+    masks = all(one is not None and one.masked and list(one.numbers) == numbers for one in (video, reference))
+    if video is not None:
+        video = video if masks else video.on_frames(numbers)
+        found["whole"] = video.video(MOST_OF_A_VIDEO, first["vocabulary"])
+    if reference is not None:
+        reference = reference if masks else reference.on_frames(numbers)
+        found["whole_reference"] = reference.video(vocabulary=first["reference_vocabulary"])
+    return found
 
 
 def _shares(figures: Mapping) -> dict[str, float]:
@@ -260,12 +329,14 @@ def _intervals(whole: Mapping[str, float], left_out: Sequence[Mapping[str, float
     return found
 
 
-def read(path: str | Path, references: References, scored: bool) -> Predictions | ScoredPredictions:
+def read(path: str | Path, references: References | ScoredReferences, scored: bool) -> Predictions | ScoredPredictions:
     """Predictions of either kind."""
     return ScoredPredictions(path, references) if scored else Predictions(path, references)
 
 
-def rows_of(predictions: Predictions | ScoredPredictions, references: References, codec: Codec) -> Iterator[dict]:
+def rows_of(
+    predictions: Predictions | ScoredPredictions, references: References | ScoredReferences, codec: Codec
+) -> Iterator[dict]:
     """Joined with the references, texts as scored predictions."""
     rows = joined(predictions, references)
     return rows if isinstance(predictions, ScoredPredictions) else as_scores(rows, codec)

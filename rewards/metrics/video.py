@@ -278,7 +278,8 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
             video_id, and perhaps confidence. Those without a video_id are left out. A row that was never predicted
             (prediction None) or cannot be read is a frame without a graph. The texts are held, so read them from a
             file as they are needed. Scored predictions (sgrl.scores) of a frame give its PER_FRAME best relations;
-            `whole` in any row of a video is the VideoGraph that was predicted of it, in the frames of its rows.
+            `whole` and `whole_reference` in any row of a video: the VideoGraphs that were predicted and annotated, in
+            the frames of its rows.
 
     Raises:
         FormatError: a reference is malformed.
@@ -290,11 +291,14 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
             videos.setdefault(row["video_id"], {})[row["frame"]] = row
     for video_id, frames in videos.items():
         ordered = [frames[number] for number in sorted(frames)]
-        whole = next((row["whole"] for row in ordered if row.get("whole") is not None), None)
+        whole, reference = (
+            next((row[name] for row in ordered if row.get(name) is not None), None)
+            for name in ("whole", "whole_reference")
+        )
         yield (
             video_id,
             linked([_written(row, codec) for row in ordered]) if whole is None else whole,
-            linked([_true(row, codec) for row in ordered]),
+            linked([_true(row, codec) for row in ordered]) if reference is None else reference,
         )
 
 

@@ -136,7 +136,7 @@ def _places(scores: ScoreFolder, path: str, split: str) -> dict[Key, _Place]:
     for place, graph in scores.places(damaged.append):
         dataset, name = graph.key
         if graph.whole_video:
-            position = {number: i for i, number in enumerate(graph.frames or range(graph.length))}
+            position = {number: i for i, number in enumerate(graph.numbers)}
             for key, frame in videos.get(name, ()):
                 if dataset in ("", key[0]) and frame in position:
                     found.setdefault(key, _Place(place, position[frame]))

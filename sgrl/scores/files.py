@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -10,14 +9,12 @@ from contextlib import ExitStack
 from importlib import metadata
 from pathlib import Path
 
-import numpy as np
-
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock, natural
 from sgrl.scores.columns import VocabularyCheck
-from sgrl.scores.graph import ScoredGraph, ScoreError, fault
+from sgrl.scores.graph import ScoredGraph, ScoreError
+from sgrl.scores.rows import NUMBERS, maker, read_group, row_of, schema
 from sgrl.terminal import printable
-from sgrl.tubes import BoxTube, MaskTube
 from sgrl.vocabulary import Vocabulary
 
 Place = tuple[int, int, int]
@@ -27,11 +24,7 @@ FORMAT = 1
 KEY = b"sgrl_scores"
 """The entry in the file's metadata: JSON with format, vocabulary, dataset, fingerprint, about, versions."""
 
-_GROUP_ROWS, _GROUP_NUMBERS = 1000, 1 << 19  # what is held in memory: at most so many rows, or numbers and characters
-_NUMBERS = {
-    **{"scores": "double", "boxes": "double", "label_scores": "float", "pairs": "int32"},
-    **{"predicate_scores": "float", "relation_scores": "double", "frames": "int64", "tube_boxes": "double"},
-}
+_GROUP_ROWS, _GROUPNUMBERS = 1000, 1 << 19  # what is held in memory: at most so many rows, or numbers and characters
 _NEEDED = ("width", "height", "labels", "pairs")
 
 
@@ -86,12 +79,12 @@ class ScoreWriter:
             for rest in self.folder.glob(f".{self.path.name}.*.part"):  # of a process that was killed
                 rest.unlink()
             path = opened.enter_context(atomic_path(self.path))
-            schema = _schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
+            columns = schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
             split = [f"{name}.list.element" for name in ("label_scores", "predicate_scores")]
             self._file = opened.enter_context(
                 parquet.ParquetWriter(
                     path,
-                    schema,
+                    columns,
                     compression="zstd",
                     use_dictionary=["dataset", "video_id", "labels.list.element", "predicates.list.element"],
                     use_byte_stream_split=split,
@@ -113,20 +106,20 @@ class ScoreWriter:
             found = type(graph).__name__
             raise TypeError(f"a writer takes ScoredGraph, found {found}; from_text and from_graph make one")
         self._check(graph)
-        row = _row(graph)
+        row = row_of(graph)
         self._pending.append(row)
         self.rows += 1
-        self._numbers += sum(len(row[name]) for name in _NUMBERS if row[name] is not None)
+        self._numbers += sum(len(row[name]) for name in NUMBERS if row[name] is not None)
         self._numbers += sum(len(mask or "") for tube in row["masks"] or () for mask in tube)
-        if len(self._pending) >= _GROUP_ROWS or self._numbers >= _GROUP_NUMBERS:
+        if len(self._pending) >= _GROUP_ROWS or self._numbers >= _GROUPNUMBERS:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
-        schema = self._file.schema
-        columns = [pa.array([row[field.name] for row in self._pending], field.type) for field in schema]
-        self._file.write_table(pa.Table.from_arrays(columns, schema=schema))
+        found = self._file.schema
+        columns = [pa.array([row[field.name] for row in self._pending], field.type) for field in found]
+        self._file.write_table(pa.Table.from_arrays(columns, schema=found))
         self._pending, self._numbers = [], 0
 
     def __exit__(self, kind, error, trace) -> bool | None:
@@ -189,7 +182,7 @@ class ScoreFolder:
             for group in range(opened.num_row_groups):
                 rows = opened.metadata.row_group(group).num_rows
                 try:
-                    make = _maker(_read_group(opened, group))
+                    make = maker(read_group(opened, group))
                 except (OSError, ValueError) as error:  # pyarrow's errors are of both kinds
                     _tell(damaged, f"{file.name}, rows {start} to {start + rows - 1}: {printable(error, 150)}")
                     start += rows
@@ -208,7 +201,7 @@ class ScoreFolder:
         """The graph at a place that `places` gave. Those of one row group are had fast one after the other."""
         *where, row = place
         if self._held is None or self._held[0] != where:
-            self._held = where, _maker(_read_group(_opened(self.files[where[0]]), where[1]))
+            self._held = where, maker(read_group(_opened(self.files[where[0]]), where[1]))
         return self._held[1](row)
 
 
@@ -283,111 +276,6 @@ def _metadata(file: Path) -> dict:
     return about
 
 
-def _schema(about: Mapping | None = None):
-    import pyarrow as pa
-
-    text = pa.list_(pa.string())
-    plain = {
-        **{"dataset": pa.string(), "image_id": pa.string(), "video_id": pa.string(), "frame": pa.int64()},
-        **{"width": pa.int32(), "height": pa.int32(), "written": pa.bool_(), "fps": pa.float64()},
-        **{"labels": text, "predicates": text, "masks": pa.list_(text), "spans": pa.list_(pa.list_(pa.float64()))},
-    }
-    numbers = {name: pa.list_(pa.type_for_alias(kind)) for name, kind in _NUMBERS.items()}
-    return pa.schema({**plain, **numbers}, about)
-
-
-def _row(graph: ScoredGraph) -> dict:
-    """A graph as a row of the file; tables as flat lists."""
-    row = {name: getattr(graph, name) for name in ("dataset", "image_id", "video_id", "frame", "width", "height")}
-    row |= {"written": graph.written, "fps": graph.fps, "labels": list(map(_storable, graph.labels))}
-    row["predicates"] = None if graph.predicates is None else list(map(_storable, graph.predicates))
-    spans = graph.spans if graph.spans and any(graph.spans) else None
-    row["spans"] = spans and [[end for span in given for end in span] for given in spans]
-    row |= dict.fromkeys(("masks", "boxes", "tube_boxes"))
-    if graph.tubes is None:
-        row["boxes"] = graph.boxes.ravel()
-    elif graph.tubes and isinstance(graph.tubes[0], MaskTube):
-        row["masks"] = [tube.to_rle() for tube in graph.tubes]
-    else:
-        row["tube_boxes"] = np.array([tube.boxes for tube in graph.tubes]).ravel()
-    for name in ("scores", "label_scores", "pairs", "predicate_scores"):
-        value = getattr(graph, name)
-        row[name] = None if value is None else value.ravel()
-    known = graph.relation_scores
-    row["relation_scores"] = None if known is None else [None if np.isnan(x) else x for x in known.tolist()]
-    row["frames"] = None if graph.frames is None else list(graph.frames)
-    return row
-
-
-def _read_group(opened, group: int):
-    """One row group with the columns of `_schema`, those that the file lacks empty."""
-    import pyarrow as pa
-
-    names = [name for name in _schema().names if name in opened.schema_arrow.names]
-    table = opened.read_row_group(group, columns=names)
-    empty = pa.nulls(len(table))
-    columns = [table.column(name) if name in names else empty for name in _schema().names]
-    return pa.table(columns, _schema().names).cast(_schema())
-
-
-def _maker(table) -> Callable[[int], ScoredGraph]:
-    """A function that makes the graph of a row."""
-    plain = {name: table.column(name).to_pylist() for name in table.column_names if name not in _NUMBERS}
-    numbers = {name: _slices(table.column(name)) for name in _NUMBERS}
-
-    def make(row: int) -> ScoredGraph:
-        values = {name: column[row] for name, column in plain.items()}
-        values |= {name: slices(row) for name, slices in numbers.items()}
-        masks, tube_boxes, boxes = values.pop("masks"), values.pop("tube_boxes"), values.pop("boxes")
-        values["dataset"] = values["dataset"] or ""
-        values["labels"] = labels = values["labels"] or ()
-        shaped = functools.partial(_shaped, values["image_id"], values["video_id"])
-        if masks is not None:
-            size = values["height"], values["width"]
-            values["tubes"] = [
-                MaskTube.from_rle([mask and {"size": size, "counts": mask} for mask in tube], *size) for tube in masks
-            ]
-        elif tube_boxes is not None:
-            tubes = shaped("tube_boxes", tube_boxes, (len(labels), -1, 4))
-            values["tubes"] = list(map(BoxTube, tubes))
-        else:
-            values["boxes"] = shaped("boxes", () if boxes is None else boxes, (len(labels), 4))
-        values["pairs"] = pairs = shaped("pairs", values["pairs"], (-1, 2))
-        for name, count in (("label_scores", len(labels)), ("predicate_scores", len(pairs))):
-            if values[name] is not None:
-                values[name] = shaped(name, values[name], (count, -1))
-        if values["spans"] is not None:
-            values["spans"] = [shaped("spans", ends or (), (-1, 2)).tolist() for ends in values["spans"]]
-        if values["frames"] is not None:
-            values["frames"] = values["frames"].tolist()
-        values["written"] = bool(values["written"])
-        return ScoredGraph(**values)
-
-    return make
-
-
-def _slices(column) -> Callable[[int], np.ndarray | None]:
-    """A function that gives the numbers of a row of a column of lists; None for null, NaN for nulls in a list."""
-    column = column.combine_chunks()
-    if not len(column):
-        return lambda row: None
-    valid = column.is_valid().to_numpy(zero_copy_only=False)
-    offsets, values = column.offsets.to_numpy(), column.values.to_numpy(zero_copy_only=False)
-    return lambda row: values[offsets[row] : offsets[row + 1]] if valid[row] else None
-
-
-def _shaped(image_id, video_id, name: str, values, shape: tuple[int, ...]) -> np.ndarray:
-    """A flat list as a table; one side may be free."""
-    values = np.asarray(values)
-    if not values.size:
-        return values.reshape([max(side, 0) for side in shape])
-    try:
-        return values.reshape(shape)
-    except ValueError:
-        wanted = " x ".join("any" if side < 0 else str(side) for side in shape)
-        raise fault(image_id, video_id, name, f"{values.size} numbers", wanted) from None
-
-
 def _tell(damaged: Callable[[str], None] | None, place: str) -> None:
     if damaged is None:
         raise ScoreError(place)
@@ -396,10 +284,6 @@ def _tell(damaged: Callable[[str], None] | None, place: str) -> None:
 
 def _short(value) -> str:
     return printable(repr(value.get("name") if isinstance(value, dict) else value), 80)
-
-
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()  # halves of characters that a model wrote have no UTF-8
 
 
 def _versions() -> dict[str, str]:

@@ -116,6 +116,16 @@ class ScoredGraph:
             return 1
         return max((tube.frames for tube in self.tubes), default=len(self.frames or ()))
 
+    @property
+    def numbers(self) -> Sequence[int]:
+        """Of the T frames of a whole video, as the data set counts them."""
+        return range(self.length) if self.frames is None else self.frames
+
+    @property
+    def masked(self) -> bool:
+        """Whether it is a whole video with masks."""
+        return bool(self.tubes) and isinstance(self.tubes[0], MaskTube)
+
     def best(self, most: int | None = None, vocabulary: Vocabulary | None = None) -> list[Triplet]:
         """Its relations, best first, equal ones in order; those without a score last.
 
@@ -196,7 +206,7 @@ class ScoredGraph:
     def on_frames(self, numbers: Sequence[int]) -> ScoredGraph:
         """A whole video at these frames only, as boxes: T is how many there are. Objects are nowhere in those that it
         lacks, and relations go that hold in none."""
-        position = {number: i for i, number in enumerate(self.frames or range(self.length))}
+        position = {number: i for i, number in enumerate(self.numbers)}
         places = [position.get(number) for number in numbers]
         tubes = [BoxTube([None if i is None else tube.boxes[i] for i in places]) for tube in self.boxed().tubes]
         spans = []
@@ -249,7 +259,7 @@ class ScoredGraph:
             self.fail("frame", repr(self.frame), "a whole number")
         for name in ("width", "height"):
             value = getattr(self, name)
-            if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int | np.integer) or isinstance(value, bool) or not 0 < value < 1 << 31:
                 self.fail(name, repr(value), "a whole number of pixels, at least 1")
             self._set(name, int(value))
         if self.fps is not None and not (isinstance(self.fps, int | float) and 0 < self.fps < np.inf):
