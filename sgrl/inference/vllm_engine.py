@@ -15,7 +15,7 @@ from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_pretrained, reason
 from sgrl.models.vlm.chat import ChatRenderer, RefusedPrompt
 from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
-from sgrl.upstream import own_configs
+from sgrl.upstream import ENGINE, check_inside, own_configs
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,7 @@ class VllmEngine:
         from vllm import LLM
         from vllm.platforms import current_platform
 
+        check_inside(ENGINE)
         on_cpu = current_platform.is_cpu()
         if on_cpu:
             # The engine in this process. By default vLLM starts two more, which cost more here than they bring; on a

@@ -26,7 +26,7 @@ from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
 from sgrl.models.vlm.processor import check_same_processor
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
-from sgrl.upstream import own_configs
+from sgrl.upstream import COLOCATED, GRPO, ON_CPU, SERVER, check_inside, own_configs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
@@ -74,6 +74,9 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     ):
         self._unexpanded_ids = None
         colocated = args.use_vllm and args.vllm_mode == "colocate"
+        check_inside(GRPO, *([COLOCATED] if colocated else [SERVER] if args.use_vllm else []))
+        if colocated and on_cpu():
+            check_inside(ON_CPU)
         ban_placeholders(args, placeholder_ids(model.config, processor))
         if args.use_vllm:
             check_same_processor(model.name_or_path, processor, args.trust_remote_code)

@@ -10,6 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from sgrl.errors import SgrlError
+from sgrl.upstream import SFT, check_inside
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,6 +73,7 @@ def build_sft_trainer(
         **kwargs: of `SFTTrainer`, e.g. `callbacks`.
     """
     check_config(args)
+    check_inside(SFT)
     # The prompt is made from `previous` when a row is read, so that column has to stay where the trainer reads.
     args.remove_unused_columns = False
     columns = [*COLUMNS, *(["previous"] if "previous" in train_rows.column_names else [])]
