@@ -30,6 +30,7 @@ from data_prep.readers.record import Reader
 from data_prep.report import Report
 from data_prep.writer import DAMAGED, DatasetWriter, Layout, finish, unfinished
 from sgrl import data
+from sgrl.dotted import is_dotted
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path, folder_lock
 from sgrl.process import run_command
@@ -188,6 +189,7 @@ def run(args: argparse.Namespace) -> None:
         limit=args.limit,
         shard_size=args.shard_size,
         source={"path": str(reader.source.resolve()), "bytes": state.st_size, "modified": state.st_mtime},
+        own_reader=args.dataset if is_dotted(args.dataset) else None,
         reader_options=given or None,
         thin=thinning,
         command=shlex.join(["python", "data_prep/to_toon.py", *_shared(args.command)]),

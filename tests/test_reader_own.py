@@ -44,6 +44,10 @@ class Toy:
         return Record(f"cat-{number}", image, graph, split, f"cats.txt, word {number}")
 
 
+class Other(Toy):
+    """Another reader of the same file, under the same name."""
+
+
 class Nameless(Toy):
     name = None
 
@@ -106,6 +110,8 @@ def test_a_reader_from_a_test_converts(root, capsys):
     assert "cats.txt, word 2" in (root.parent / "rows" / "damaged.txt").read_text()
     assert run(root, f"{HERE}:Toy", "--validation", "1") == 0
     assert "nothing to do" in capsys.readouterr().out
+    assert run(root, f"{HERE}:Other", "--validation", "1") == 2
+    assert f"holds a data set made by: python data_prep/to_toon.py --dataset {HERE}:Toy" in capsys.readouterr().err
 
 
 def test_jobs_of_an_array_share_it(root):
