@@ -159,6 +159,34 @@ def test_nothing_appears_before_the_end(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
 
 
+def test_a_writer_that_was_killed_is_followed_by_another(tmp_path):
+    options = {"dataset": "toy", "about": {"model": "m"}, "resume": True}
+    with pytest.raises(KeyboardInterrupt), ScoreWriter(tmp_path, WORDS, **options) as writer:
+        for number in range(250):
+            writer.add(scored(number))
+        raise KeyboardInterrupt
+    assert not (tmp_path / "scores.parquet").exists()
+    with pytest.raises(SgrlError, match="holds parts of another run, whose about is {'model': 'm'}; remove"):
+        write(tmp_path, [], **options | {"about": {"model": "n"}})
+    with ScoreWriter(tmp_path, WORDS, **options) as writer:
+        assert writer.done == {("toy", f"i{number}") for number in range(200)} and writer.rows == 200
+        for number in range(200, 320):
+            writer.add(scored(number))
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    assert [graph.image_id for graph in read_scores(tmp_path)] == [f"i{number}" for number in range(320)]
+    assert ScoreFolder(tmp_path).about == {"model": "m"}
+
+
+def test_what_is_not_resumed_is_removed(tmp_path):
+    with pytest.raises(KeyboardInterrupt), ScoreWriter(tmp_path, WORDS, dataset="toy", resume=True) as writer:
+        for number in range(100):
+            writer.add(scored(number))
+        raise KeyboardInterrupt
+    write(tmp_path, [scored()])
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    assert len(list(read_scores(tmp_path))) == 1
+
+
 NAN = math.nan
 
 

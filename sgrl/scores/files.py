@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from importlib import metadata
@@ -24,7 +25,8 @@ FORMAT = 1
 KEY = b"sgrl_scores"
 """The entry in the file's metadata: JSON with format, vocabulary, dataset, fingerprint, about, versions."""
 
-_GROUP_ROWS, _GROUPNUMBERS = 1000, 1 << 19  # what is held in memory: at most so many rows, or numbers and characters
+_GROUP_ROWS, _GROUP_CELLS = 1000, 1 << 19  # what is held in memory: at most so many rows, or numbers and characters
+_PART_ROWS = 100  # what a killed process has to do again
 _NEEDED = ("width", "height", "labels", "pairs")
 
 
@@ -32,7 +34,8 @@ class ScoreWriter:
     """Writes a folder of scored predictions.
 
     A context manager. The file grows beside its place and moves there at the end of the block; if the block raises, or
-    the process dies, the folder is as it was. Memory holds one row group.
+    the process dies, the folder is as it was. Memory holds one row group. With `resume` row groups are kept beside it
+    as they are done, and the next writer of the same goes on behind them: `done` has what need not come again.
 
     Args:
         folder: made if needed.
@@ -40,12 +43,13 @@ class ScoreWriter:
         dataset: what was predicted, its path or name. fingerprint: of its files (`sgrl.files.fingerprint`).
         about: what else is to be kept, such as model and command; must be JSON.
         job: (index, number of jobs) of processes that share the work, each of which writes a file of its own.
+        resume: keep and reuse what was written, at most 100 rows together.
 
     Attributes:
-        rows: how many were written.
+        rows: how many were written. done: with `resume`, the `key` of each that an earlier process wrote.
 
     Raises:
-        SgrlError: another process writes this file.
+        SgrlError: another process writes this file; with `resume`, what is left there is of another run.
     """
 
     def __init__(
@@ -57,11 +61,13 @@ class ScoreWriter:
         fingerprint: str | None = None,
         about: Mapping | None = None,
         job: tuple[int, int] = (0, 1),
+        resume: bool = False,
     ):
         index, jobs = job
         self.folder, self.vocabulary = Path(folder), vocabulary
         self.path = self.folder / ("scores.parquet" if jobs == 1 else f"scores-{index:05d}-of-{jobs:05d}.parquet")
-        self.rows = 0
+        self.rows, self.resume, self.done = 0, resume, set[tuple[str, str]]()
+        self._parts = self.path.with_name(f".{self.path.name}.parts")
         self._about = {
             **{"format": FORMAT, "vocabulary": vocabulary.to_json(), "dataset": str(dataset)},
             **{"fingerprint": fingerprint, "about": dict(about or {}), "versions": _versions()},
@@ -72,28 +78,32 @@ class ScoreWriter:
         self._open = ExitStack()
 
     def __enter__(self) -> ScoreWriter:
-        import pyarrow.parquet as parquet
-
         with self._open as opened:
             opened.enter_context(folder_lock(self.path, beside=True))
             for rest in self.folder.glob(f".{self.path.name}.*.part"):  # of a process that was killed
                 rest.unlink()
+            if self.resume:
+                self._look_at_parts()
+            else:
+                shutil.rmtree(self._parts, ignore_errors=True)
             path = opened.enter_context(atomic_path(self.path))
-            columns = schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
-            split = [f"{name}.list.element" for name in ("label_scores", "predicate_scores")]
-            self._file = opened.enter_context(
-                parquet.ParquetWriter(
-                    path,
-                    columns,
-                    compression="zstd",
-                    use_dictionary=["dataset", "video_id", "labels.list.element", "predicates.list.element"],
-                    use_byte_stream_split=split,
-                    write_statistics=False,
-                    write_page_checksum=True,
-                )
-            )
+            self._schema = schema({KEY: json.dumps(self._about, ensure_ascii=False).encode()})
+            self._file = opened.enter_context(_parquet(path, self._schema))
             self._open = opened.pop_all()
         return self
+
+    def _look_at_parts(self) -> None:
+        """What an earlier process wrote."""
+        for part in _sorted_parts(self._parts):
+            found = _metadata(part)
+            for name in ("vocabulary", "dataset", "fingerprint", "about"):
+                if found.get(name) != self._about[name]:
+                    raise SgrlError(
+                        f"{self._parts} holds parts of another run, whose {name} is {_short(found.get(name))}; remove "
+                        "that folder if they are not needed any more"
+                    )
+            self.done |= {graph.key for graph in read_scores(part)}
+        self.rows = len(self.done)
 
     def add(self, graph: ScoredGraph) -> None:
         """Append what is predicted of one image, frame or video.
@@ -111,15 +121,21 @@ class ScoreWriter:
         self.rows += 1
         self._numbers += sum(len(row[name]) for name in NUMBERS if row[name] is not None)
         self._numbers += sum(len(mask or "") for tube in row["masks"] or () for mask in tube)
-        if len(self._pending) >= _GROUP_ROWS or self._numbers >= _GROUPNUMBERS:
+        most = _PART_ROWS if self.resume else _GROUP_ROWS
+        if len(self._pending) >= most or self._numbers >= _GROUP_CELLS:
             self._flush()
 
     def _flush(self) -> None:
         import pyarrow as pa
 
-        found = self._file.schema
-        columns = [pa.array([row[field.name] for row in self._pending], field.type) for field in found]
-        self._file.write_table(pa.Table.from_arrays(columns, schema=found))
+        columns = [pa.array([row[field.name] for row in self._pending], field.type) for field in self._schema]
+        table = pa.Table.from_arrays(columns, schema=self._schema)
+        if self.resume:
+            number = len(_sorted_parts(self._parts))
+            with atomic_path(self._parts / f"{number:06d}.parquet") as path, _parquet(path, self._schema) as file:
+                file.write_table(table)
+        else:
+            self._file.write_table(table)
         self._pending, self._numbers = [], 0
 
     def __exit__(self, kind, error, trace) -> bool | None:
@@ -128,6 +144,9 @@ class ScoreWriter:
                 return self._open.__exit__(kind, error, trace)
             if self._pending:
                 self._flush()
+            for part in _sorted_parts(self._parts):
+                self._file.write_table(read_group(_opened(part), 0).cast(self._schema))
+        shutil.rmtree(self._parts, ignore_errors=True)
         return None
 
 
@@ -227,6 +246,26 @@ def holds_scores(path: str | Path) -> bool:
     return bool(re.fullmatch(r"scores(-\d+-of-\d+)?\.parquet", path.name)) and path.is_file()
 
 
+def _sorted_parts(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[0-9]*.parquet"))
+
+
+def _parquet(path: Path, columns):
+    """A file that is open for row groups."""
+    import pyarrow.parquet as parquet
+
+    split = [f"{name}.list.element" for name in ("label_scores", "predicate_scores")]
+    return parquet.ParquetWriter(
+        path,
+        columns,
+        compression="zstd",
+        use_dictionary=["dataset", "video_id", "labels.list.element", "predicates.list.element"],
+        use_byte_stream_split=split,
+        write_statistics=False,
+        write_page_checksum=True,
+    )
+
+
 def _files(folder: Path) -> list[Path]:
     if folder.is_file():
         return [folder]
@@ -283,7 +322,7 @@ def _tell(damaged: Callable[[str], None] | None, place: str) -> None:
 
 
 def _short(value) -> str:
-    return printable(repr(value.get("name") if isinstance(value, dict) else value), 80)
+    return printable(repr(value.get("name", value) if isinstance(value, dict) else value), 80)
 
 
 def _versions() -> dict[str, str]:
