@@ -27,9 +27,11 @@ def is_graph(completion) -> bool:
     return isinstance(completion, SceneGraph | ParsedGraph)
 
 
-def text_of(completion) -> str:
+def text_of(completion, also: str = "") -> str:
     """The text of a completion however a trainer hands it over: str, bytes, chat message, list of messages or parts;
     None, NaN (a null in many tables) and an empty list are no text.
+
+    also: names of what else the caller takes, for the message.
 
     Raises:
         CompletionError: anything else.
@@ -45,7 +47,7 @@ def text_of(completion) -> str:
         return bytes(completion).decode("utf-8", "replace")
     if isinstance(completion, Mapping) and not completion.keys().isdisjoint(("role", "content", "text")):
         return text_of(completion.get("content", completion.get("text")))
-    if isinstance(completion, list | tuple) and not is_graph(completion):
+    if isinstance(completion, list | tuple) and not hasattr(completion, "_fields"):  # what has is a record
         if completion and all(isinstance(part, dict) and part.get("type") == "text" for part in completion):
             return "".join(text_of(part) for part in completion)
         return text_of(completion[0]) if completion else ""
@@ -54,7 +56,7 @@ def text_of(completion) -> str:
         raise CompletionError(f"expected a text or a chat message, found a graph ({found}); write it with a codec")
     raise CompletionError(
         f"expected a text, found {found} (taken are also chat messages and lists of them, SceneGraph, ParsedGraph, "
-        "JSON objects with objects and relationships, and None)"
+        f"JSON objects with objects and relationships, {also}{', ' if also else ''}and None)"
     )
 
 

@@ -4,9 +4,11 @@ import json
 import pickle
 import random
 
+import numpy as np
 import pytest
 
 import rewards.metrics
+from rewards import GraphScorer
 from rewards.__main__ import main
 from rewards.evaluation import Evaluation
 from rewards.metrics import (
@@ -22,7 +24,7 @@ from rewards.metrics import (
 )
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.text import answer, get_codec
+from sgrl.text import ParsedGraph, answer, get_codec
 from sgrl.tubes import BoxTube, TimedRelation, TubeObject, VideoGraph
 from sgrl.vocabulary import get_vocabulary
 
@@ -219,3 +221,42 @@ def test_a_metric_of_ones_own_is_a_line_in_a_table(monkeypatch, tmp_path, capsys
 
 def test_names_are_those_of_the_table():
     assert all(name == metric.name and metric.protocols[0] == "default" for name, metric in METRICS.items())
+
+
+SCORES = PairScores(["cat"], [(0, 0, 9, 9)], [1.0], [], [])
+STRANGE = (7, object(), {1}, np.zeros(3), VideoGraph([], []))
+
+
+@pytest.mark.parametrize("kind", ["scorer", *KINDS])
+def test_what_is_not_taken_is_a_type_error_that_names_it(kind):
+    """In the place of the prediction and of the reference; and nothing is counted."""
+    metric = None if kind == "scorer" else KINDS[kind][0]()
+    add = GraphScorer("toon", W, H) if metric is None else metric.add
+    graph = SceneGraph([Object("cat", (0, 0, 9, 9))], [], W, H)
+    good = {
+        "recall of scores": graph,
+        "video-recall": VideoGraph([], []),
+        "written-recall": ParsedGraph(["cat"], [(0, 0, 9, 9)], []),
+        "ag-recall": get_codec("toon-pairs").encode(SceneGraph([Object("person", (0, 0, 9, 9))], [], W, H)),
+    }.get(kind, get_codec("toon").encode(graph))
+    ranks = metric is not None and metric.ranks and kind != "written-recall"
+    for thing in STRANGE:
+        if kind == "video-recall" and isinstance(thing, VideoGraph):
+            continue
+        name = type(thing).__name__
+        for arguments in ((thing, good), (good, thing)):
+            with pytest.raises(TypeError, match=f"found {name}") as caught:
+                add(*arguments)
+            assert isinstance(caught.value, SgrlError)
+            assert "PairScores, ScoredGraph" in str(caught.value) or not ranks or arguments[1] is thing
+    if not ranks:
+        with pytest.raises(TypeError, match="found PairScores"):
+            add(SCORES, good)
+    with pytest.raises(TypeError, match="found PairScores"):
+        add(good, SCORES)
+    assert metric is None or metric.compute() == KINDS[kind][0]().compute()
+
+
+def test_published_texts_alone():
+    with pytest.raises(TypeError, match="reads texts, found PairScores"):
+        ActionGenomeRecall(W, H, protocol="published").add(SCORES, SceneGraph([], [], W, H))

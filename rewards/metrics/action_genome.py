@@ -34,9 +34,16 @@ from rewards.matching import assign, in_order
 from rewards.metrics import action_genome_published as published
 from rewards.metrics.action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
 from rewards.metrics.protocol import Metric, Option, Settings
-from rewards.metrics.ranking import PairScores, Ranked, of_scores, ranked
+from rewards.metrics.ranking import (
+    SCORED,
+    PairScores,
+    Ranked,
+    check_reference,
+    of_scores,
+    ranked,
+)
 from rewards.metrics.recall import SceneGraphRecall
-from rewards.reading import completion_of, read_reference, text_of
+from rewards.reading import CompletionError, completion_of, is_graph, read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -236,10 +243,7 @@ class ActionGenomeRecall(Metric):
         return size
 
     def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
-        if isinstance(reference, PairScores | Ranked):
-            raise SgrlError(
-                f"a reference must be a text or a graph, found {type(reference).__name__}; predictions come first"
-            )
+        check_reference(reference)
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, self.codec, *self._frame(width, height))
         return ranked(reference)
@@ -270,7 +274,7 @@ class ActionGenomeRecall(Metric):
 
     def _published(self, prediction, truth: Triplets, width: int | None, height: int | None) -> Triplets | None:
         if not isinstance(prediction, str | bytes | bytearray | dict | list | None):
-            raise SgrlError(f"the protocol 'published' reads texts, found {type(prediction).__name__}")
+            raise CompletionError(f"the protocol 'published' reads texts, found {type(prediction).__name__}")
         return published.proposals(
             text_of(prediction), truth, *self._frame(width, height), self.constraint, self.task, self.vocabulary
         )
@@ -283,6 +287,8 @@ class ActionGenomeRecall(Metric):
             return self._of_scores(prediction)
         if not isinstance(prediction, Ranked):
             if not isinstance(prediction, SceneGraph | ParsedGraph):
+                if not is_graph(prediction):
+                    prediction = text_of(prediction, SCORED)
                 text = completion_of(prediction, self.codec, *self._frame(width, height))
                 prediction, _ = self.codec.recover_parsed(text, *self._frame(width, height))
             prediction = ranked(prediction, confidences)

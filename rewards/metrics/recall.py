@@ -27,9 +27,11 @@ import numpy as np
 from rewards.metrics.protocol import Metric, Settings
 from rewards.metrics.ranking import (
     NEVER,
+    SCORED,
     PairScores,
     Ranked,
     Triplet,
+    check_reference,
     first_ranks,
     of_scores,
     plain,
@@ -37,7 +39,7 @@ from rewards.metrics.ranking import (
     spelling,
 )
 from rewards.metrics.sums import parts, whole
-from rewards.reading import PROTOCOLS, check_protocol, completion_of, read_reference
+from rewards.reading import PROTOCOLS, check_protocol, completion_of, is_graph, read_reference, text_of
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
@@ -359,9 +361,7 @@ class SceneGraphRecall(Metric):
         return row
 
     def _reference(self, reference, width: int | None, height: int | None) -> ParsedGraph:
-        if isinstance(reference, PairScores | Ranked):
-            found = type(reference).__name__
-            raise SgrlError(f"a reference must be a text or a graph, found {found}; predictions come first")
+        check_reference(reference)
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, *self._frame(width, height))
         return plain(self._without_groups(reference))
@@ -391,6 +391,8 @@ class SceneGraphRecall(Metric):
         if prediction is None:
             prediction = ParsedGraph([], [], [])
         elif not isinstance(prediction, SceneGraph | ParsedGraph | Ranked):
+            if not is_graph(prediction):
+                prediction = text_of(prediction, SCORED)
             codec, *size = self._frame(width, height)
             prediction = completion_of(prediction, codec, *size)
             if isinstance(prediction, str):

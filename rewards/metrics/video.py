@@ -120,6 +120,7 @@ class VideoRecall(Metric):
             relations) and for each of KINDS, with "found" for "recall", and every K the sum over reference relations.
 
         Raises:
+            CompletionError: something else.
             SgrlError: masks of another size than the reference's, or masks of one and boxes of the other.
         """
         if isinstance(prediction, ScoredGraph):
@@ -127,7 +128,8 @@ class VideoRecall(Metric):
         for what, video in (("prediction", prediction), ("reference", reference)):
             if not isinstance(video, VideoGraph) and not (video is None and what == "prediction"):
                 found = type(video).__name__
-                raise CompletionError(f"the {what} must be a VideoGraph, found {found}; see videos_of_rows for texts")
+                taken = "a VideoGraph, a ScoredGraph or None" if what == "prediction" else "a VideoGraph"
+                raise CompletionError(f"the {what} must be {taken}, found {found}; see videos_of_rows for texts")
         relations = reference.relations
         candidates = list(_candidates(prediction, reference))
         with np.errstate(all="ignore"):  # of boxes as large as a model likes

@@ -11,6 +11,7 @@ import numpy as np
 from rewards.metrics.bootstrap import RESAMPLES, interval, resampled_sums
 from rewards.metrics.protocol import Metric
 from rewards.metrics.recall import ALL, SceneGraphRecall
+from rewards.reading import CompletionError
 from sgrl.text import ParsedGraph
 
 KS = (5, 10, 20, 50, 100)
@@ -47,6 +48,11 @@ class WrittenRecall(Metric):
         """Count one image and return whether it is ranked by confidences. These are of the prediction's relations;
         None, or not as many, is none. What is no finite number is the confidence of a relation that ranks last."""
         graph, truth = prediction, reference
+        for what, found in (("prediction", graph), ("reference", truth)):
+            if not isinstance(found, ParsedGraph) and not (found is None and what == "prediction"):
+                raise CompletionError(
+                    f"the {what} must be a ParsedGraph, found {type(found).__name__}; SceneGraphRecall takes texts"
+                )
         if graph is None or not isinstance(confidences, Sequence) or len(confidences) != len(graph.relations):
             confidences = ()
         numbers = [x if type(x) in (int, float) and math.isfinite(x) else None for x in confidences]
