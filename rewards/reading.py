@@ -137,6 +137,18 @@ def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGra
         raise FormatError(f"malformed reference: {error.reason}", error.line) from None
 
 
+def check_reference(reference) -> None:
+    """Raises CompletionError for scores in the place of a reference, and for what else is neither text nor graph."""
+    if not is_graph(reference):
+        try:
+            text_of(reference)
+        except CompletionError:
+            found = type(reference).__name__
+            raise CompletionError(
+                f"a reference must be a text or a graph, found {found}; predictions come first"
+            ) from None
+
+
 def reference_text(solution) -> str:
     """The text of a reference in a column of a data set, which may hold chat messages and JSON objects.
 

@@ -38,12 +38,11 @@ from rewards.metrics.ranking import (
     SCORED,
     PairScores,
     Ranked,
-    check_reference,
     of_scores,
     ranked,
 )
 from rewards.metrics.recall import SceneGraphRecall
-from rewards.reading import CompletionError, completion_of, is_graph, read_reference, text_of
+from rewards.reading import CompletionError, check_reference, completion_of, is_graph, read_reference, text_of
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph

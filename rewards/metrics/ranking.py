@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rewards.reading import CompletionError, is_graph, text_of
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
@@ -80,15 +79,6 @@ def of_scores(
     if graph.written:
         return graph.parsed(), None if graph.relation_scores is None else graph.relation_scores.tolist()
     return graph.graph(vocabulary=vocabulary), None
-
-
-def check_reference(reference) -> None:
-    """Raises CompletionError for scores in the place of a reference, and for what is neither a text nor a graph."""
-    if isinstance(reference, PairScores | Ranked | ScoredGraph):
-        found = type(reference).__name__
-        raise CompletionError(f"a reference must be a text or a graph, found {found}; predictions come first")
-    if not is_graph(reference):
-        text_of(reference)
 
 
 def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] | None = None) -> Ranked:

@@ -31,7 +31,6 @@ from rewards.metrics.ranking import (
     PairScores,
     Ranked,
     Triplet,
-    check_reference,
     first_ranks,
     of_scores,
     plain,
@@ -39,7 +38,15 @@ from rewards.metrics.ranking import (
     spelling,
 )
 from rewards.metrics.sums import parts, whole
-from rewards.reading import PROTOCOLS, check_protocol, completion_of, is_graph, read_reference, text_of
+from rewards.reading import (
+    PROTOCOLS,
+    check_protocol,
+    check_reference,
+    completion_of,
+    is_graph,
+    read_reference,
+    text_of,
+)
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
