@@ -70,8 +70,7 @@ def measure(name: str, graphs: list[SceneGraph], rounds: int) -> None:
     bodies = [codec.encode(graph) for graph in graphs]
     texts = [answer.wrap(body) for body in bodies]
     encode = decode = None
-    if name.startswith("toon"):
-        indent = 1 if name == "toon-lean" else 2
+    if indent := codec.indent:
         data = [toon_format.loads(body, indent_size=indent) for body in bodies]
         encode = per_call(lambda d: toon_format.dumps(d, indent_size=indent), data, rounds)
         decode = per_call(lambda t: toon_format.loads(t, indent_size=indent), bodies, rounds)
@@ -82,7 +81,7 @@ def measure(name: str, graphs: list[SceneGraph], rounds: int) -> None:
         f"{name}: recover_parsed", per_call(lambda t: codec.recover_parsed(t, WIDTH, HEIGHT), texts, rounds), decode
     )
     report(f"{name}: diagnose", per_call(codec.diagnose, texts, rounds), decode)
-    if name == "json":
+    if codec.is_json:
         report("json.loads alone", per_call(json.loads, bodies, rounds))
 
 
@@ -97,8 +96,8 @@ def main() -> None:
         graphs = [random_graph(rng, psg, around(rng, n), around(rng, m)) for _ in range(args.graphs)]
         length = sum(len(get_codec("toon").encode(graph)) for graph in graphs) / len(graphs)
         print(f"\n{title}: {n} objects, {m} relations, {length:.0f} characters of toon")
-        for name in CODECS:
-            if name != "toon-pairs":
+        for name, codec in CODECS.items():
+            if not codec.grouped:
                 measure(name, graphs, args.rounds)
     rng = random.Random(0)
     print("\nAction Genome-like: 3.1 objects, 2.1 pairs")

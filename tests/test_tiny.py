@@ -64,6 +64,18 @@ def test_each_layout_can_have_its_tokens(codec, tokens):
     assert tokenizer.decode(tokenizer.encode(TEXT)) == TEXT  # another layout is spelt out
 
 
+def test_pairs_have_their_tokens():
+    text = "<answer>\nobj[1]{id,name,x1,y1,x2,y2}:\n  1,cup/glass/bottle,4,8,40,44\n"
+    text += 'rel_pairs[1]{subj,attention,spatial,contacting,obj}:\n  1,unsure,"",holding|touching,2\n</answer>'
+    tokenizer = build_tokenizer(["cup/glass/bottle"], ["unsure", "holding", "touching"], codec="toon-pairs")
+    pieces = [tokenizer.decode([token]) for token in tokenizer.encode(text)]
+    assert "".join(pieces) == text
+    assert pieces[8:] == [
+        "\nrel_pairs[1]{subj,attention,spatial,contacting,obj}:",
+        *("\n  1", ",unsure", ',""', ",holding", "|touching", ",2", "\n</answer>"),
+    ]
+
+
 @given(st.text())
 def test_any_text_survives(text):
     for special in TOKENIZER.all_special_tokens:
