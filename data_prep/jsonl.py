@@ -44,11 +44,14 @@ def export(output: str | Path, progress: bool = False) -> Path:
 
 
 def _line(row: dict, number: int, images: Path, folder: Path) -> dict:
-    image, paths = row.pop("image"), []
-    if image is not None:
+    images_of_row, paths = row.pop("images", None) or [row.pop("image", None)], []
+    for place, image in enumerate(images_of_row):
+        if image is None:
+            continue
         suffix = "png" if image["bytes"].startswith(b"\x89PNG") else "jpg"
         # The number makes names unique whatever ids look like.
-        path = images / f"{number:08d}-{re.sub('[^A-Za-z0-9_-]+', '-', row['image_id'])[:80]}.{suffix}"
+        name = f"{number:08d}-{re.sub('[^A-Za-z0-9_-]+', '-', row['image_id'])[:80]}{f'-{place}' * (place > 0)}"
+        path = images / f"{name}.{suffix}"
         path.write_bytes(image["bytes"])
         paths.append(str(path.relative_to(folder)))
     messages = with_context(row.pop("prompt"), row.pop("previous", None)) + row.pop("completion")

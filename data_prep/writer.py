@@ -34,12 +34,14 @@ class Layout:
         job: (index, number of jobs).
         resume: keep and reuse finished shards.
         video: rows have VIDEO_COLUMNS.
+        images: rows have `images`, a list, in the place of `image`.
     """
 
     shard_size: int = 20000
     job: tuple[int, int] = (0, 1)
     resume: bool = False
     video: bool = False
+    images: bool = False
 
 
 class DatasetWriter:
@@ -67,7 +69,7 @@ class DatasetWriter:
         compose: Callable[[list[dict]], dict[str, str]] | None = None,
     ):
         self.output = Path(output)
-        self.schema = data.schema(metadata, layout.video)
+        self.schema = data.schema(metadata, layout.video, layout.images)
         self.layout = layout
         self.partial = self.output / ".partial"
         self.folder = self.partial / _job_name(*layout.job)
@@ -266,7 +268,7 @@ class _Shard:
 
         # Prompts repeat: a dictionary stores each once per row group. JPEG bytes do not compress further.
         leaves = _leaf_paths(schema)
-        compression = {leaf: "NONE" if leaf.startswith("image.") else "ZSTD" for leaf in leaves}
+        compression = {leaf: "NONE" if leaf.startswith(("image.", "images.")) else "ZSTD" for leaf in leaves}
         repeated = ("prompt.", "completion.list.element.role", "dataset", "width", "height", "video_id")
         dictionary = [leaf for leaf in leaves if leaf.startswith(repeated)]
         self.path = path
@@ -280,7 +282,8 @@ class _Shard:
 
     def add(self, row: Mapping) -> None:
         self._pending.append(row)
-        self._pending_bytes += len(row["image"]["bytes"]) if row["image"] else 0
+        images = row["images"] if "images" in row else [row["image"]]
+        self._pending_bytes += sum(len(image["bytes"]) for image in images if image)
         self.rows += 1
         if len(self._pending) >= _GROUP_ROWS or self._pending_bytes >= _GROUP_BYTES:
             self._flush()

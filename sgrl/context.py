@@ -296,7 +296,9 @@ class ContextTransform:
     def _frame(self, batch: dict[str, list], i: int) -> tuple[int, int]:
         if "width" in batch:
             return batch["width"][i], batch["height"][i]
-        return batch["image"][i].size if self._pixel else (1000, 1000)
+        if not self._pixel:
+            return 1000, 1000
+        return batch["image"][i].size if "image" in batch else batch["images"][i][0].size
 
 
 def _predicates(vocabulary: Vocabulary, group: str | None) -> list[str]:

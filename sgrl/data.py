@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural
+from sgrl.images import image_column
 from sgrl.models.vlm.families import PLACEHOLDERS
 from sgrl.process import NO_ROOM, system_number
 from sgrl.prompts import split_previous
@@ -30,7 +31,7 @@ SPLITS = ("train", "val", "test")
 
 COLUMNS = {
     "image": "the encoded file (datasets.Image)",
-    "prompt": "list of messages, one from the user; the image goes before its text",
+    "prompt": "list of messages: maybe the system's, then user and assistant in turn; the user's first has the image",
     "completion": "list of messages, one from the assistant: the reference between answer tags",
     "solution": "the reference text without tags",
     "width": "frame of the coordinates in the texts: the image's width in pixels, 1000 for norm1000",
@@ -39,7 +40,7 @@ COLUMNS = {
     "image_id": "unique within the data set",
     "length": "of prompt and completion, in characters or in tokens; the metadata says which",
 }
-"""Column -> what it holds."""
+"""Column -> what it holds. Rows of several images have a list of them, `images`, in the place of `image`."""
 
 VIDEO_COLUMNS = {
     "video_id": "the video that a frame belongs to; its rows follow each other in time order",
@@ -53,42 +54,52 @@ _NUMBERS = ("width", "height", "length", "frame")
 _METADATA_KEY = b"sgrl"
 
 
-def features(video: bool = False) -> datasets.Features:
-    """The columns as `datasets` types; the image column decodes to PIL images. video: with VIDEO_COLUMNS."""
+def features(video: bool = False, images: bool = False) -> datasets.Features:
+    """The columns as `datasets` types; images decode to PIL images.
+
+    video: with VIDEO_COLUMNS. images: with `images` in the place of `image`.
+    """
     from datasets import Features
 
-    return Features.from_dict(_features(video))
+    return Features.from_dict(_features(video, images))
 
 
-def _features(video: bool) -> dict:
+def _features(video: bool, images: bool) -> dict:
     def value(dtype: str) -> dict:
         return {"dtype": dtype, "_type": "Value"}
 
     special = {
         "image": {"_type": "Image"},
+        "images": {"feature": {"_type": "Image"}, "_type": "List"},
         "prompt": {"feature": {"role": value("string"), "content": value("string")}, "_type": "List"},
     }
     special["completion"] = special["prompt"]
-    names = [*COLUMNS, *VIDEO_COLUMNS] if video else COLUMNS
+    names = [*COLUMNS, *VIDEO_COLUMNS] if video else [*COLUMNS]
+    if images:
+        names[names.index("image")] = "images"
     return {name: special.get(name) or value("int32" if name in _NUMBERS else "string") for name in names}
 
 
-def schema(metadata: Mapping, video: bool = False) -> pyarrow.Schema:
+def schema(metadata: Mapping, video: bool = False, images: bool = False) -> pyarrow.Schema:
     """The Arrow schema of the Parquet files, with `metadata` for `read_metadata` and types for `load_dataset`.
 
     The same as that of `features`, without the 80 MB of memory that `datasets` takes.
 
-    metadata: codec, coords, vocabulary (see `vocabulary_to_json`), prompt (style), command, ...; must be JSON.
+    Args:
+        metadata: codec, coords, vocabulary (see `vocabulary_to_json`), prompt (style), command, ...; must be JSON.
+        video, images: see `features`.
     """
     import pyarrow as pa
 
     messages = pa.list_(pa.struct({"role": pa.string(), "content": pa.string()}))
+    image = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     special = {
-        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "image": image,
+        "images": pa.list_(image),
         "prompt": messages,
         "completion": messages,
     }
-    found = _features(video)
+    found = _features(video, images)
     fields = {name: special.get(name) or (pa.int32() if name in _NUMBERS else pa.string()) for name in found}
     types = json.dumps({"info": {"features": found}})
     own = json.dumps(metadata, ensure_ascii=False)
@@ -218,7 +229,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     from datasets import config, load_dataset
     from datasets.exceptions import DatasetGenerationError
 
-    from sgrl.picture import Picture
+    from sgrl.picture import with_pictures
 
     paths = files(path, split)
     metadata = read_metadata(path)
@@ -238,7 +249,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
         raise SgrlError(f"a file of {path}, split {split}, is damaged ({cause}); convert or copy it again") from error
     if metadata.get("previous") == "gt" and "previous" not in rows.column_names:
         rows = _words_apart(rows)
-    return rows.cast_column("image", Picture())
+    return with_pictures(rows)
 
 
 def _words_apart(rows: datasets.Dataset) -> datasets.Dataset:
@@ -258,7 +269,12 @@ def _check(file: Path) -> None:
     """Read everything but the images."""
     parquet = _open(file)
     names = parquet.schema_arrow.names
-    missing = [name for name in COLUMNS if name not in names]
+    image = image_column(names)
+    if image == "images" and "image" in names:
+        raise SgrlError(f"{file} has a column image and a column images; leave one of them out")
+    missing = [name for name in COLUMNS if name not in names and name != image.removesuffix("s")]
+    if image not in names:
+        missing.insert(0, image)
     if missing:
         raise SgrlError(
             f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found {', '.join(names)}); "
@@ -267,10 +283,15 @@ def _check(file: Path) -> None:
     metadata = _metadata(file)
     codec = get_codec(metadata["codec"])
     columns = [name for name in COLUMNS if name != "image"] + [n for n in ("video_id", "previous") if n in names]
+    if image == "images":  # how many there are, without reading them
+        leaves = (parquet.schema.column(i).path for i in range(len(parquet.schema)))
+        columns += [leaf for leaf in leaves if leaf.startswith("images.") and leaf.endswith(".path")]
     row = 0
     for batch in parquet.iter_batches(columns=columns, batch_size=4096):
-        _check_messages(file, row, batch.column("prompt"), "prompt", "user")
-        _check_messages(file, row, batch.column("completion"), "completion", "assistant")
+        _check_messages(file, row, batch.column("prompt"), "prompt")
+        _check_messages(file, row, batch.column("completion"), "completion")
+        if image == "images" and not all(batch.column("images").value_lengths().to_pylist()):
+            raise SgrlError(f"{file}, rows {row} to {row + len(batch) - 1}: 'images' of a row is empty")
         nothing = [None] * len(batch)
         texts = (
             batch.column(name).to_pylist() if name in batch.schema.names else nothing
@@ -287,16 +308,29 @@ def _check(file: Path) -> None:
             row += 1
 
 
-def _check_messages(file: Path, first_row: int, column, name: str, role: str) -> None:
+_ROLES = {
+    "prompt": ("(system )?(user assistant )*user", "from the user, who may answer to the assistant, a system's first"),
+    "completion": ("assistant", "one from the assistant"),
+}
+"""Pattern of the roles of a column's messages, and in words."""
+
+
+def _check_messages(file: Path, first_row: int, column, name: str) -> None:
+    import pyarrow as pa
     import pyarrow.compute as compute
 
+    roles, expected = _ROLES[name]
     place = f"{file}, rows {first_row} to {first_row + len(column) - 1}"
-    if compute.any(compute.not_equal(compute.fill_null(compute.list_value_length(column), 0), 1)).as_py():
-        raise SgrlError(f"{place}: {name!r} must be a list of one message")
+    if compute.any(compute.equal(compute.fill_null(compute.list_value_length(column), 0), 0)).as_py():
+        raise SgrlError(f"{place}: {name!r} must be a list of messages ({expected}), found a row without")
     messages = column.flatten()
-    roles = compute.unique(messages.field("role")).to_pylist()
-    if roles != [role]:
-        raise SgrlError(f"{place}: the role in {name!r} must be {role!r}, found {', '.join(map(repr, roles))}")
+    ends = compute.cumulative_sum(compute.list_value_length(column).cast("int32"))
+    offsets = pa.concat_arrays([pa.array([0], "int32"), ends])
+    spoken = pa.ListArray.from_arrays(offsets, compute.fill_null(messages.field("role"), "none"))
+    for found in compute.unique(compute.binary_join(spoken, " ")).to_pylist():
+        if not re.fullmatch(roles, found):
+            found = f"{found[:80]}..." if len(found) > 80 else found
+            raise SgrlError(f"{place}: the roles in {name!r} are {found}; expected {expected}")
     for content in compute.unique(messages.field("content")).to_pylist():
         if not content:
             raise SgrlError(f"{place}: a message of {name!r} is empty")

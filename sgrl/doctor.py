@@ -163,11 +163,10 @@ class _Images:
 
     def __init__(self, dataset: str, split: str, pixel_frame: bool):
         import numpy as np
-        from datasets import Image
 
-        from sgrl.images import check_image
+        from sgrl.picture import encoded_images
 
-        rows = data.load(dataset, split).cast_column("image", Image(decode=False))
+        rows = data.load(dataset, split)
         self.count = len(rows)
         chosen = set(range(0, self.count, -(-self.count // SAMPLE) or 1))
         if pixel_frame and self.count > SAMPLE:
@@ -177,15 +176,22 @@ class _Images:
         self.looked_at = len(chosen)
         self.sizes: dict[tuple[int, int], tuple[int, str]] = {}
         self.wrong: dict[str, list[str]] = {}
-        for row in rows.select(sorted(chosen)):
-            called = repr(row["image_id"])
+        named = rows.select_columns(["image_id", "width", "height"])
+        for i in sorted(chosen):
+            row, (images,) = named[i], encoded_images(rows.select([i]))
+            self._look(images, repr(row["image_id"]), (row["width"], row["height"]) if pixel_frame else None)
+
+    def _look(self, images: list[dict], called: str, frame: tuple[int, int] | None) -> None:
+        from sgrl.images import check_image
+
+        for image in images:
             try:
-                size = check_image(row["image"], called)
+                size = check_image(image, called)
             except SgrlError as error:
                 self.wrong.setdefault("do not open", []).append(str(error))
                 continue
-            if pixel_frame and (row["width"], row["height"]) != size:
-                text = f"{called}, {_by(size)} with boxes in {row['width']} x {row['height']}"
+            if frame not in (None, size):
+                text = f"{called}, {_by(size)} with boxes in {_by(frame)}"
                 self.wrong.setdefault("are of another size than the frame of their boxes", []).append(text)
             number, first = self.sizes.get(size, (0, called))
             self.sizes[size] = number + 1, first

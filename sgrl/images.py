@@ -23,7 +23,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from sgrl.errors import SgrlError
@@ -67,6 +67,11 @@ def open_image(source: Source, name: object = None) -> Image.Image:
     with opened(source, name) as image:
         image.load()  # a PNG may say further down how it lies
         return turned(rgb(image), orientation(image))
+
+
+def image_column(names: Iterable[str]) -> str:
+    """Which of the columns holds what a model is shown: "image", or "images" for lists of them."""
+    return "images" if "images" in names else "image"
 
 
 def image_sizes(source: Source, name: object = None) -> Sizes:

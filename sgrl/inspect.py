@@ -43,15 +43,15 @@ def draw(image, graph: SceneGraph):
     return picture
 
 
-def tokens_of(processor, prompt: Sequence[dict], completion: str, size: tuple[int, int], kwargs: dict):
-    """The rendered prompt, and the numbers of tokens of its text, the image (size: width, height) and the answer."""
+def tokens_of(processor, prompt: Sequence[dict], completion: str, sizes: Sequence[tuple[int, int]], kwargs: dict):
+    """The rendered prompt, and the numbers of tokens of its text, the images (width, height) and the answer."""
+    from sgrl.models.vlm.chat import with_images
     from sgrl.models.vlm.processor import visual_tokens
     from sgrl.models.vlm.template import render
 
-    content = [{"type": "image"}, {"type": "text", "text": prompt[-1]["content"]}]
-    rendered = render(processor, [*prompt[:-1], {"role": "user", "content": content}], **kwargs)
-    text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
-    (visual,) = visual_tokens(processor, [(size[1], size[0])])
+    rendered = render(processor, with_images(prompt, len(sizes)), **kwargs)
+    text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - len(sizes)
+    visual = sum(visual_tokens(processor, [(height, width) for width, height in sizes]))
     reply = len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
     return rendered, {"prompt": text, "image": visual, "answer": reply}
 
@@ -108,11 +108,12 @@ def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
     with folder_lock(args.output):
         for index in indices:
             row = rows[index]
-            image, size = row["image"], (row["width"], row["height"])
+            images, size = row.get("images") or [row["image"]], (row["width"], row["height"])
+            image = images[0]
             prompt, completion = row["prompt"], row["completion"][0]["content"]
-            rendered, tokens = prompt[-1]["content"], {}
+            rendered, tokens = "\n\n".join(message["content"] for message in prompt), {}
             if processor is not None:
-                rendered, tokens = tokens_of(processor, prompt, completion, image.size, kwargs)
+                rendered, tokens = tokens_of(processor, prompt, completion, [image.size for image in images], kwargs)
             picture = args.output / f"{args.split}-{index}.png"
             with atomic_path(picture) as temporary:
                 draw(image, codec.decode(row["solution"], *size, tags=False)).save(temporary, format="PNG")

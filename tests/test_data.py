@@ -39,6 +39,10 @@ def row(number=0, **changes):
     return {**found, **changes}
 
 
+def chat(*roles):
+    return [{"role": role, "content": "x"} for role in roles]
+
+
 def write(folder, rows, metadata=METADATA, split="train"):
     with DatasetWriter(folder, metadata) as writer:
         for entry in rows:
@@ -83,11 +87,25 @@ BAD_ROWS = {
     "model's placeholder": ({"prompt": [{"role": "user", "content": "a <|image_pad|>"}]}, "image_pad"),
     "role": (
         {"prompt": [{"role": "assistant", "content": "x"}]},
-        "role in 'prompt' must be 'user', found 'user', 'assistant'",
+        "the roles in 'prompt' are assistant; expected from the user",
     ),
-    "two messages": ({"prompt": [{"role": "user", "content": "x"}] * 2}, "list of one message"),
-    "no message": ({"completion": []}, "'completion' must be a list of one message"),
-    "null": ({"prompt": None}, "'prompt' must be a list of one message"),
+    "two of one role": (
+        {"prompt": [{"role": "user", "content": "x"}] * 2},
+        "the roles in 'prompt' are user user; exp",
+    ),
+    "the assistant's last": ({"prompt": chat("user", "assistant")}, "the roles in 'prompt' are user assistant; exp"),
+    "the system's late": (
+        {"prompt": chat("user", "system", "user")},
+        "the roles in 'prompt' are user system user; exp",
+    ),
+    "no role": ({"prompt": [{"role": None, "content": "x"}]}, "the roles in 'prompt' are none; expected"),
+    "no text": ({"prompt": [{"role": "user", "content": None}]}, "a message of 'prompt' is empty"),
+    "two answers": ({"completion": chat("assistant", "user", "assistant")}, "expected one from the assistant"),
+    "no message": (
+        {"completion": []},
+        "'completion' must be a list of messages .one from the assistant., found a row",
+    ),
+    "null": ({"prompt": None}, "'prompt' must be a list of messages .*found a row without"),
     "empty": ({"prompt": [{"role": "user", "content": ""}]}, "a message of 'prompt' is empty"),
     "no tags": ({"completion": [{"role": "assistant", "content": SOLUTION}]}, "must begin with <answer>"),
     "reference": (

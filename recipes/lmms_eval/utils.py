@@ -19,8 +19,8 @@ POOLED = ("pooled_relation_precision", "pooled_relation_recall", "pooled_relatio
 
 
 def doc_to_visual(doc: dict) -> list:
-    """The image."""
-    return [doc["image"].convert("RGB")]
+    """The image, or the images."""
+    return [image.convert("RGB") for image in doc.get("images") or [doc["image"]]]
 
 
 def doc_to_text(doc: dict, lmms_eval_specific_kwargs: dict | None = None) -> str:

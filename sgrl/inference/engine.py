@@ -29,7 +29,7 @@ class EngineSettings:
         gpu_memory_utilization: share of the GPU's memory that vLLM may take.
         thinking: whether the chat template opens a thinking block, where it has one. None: as the model was trained.
             A server's template is told through `extra_body`.
-        images: False if it will be asked about text alone: then a language model will do.
+        images: the most that a prompt has; 0 if it will be asked about text alone: then a language model will do.
         base_url: of a server, up to and with /v1.
         api_key_variable: name of the environment variable that holds the server's key; without one none is sent.
         timeout: seconds that a request to a server may take in all, connection, answer and error included.
@@ -44,7 +44,7 @@ class EngineSettings:
     max_model_length: int = 8192
     gpu_memory_utilization: float = 0.9
     thinking: bool | None = None
-    images: bool = True
+    images: int = 1
     base_url: str = BASE_URL
     api_key_variable: str = KEY_VARIABLE
     timeout: float = 120.0
@@ -91,15 +91,16 @@ class Engine(Protocol):
 
     def generate(
         self,
-        images: Sequence[Image | None],
+        images: Sequence[Image | Sequence[Image] | None],
         prompts: Sequence[Chat],
         grammars: Sequence[str | None] | None = None,
     ) -> list[Generation]:
         """One generation per image, in order.
 
         Args:
-            images: seen through the processor saved with the model; None for a prompt of text alone.
-            prompts: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the image is put
+            images: seen through the processor saved with the model; a list for a prompt of several, None for a
+                prompt of text alone.
+            prompts: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the images are put
                 before the text of the first user turn.
             grammars: an EBNF (see `sgrl.text.grammar`) that an answer must follow, or None, for each image.
         """

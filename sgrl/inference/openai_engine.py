@@ -30,7 +30,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference.engine import BASE_URL, KEY_VARIABLE, EngineSettings, Generation, check_batch
 from sgrl.inference.openai_answers import BadAnswer, generation
 from sgrl.inference.redact import SHORTEST, Redactor
-from sgrl.models.vlm.chat import RefusedPrompt
+from sgrl.models.vlm.chat import RefusedPrompt, images_of
 from sgrl.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -333,18 +333,19 @@ class _BackgroundLoop:
 
 
 def messages(prompt: Sequence[Mapping], image) -> list[dict]:
-    """A chat as the interface wants it, the image (losslessly, as PNG) before the text of the first user turn."""
+    """A chat as the interface wants it, the images (losslessly, as PNG) before the text of the first user turn."""
     found = [dict(message) for message in prompt]
-    if image is not None:
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "PNG")
-        url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-        for message in found:
-            if message["role"] == "user":
-                text = {"type": "text", "text": message["content"]}
-                message["content"] = [{"type": "image_url", "image_url": {"url": url}}, text]
-                break
+    parts = [{"type": "image_url", "image_url": {"url": _url(one)}} for one in images_of(image)]
+    first = next((message for message in found if message["role"] == "user"), None)
+    if parts and first:
+        first["content"] = [*parts, {"type": "text", "text": first["content"]}]
     return found
+
+
+def _url(image) -> str:
+    buffer = io.BytesIO()
+    image.convert("RGB").save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _message(body: bytes) -> str:

@@ -238,6 +238,7 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> Predictio
     target = shard_folder(args.output, args.shard_index, args.num_shards)
     begun = read_run_file(target) or read_run_file(args.output)
     name = begun.get("engine", args.engine) if args.engine == "auto" else args.engine
+    args.images = rows.most_images
     engine = None
     if name == "auto":
         engine = load(args, name)
@@ -374,7 +375,8 @@ class Predictor:
     def _generate(self, batch: list[dict]) -> list[Generation]:
         prompts = [self._prompt(row) for row in batch]
         grammars = [self.grammar(*seen_frame(row)) if self.args.constrain else None for row in batch]
-        return generate_apart(self.engine, [row["image"] for row in batch], prompts, grammars)
+        images = [row.get("images") or row["image"] for row in batch]
+        return generate_apart(self.engine, images, prompts, grammars)
 
     def _prompt(self, row: dict) -> list[dict]:
         if self.convention:

@@ -35,9 +35,12 @@ class DatasetRows:
     Attributes:
         name: its path. fingerprint: of its files. codec, vocabulary: of its texts.
         keys: of the rows. videos: the video of each row, None for single images.
+        most_images: that a row has.
     """
 
     def __init__(self, path: str, split: str, limit: int | None = None):
+        from sgrl.picture import most_images
+
         rows = data.load(path, split)
         if limit is not None:
             rows = rows.select(range(min(limit, len(rows))))
@@ -56,6 +59,7 @@ class DatasetRows:
         if count > 1:
             raise SgrlError(f"{path}: image_id {twice[1]!r} occurs more than once; ids must be unique in a split")
         self._rows = rows
+        self.most_images = most_images(rows)
         self._solutions = rows.select_columns(["solution"])
 
     def __len__(self) -> int:
@@ -67,6 +71,8 @@ class DatasetRows:
             row = self._rows[index]
         except SgrlError as error:
             raise SgrlError(f"{self.name}, image_id {self.keys[index][1]!r}: {error}") from None
+        if "images" in row:  # what is drawn, and zero-shot prompts speak of, is the first
+            row = {"image": row["images"][0]} | row
         return dict.fromkeys(data.VIDEO_COLUMNS) | row
 
     def picture(self, index: int):
@@ -94,6 +100,8 @@ class FileRows:
         limit: take the first so many images.
         trained: whether the model was trained on that data set; see `Presentation`.
     """
+
+    most_images = 1
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from sgrl import precision
 from sgrl.errors import SgrlError
 from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_weights
-from sgrl.models.vlm.chat import ChatRenderer
+from sgrl.models.vlm.chat import ChatRenderer, images_of
 from sgrl.models.vlm.cpu import faster_on_cpu
 from sgrl.models.vlm.parts import placeholder_ids
 
@@ -26,7 +26,7 @@ class TransformersEngine:
         import torch
         from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, GenerationConfig
 
-        self.chat = chat = ChatRenderer(model, settings.thinking, settings.images)
+        self.chat = chat = ChatRenderer(model, settings.thinking, bool(settings.images))
         self._device = precision.device()
         dtype = precision.choose(self._device, settings.dtype)
         kind = AutoModelForImageTextToText if chat.sees else AutoModelForCausalLM
@@ -54,8 +54,9 @@ class TransformersEngine:
         self.chat.check_images(images)
         # Prompts with and without an image, and those with and without a grammar, don't share a batch.
         kinds: dict[tuple[bool, bool], list[int]] = {}
-        for index, (image, grammar) in enumerate(zip(images, grammars, strict=True)):
-            kinds.setdefault((image is None, grammar is None), []).append(index)
+        images = list(map(images_of, images))
+        for index, (shown, grammar) in enumerate(zip(images, grammars, strict=True)):
+            kinds.setdefault((not shown, grammar is None), []).append(index)
         generations: list = [None] * len(images)
         for indices in kinds.values():
             for first in range(0, len(indices), self.batch_size):
@@ -70,11 +71,10 @@ class TransformersEngine:
         from transformers import SuppressTokensLogitsProcessor
 
         start = time.perf_counter()
-        seen = images[0] is not None
         inputs = self.chat.processor(
-            text=[self.chat.text(prompt, seen) for prompt in prompts],
+            text=[self.chat.text(prompt, len(shown)) for prompt, shown in zip(prompts, images, strict=True)],
             # one list per prompt, or images are dealt out wrongly
-            **({"images": [[image.convert("RGB")] for image in images]} if seen else {}),
+            **({"images": [[one.convert("RGB") for one in shown] for shown in images]} if images[0] else {}),
             padding=True,
             add_special_tokens=False,
             return_tensors="pt",

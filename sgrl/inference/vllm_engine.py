@@ -13,7 +13,7 @@ from sgrl import precision
 from sgrl.errors import SgrlError
 from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_pretrained, reason
-from sgrl.models.vlm.chat import ChatRenderer, RefusedPrompt
+from sgrl.models.vlm.chat import ChatRenderer, RefusedPrompt, images_of
 from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
 from sgrl.upstream import ENGINE, check_inside, own_configs
 
@@ -60,14 +60,14 @@ class VllmEngine:
         config = load_pretrained(AutoConfig, model, "config of")
         positions = getattr(config.get_text_config(), "max_position_embeddings", None) or settings.max_model_length
         dtype = precision.for_vllm(on_cpu, settings.dtype, uses_linear_attention(config))
-        self.chat = chat = ChatRenderer(model, settings.thinking, settings.images)
+        self.chat = chat = ChatRenderer(model, settings.thinking, bool(settings.images))
         self.batch_size = settings.batch_size or (64 if on_cpu else 256)
         arguments = {
             "dtype": dtype,
             "max_model_len": min(settings.max_model_length, positions),
             "max_num_seqs": self.batch_size,
             # vLLM reserves memory for the largest video otherwise
-            **({"limit_mm_per_prompt": {"image": 1, "video": 0}} if chat.sees else {}),
+            **({"limit_mm_per_prompt": {"image": max(settings.images, 1), "video": 0}} if chat.sees else {}),
             "enforce_eager": on_cpu,
             "gpu_memory_utilization": settings.gpu_memory_utilization,
             "seed": 0,
@@ -114,9 +114,10 @@ class VllmEngine:
         return [self._generation(output, seconds) for output in outputs]
 
     def _request(self, image, prompt) -> dict:
-        request = {"prompt_token_ids": self.chat.token_ids(prompt, image is not None)}
-        if image is not None:
-            request["multi_modal_data"] = {"image": image.convert("RGB")}
+        images = [one.convert("RGB") for one in images_of(image)]
+        request = {"prompt_token_ids": self.chat.token_ids(prompt, len(images))}
+        if images:
+            request["multi_modal_data"] = {"image": images}
         return request
 
     def _generation(self, output, seconds: float) -> Generation:

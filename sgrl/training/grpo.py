@@ -24,6 +24,7 @@ from trl.generation import vllm_generation
 from sgrl import precision
 from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
 from sgrl.models.vlm.processor import check_same_processor
+from sgrl.picture import most_images
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
 from sgrl.upstream import COLOCATED, GRPO, ON_CPU, SERVER, check_inside, own_configs
@@ -80,7 +81,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         ban_placeholders(args, placeholder_ids(model.config, processor))
         if args.use_vllm:
             check_same_processor(model.name_or_path, processor, args.trust_remote_code)
-        engine = engine_arguments(model, args) | (vllm_engine_kwargs or {})
+        images = most_images(kwargs["train_dataset"]) if kwargs.get("train_dataset") is not None else 1
+        engine = engine_arguments(model, args, images) | (vllm_engine_kwargs or {})
         if colocated:
             # TRL decodes the tokens itself; vLLM would too, and those of each log-probability: a fifth of its time.
             args.generation_kwargs = {"detokenize": "stop" in args.generation_kwargs} | args.generation_kwargs
@@ -148,8 +150,8 @@ def on_cpu() -> bool:
     return current_platform.is_cpu()
 
 
-def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]:
-    """What the colocated engine needs besides TRL's arguments.
+def engine_arguments(model: PreTrainedModel, args: GRPOConfig, images: int = 1) -> dict[str, Any]:
+    """What the colocated engine needs besides TRL's arguments. images: the most that a prompt has.
 
     Its dtype is the one the trainer computes in: half precision under autocast, else that of the weights. Where vLLM
     has no such kernels it is bfloat16, and the two differ by rounding: about 0.01 in log-probability per token.
@@ -159,7 +161,8 @@ def engine_arguments(model: PreTrainedModel, args: GRPOConfig) -> dict[str, Any]
     computed = "bfloat16" if args.bf16 else "float16" if args.fp16 else str(model.dtype).removeprefix("torch.")
     arguments: dict[str, Any] = {
         "dtype": precision.for_vllm(on_cpu(), computed, uses_linear_attention(model.config)),
-        "limit_mm_per_prompt": {"video": 0},  # or vLLM sets memory aside for the longest video that it could get
+        # or vLLM sets memory aside for the longest video that it could get
+        "limit_mm_per_prompt": {"image": images, "video": 0},
     }
     if on_cpu():
         arguments |= {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sgrl.context import LONGEST
 from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
-from sgrl.images import image_sizes
+from sgrl.images import image_column, image_sizes
+from sgrl.models.vlm.chat import with_images
 from sgrl.models.vlm.processor import visual_tokens
 from sgrl.models.vlm.template import render
 from sgrl.prompts import with_context
@@ -116,6 +118,8 @@ def _load_split(dataset: str, split: str, columns: Iterable[str], processor: Pro
     from sgrl.data import load
 
     rows = load(dataset, split)
+    name = image_column(rows.column_names)
+    columns = [name if column == "image" else column for column in columns]
     missing = [column for column in columns if column not in rows.column_names]
     if missing:
         raise SgrlError(
@@ -134,17 +138,22 @@ def _load_split(dataset: str, split: str, columns: Iterable[str], processor: Pro
 
 def _check_images(rows: Dataset, place: str) -> None:
     """Refuse rows without an image."""
-    first = 0
-    for chunk in rows.data.column("image").chunks:
-        for i in chunk.field("bytes").is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist():
-            if not chunk[i]["path"].as_py():
-                raise SgrlError(f"{place}: row {first + i} has no image; convert the data set without --no-images")
+    first, name = 0, image_column(rows.column_names)
+    for chunk in rows.data.column(name).chunks:
+        images, row_of = chunk, range(len(chunk))
+        if name == "images":
+            images, row_of = chunk.flatten(), chunk.value_parent_indices().to_pylist()
+        for i in images.field("bytes").is_null().to_numpy(zero_copy_only=False).nonzero()[0].tolist():
+            if not images[i]["path"].as_py():
+                raise SgrlError(
+                    f"{place}: row {first + row_of[i]} has no image; convert the data set without --no-images"
+                )
         first += len(chunk)
 
 
 def _check_frame(row: dict, place: str) -> None:
     """Refuse coordinates that are not those of the image."""
-    image, width, height = row["image"], row["width"], row["height"]
+    image, width, height = (row.get("images") or [row["image"]])[0], row["width"], row["height"]
     if image.size != (width, height):
         raise SgrlError(
             f"{place}: the first image is {image.width} x {image.height}, but its boxes are in a frame of "
@@ -206,7 +215,7 @@ def drop_long_rows(
     """Leave out rows that have more tokens than `limit`, and log how many; nothing is ever cut.
 
     Args:
-        rows: with the columns image and prompt; None (no evaluation) stays None.
+        rows: with the columns image (or images) and prompt; None (no evaluation) stays None.
         limit: tokens; None keeps every row.
         processor, template_kwargs, answers: see `count_tokens`.
 
@@ -233,28 +242,31 @@ def count_tokens(
     """The tokens of each row, visual ones included, as the trainer will make them; a thousand rows at a time.
 
     Args:
-        rows: with the columns image and prompt, and maybe previous.
+        rows: with the columns image (or images) and prompt, and maybe previous.
         processor: counts visual tokens at its own pixel budget.
         template_kwargs: of the chat template.
         answers: count the column completion too (SFT), not the prompt alone (GRPO).
     """
-    from datasets import Image
-
-    tokenizer = processor.tokenizer
+    tokenizer, name = processor.tokenizer, image_column(rows.column_names)
 
     @functools.lru_cache(maxsize=1024)
-    def prompt_tokens(text: str) -> int:  # without the one placeholder of the image; many rows share a prompt
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
-        rendered = render(tokenizer, [message], chat_template=processor.chat_template, **template_kwargs)
-        return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - 1
+    def prompt_tokens(messages: tuple[tuple[str, str], ...], images: int) -> int:
+        # without the placeholders of images; many rows share a prompt
+        chat = with_images([{"role": role, "content": text} for role, text in messages], images)
+        rendered = render(tokenizer, chat, chat_template=processor.chat_template, **template_kwargs)
+        return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - images
 
-    columns = [name for name in ("image", "prompt", "previous") if name in rows.column_names]
+    columns = [column for column in (name, "prompt", "previous") if column in rows.column_names]
     columns += ["completion"] * answers
-    encoded = rows.select_columns(columns).cast_column("image", Image(decode=False)).with_format("arrow")
+    encoded = rows.select_columns(columns).with_format("arrow")
     for start in range(0, len(rows), 1000):
         batch = encoded[start : start + 1000]
-        tokens = [prompt_tokens(chat[0]["content"]) for chat in _chats(batch)]
-        visual = visual_tokens(processor, _sizes(batch["image"]))
+        images = batch[name].combine_chunks()
+        counts = images.value_lengths().to_pylist() if name == "images" else [1] * len(images)
+        chats = [tuple((message["role"], message["content"]) for message in chat) for chat in _chats(batch)]
+        tokens = list(map(prompt_tokens, chats, counts))
+        seen = iter(visual_tokens(processor, _sizes(images.flatten() if name == "images" else images)))
+        visual = [sum(itertools.islice(seen, count)) for count in counts]
         if answers:
             texts = [completion[0]["content"] for completion in batch["completion"].to_pylist()]
             replies = tokenizer(texts)["input_ids"]

@@ -76,7 +76,7 @@ def build_sft_trainer(
     check_inside(SFT)
     # The prompt is made from `previous` when a row is read, so that column has to stay where the trainer reads.
     args.remove_unused_columns = False
-    columns = [*COLUMNS, *(["previous"] if "previous" in train_rows.column_names else [])]
+    columns = [name for name in (*COLUMNS, "images", "previous") if name in train_rows.column_names]
     collator = SceneGraphCollator(processor, completion_only_loss=True, template_kwargs=template_kwargs or {})
     return SFTTrainer(
         model=model,

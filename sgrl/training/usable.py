@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sgrl.errors import SgrlError
 from sgrl.images import check_image
 from sgrl.models.vlm.processor import refusal
+from sgrl.picture import encoded_images
 from sgrl.terminal import printable
 
 if TYPE_CHECKING:
@@ -58,14 +59,14 @@ def unusable(rows: Dataset, processor: ProcessorMixin | None = None) -> Iterator
 
     processor: also asked whether it takes an image of that size; one of 1 : 200 is too thin for most.
     """
-    from datasets import Image
-
-    encoded = rows.select_columns(["image"]).cast_column("image", Image(decode=False))
     refusals: dict[tuple[int, int], str | None] = {}
 
-    def fault(row: dict) -> str | None:
+    def fault(images: list[dict]) -> str | None:
+        return next(filter(None, map(fault_of_one, images)), None)
+
+    def fault_of_one(image: dict) -> str | None:
         try:
-            size = check_image(row["image"])
+            size = check_image(image)
         except SgrlError as error:
             return str(error)
         if processor is None:
@@ -77,7 +78,7 @@ def unusable(rows: Dataset, processor: ProcessorMixin | None = None) -> Iterator
     threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     with ThreadPoolExecutor(threads) as pool:
         for start in range(0, len(rows), 256):
-            batch = [{"image": image} for image in encoded[start : start + 256]["image"]]
+            batch = encoded_images(rows.select(range(start, min(start + 256, len(rows)))))
             for i, reason in enumerate(pool.map(fault, batch)):
                 if reason:
                     yield start + i, reason

@@ -20,6 +20,28 @@ class RefusedPrompt(SgrlError):
     """An engine does not take one of the prompts of a batch, because it is too long for instance."""
 
 
+def with_images(messages: Chat, count: int) -> list[dict]:
+    """A chat whose contents are lists of parts (a template may take nothing else), with placeholders of images.
+
+    They stand before the text of the first user turn, unless the chat has placed some itself.
+    """
+    messages = [dict(message) for message in messages]
+    for message in messages:
+        if isinstance(message["content"], str):
+            message["content"] = [{"type": "text", "text": message["content"]}]
+    first = next((message for message in messages if message["role"] == "user"), None)
+    if first and not any(part["type"] == "image" for message in messages for part in message["content"]):
+        first["content"] = [{"type": "image"}] * count + first["content"]
+    return messages
+
+
+def images_of(shown: Image | Sequence[Image] | None) -> list[Image]:
+    """What an engine is given beside one prompt, as a list."""
+    if shown is None:
+        return []
+    return list(shown) if isinstance(shown, (list, tuple)) else [shown]
+
+
 class ChatRenderer:
     """Chats to prompt text and token ids, in one way for every engine. Holds the model's processor.
 
@@ -37,26 +59,20 @@ class ChatRenderer:
         self._refusal = functools.lru_cache(maxsize=4096)(functools.partial(refusal, self.processor))
         self._pieces: dict[int, str] = {}
 
-    def text(self, messages: Chat, image: bool = True) -> str:
-        """The prompt of a chat: one image placeholder (none without `image`), ready for the answer."""
-        messages = [dict(message) for message in messages]
-        for message in messages:
-            if self.sees and isinstance(message["content"], str):  # a template may take lists alone
-                message["content"] = [{"type": "text", "text": message["content"]}]
-        first = next((message for message in messages if message["role"] == "user"), None)
-        if image and first and not any(part["type"] == "image" for part in first["content"]):
-            first["content"] = [{"type": "image"}, *first["content"]]
+    def text(self, messages: Chat, images: int = 1) -> str:
+        """The prompt of a chat with so many image placeholders, ready for the answer."""
+        messages = with_images(messages, images) if self.sees else [dict(message) for message in messages]
         return render(self.processor, messages, **self._template_arguments)
 
-    def check_images(self, images: Sequence[Image | None]) -> None:
+    def check_images(self, images: Sequence[Image | Sequence[Image] | None]) -> None:
         """Raise RefusedPrompt for an image that the processor does not take: 3000 x 14 pixels, for most."""
-        for size in {image.size for image in images if image is not None}:
+        for size in {image.size for shown in images for image in images_of(shown)}:
             if self.sees and (reason := self._refusal(size)):
                 raise RefusedPrompt(reason)
 
-    def token_ids(self, messages: Chat, image: bool = True) -> list[int]:
-        """The same as token ids, the placeholder as one token: vLLM expands it to the image's tokens itself."""
-        return self.tokenizer(self.text(messages, image), add_special_tokens=False)["input_ids"]
+    def token_ids(self, messages: Chat, images: int = 1) -> list[int]:
+        """The same as token ids, each placeholder as one token: vLLM expands it to the image's tokens itself."""
+        return self.tokenizer(self.text(messages, images), add_special_tokens=False)["input_ids"]
 
     def decode(self, token_ids: Sequence[int]) -> tuple[str, tuple[str, ...]]:
         """The text of an answer, and the piece of it that each token wrote ("" for special tokens)."""
