@@ -142,3 +142,14 @@ def test_an_engine_sees_them_all(rows, toy, processor):
     expected = next(count_tokens(rows, processor, {}, answers=False))
     assert [one.prompt_tokens for one in found] == [one.prompt_tokens for one in alone] == expected
     assert [one.text for one in found] == [one.text for one in alone]
+
+
+@pytest.mark.slow
+def test_vllm_sees_what_transformers_sees(rows, toy, processor):
+    pytest.importorskip("vllm")
+    engine = load_engine("vllm", str(toy / "model"), EngineSettings(max_new_tokens=4, images=3, max_model_length=1024))
+    try:
+        found = engine.generate(rows["images"][:], rows["prompt"][:])
+    finally:
+        engine.close()
+    assert [one.prompt_tokens for one in found] == next(count_tokens(rows, processor, {}, answers=False))
