@@ -41,6 +41,12 @@ NAMES = {
         "sgrl.inference.engine": ("asker", "check_batch"),
         "sgrl.models.vlm.chat": ("ChatRenderer", "RefusedPrompt"),
     },
+    "sgrl.inference.zeroshot": {"sgrl.models.vlm.coordinates": ("CONVENTIONS", "convention_of")},
+    "sgrl.training.checks": {
+        "sgrl.models.vlm.folder": ("load_config",),
+        "sgrl.models.vlm.template": ("check_template",),
+    },
+    "sgrl.training.launch": {"sgrl.command": ("ENVIRONMENT", "command")},
     "sgrl.training.model": {
         "sgrl.models.vlm.folder": ("check_model_folder", "model_folder"),
         "sgrl.models.vlm.parts": ("placeholder_ids", "uses_linear_attention"),

@@ -11,9 +11,12 @@ import re
 from sgrl.boxes import scale
 from sgrl.graph import Object, SceneGraph
 from sgrl.models.vlm.coordinates import Convention
+from sgrl.moved import moved_names
 from sgrl.prompts import scene_graph_prompt
 from sgrl.text import Codec, answer
 from sgrl.vocabulary import Vocabulary
+
+__getattr__ = moved_names(__name__)
 
 _ORDERS = (
     ("x1,y1,x2,y2", "y1,x1,y2,x2"),

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
+from sgrl.moved import moved_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, TrainingArguments
+
+__getattr__ = moved_names(__name__)
 
 
 def check_best(training_args: TrainingArguments) -> None:

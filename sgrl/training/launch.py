@@ -17,10 +17,12 @@ import yaml
 from sgrl.command import place_of
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, suggest
+from sgrl.moved import moved_names
 from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
 
 logger = logging.getLogger(__name__)
+__getattr__ = moved_names(__name__)
 
 TRAINABLE = ("decoder", "decoder+aligner", "all", "lora")
 PARITY_ACTIONS = ("warn", "error")
