@@ -220,7 +220,7 @@ def environment():
 
 
 @pytest.fixture(scope="module")
-def sft(folder, toy, root, environment) -> str:
+def sft(family, folder, toy, root, environment) -> str:
     """A few steps of recipes/sft_psg.py, with the vision tower frozen."""
     if family == "smolvlm":
         pytest.skip("idefics3 runs, whose modules and tiles are the same")

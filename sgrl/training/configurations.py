@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from sgrl.errors import SgrlError
+from sgrl.terminal import printable_lines
 
 logger = logging.getLogger(__name__)
 
@@ -72,16 +72,15 @@ def command_line(recipe: Path, arguments: list[str]) -> list[str]:
 
     `--model` is short for `--model_name_or_path`; the output folder is then called after the model.
 
-    Raises:
-        SgrlError: there are no arguments; the message lists the configurations, once for all processes.
+    Without any argument the first process prints the list of configurations, and the program ends with 2.
     """
     first = published(recipe)
     if first is None:
         return arguments
     if not arguments:
-        if os.environ.get("RANK", "0") != "0":
-            sys.exit(2)
-        raise SgrlError(listing(recipe))
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{recipe.name}: {printable_lines(listing(recipe))}", file=sys.stderr)
+        sys.exit(2)
     arguments = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
     given = {word.partition("=")[0]: i for i, word in enumerate(arguments)}
     if given.keys() & {"--config", "--help", "-h"}:
