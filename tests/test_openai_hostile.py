@@ -140,9 +140,13 @@ def test_an_interruption_ends_requests_and_pauses(raw_server, engine_of):
         os.kill(os.getpid(), signal.SIGINT)
 
     engine = engine_of(raw_server(talk), timeout=600.0, attempts=2, pause=lambda seconds: time.sleep(PATIENCE))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     threading.Thread(target=interrupt, daemon=True).start()
-    with pytest.raises(KeyboardInterrupt):
-        engine.generate([None] * 2, [CHAT] * 2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([None] * 2, [CHAT] * 2)
+    finally:
+        signal.signal(signal.SIGINT, before)
     engine.close()
     with pytest.raises(SgrlError, match="the engine is closed"):
         engine.generate([None], [CHAT])

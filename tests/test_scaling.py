@@ -82,7 +82,7 @@ def test_options_of_the_server(commands):
 
 
 STUBS = {
-    "scontrol": 'echo "node-a"; echo "node-b"',
+    "scontrol": 'echo "node-a"; for i in {1..20000}; do echo "node-$i"; done',  # more than a pipe holds
     "srun": 'for node in 0 1; do SLURM_NODEID=$node "$@"; done',
     "accelerate": 'printf "%s\\n" "$*"',
 }

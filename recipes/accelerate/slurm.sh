@@ -10,7 +10,8 @@ set -euo pipefail
 config=$1
 shift
 export MAIN_ADDRESS CONFIG=$config
-MAIN_ADDRESS=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+MAIN_ADDRESS=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+MAIN_ADDRESS=${MAIN_ADDRESS%%$'\n'*} # not by `head`: what it does not read would end scontrol, and this script with it
 # The single quotes keep the variables for each node's own shell.
 # shellcheck disable=SC2016
 srun bash -c '
