@@ -232,13 +232,7 @@ class Predictions:
             else:
                 self._places[key] = place
         if not self._places:
-            if self.unknown.count:
-                raise SgrlError(
-                    f"{self.path}: not one of {self.unknown.count:,} predictions is for an image of "
-                    f"{references.path}, split {references.split!r}: ids are {self.unknown} here, "
-                    f"{references.keys[0][1]!r} and so on there"
-                )
-            raise SgrlError(f"{self.path} holds no prediction" + (f": {self.damaged}" if self.damaged.count else ""))
+            raise nothing_to_score(self, references, "predictions is for an image")
         self._file = open(self.path, "rb") if self._table is None else None
 
     def __enter__(self) -> Predictions:
@@ -319,3 +313,14 @@ def joined(predictions: ByImage, references: References) -> Iterator[dict]:
     nowhere = {"video_id": None, "frame": None}  # what predictions say of it does not count
     for key, reference in references:
         yield {**(predictions.get(key, reference) or {"prediction": None}), **nowhere, **reference}
+
+
+def nothing_to_score(predictions, references, kind: str) -> SgrlError:
+    """The error for predictions of which none fits. kind: e.g. "predictions is for an image"."""
+    if predictions.unknown.count:
+        return SgrlError(
+            f"{predictions.path}: not one of {predictions.unknown.count:,} {kind} of {references.path}, split "
+            f"{references.split!r}: ids are {predictions.unknown} here, {references.keys[0][1]!r} and so on there"
+        )
+    damaged = f": {predictions.damaged}" if predictions.damaged.count else ""
+    return SgrlError(f"{predictions.path} holds no prediction{damaged}")

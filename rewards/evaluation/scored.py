@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from rewards.evaluation.files import Key, Predictions, Problem, References, joined
+from rewards.evaluation.files import Key, Predictions, Problem, References, joined, nothing_to_score
 from rewards.evaluation.tables import at_ks
 from rewards.metrics import Metric, Settings, VideoRecall
 from rewards.reading import completion_of
@@ -67,13 +67,7 @@ class ScoredPredictions:
             else:
                 taken[key] = place
         if not self._places and not self._videos:
-            if self.unknown.count:
-                raise SgrlError(
-                    f"{self.path}: not one of {self.unknown.count:,} scored predictions is for an image or video of "
-                    f"{references.path}, split {references.split!r}: ids are {self.unknown} here, "
-                    f"{references.keys[0][1]!r} and so on there"
-                )
-            raise SgrlError(f"{self.path} holds no prediction" + (f": {self.damaged}" if self.damaged.count else ""))
+            raise nothing_to_score(self, references, "scored predictions is for an image or video")
 
     def __enter__(self) -> ScoredPredictions:
         return self
