@@ -288,7 +288,7 @@ def test_suppression_of_repeated_proposals():
         boxes = np.concatenate([corners, corners + rng.integers(60, 64, (12, 2))], axis=1).astype(float)
         parts = (rng.integers(0, 12, 60), rng.integers(0, 3, 60), rng.integers(0, 12, 60))
         graph = Triplets(boxes, rng.integers(0, 2, 12), *parts)
-        kept = suppressed(graph)
+        kept = suppressed(graph, (1.0, 1.0))
         expected = brute_force_suppression(graph)
         assert list(zip(kept.subjects, kept.predicates, kept.objects, strict=True)) == expected
         suppressions += 60 - len(expected)
@@ -306,7 +306,42 @@ def test_oed_suppresses_before_it_ranks():
         found = {
             p: recall(constraint, protocol=p, ks=(2,)).add(prediction, REFERENCE)["found@2"] for p in PROTOCOLS[2:]
         }
-        assert found == {"sttran": 0, "oed": 0, "oed-nms": 1}
+        assert found == {"sttran": 0, "oed": 0, "oed-nms": 1, "oed-published": 1}
+
+
+def in_unit(boxes):
+    return np.asarray(boxes) / (640, 480, 640, 480)
+
+
+IN_PIXELS = PAIRS.decode(REFERENCE, 640, 480, tags=False)
+IN_UNIT = IN_PIXELS.resized(1, 1)
+
+
+@pytest.mark.parametrize("shift", [2, 4, 8, 60])
+def test_oed_suppresses_alike_in_pixels_and_in_the_unit_square(shift):
+    """A second chair `shift` pixels aside; OED's code, with its whole unit, takes it for the same much longer."""
+    boxes = ((10, 10, 100, 200), (120, 50, 300, 200), (120 + shift, 50, 300 + shift, 200))
+    scores = (1, 1, 0.9), [(0, 1), (0, 2)], np.full((2, 26), 0.5)
+
+    def left(protocol, boxes, reference, **size):
+        metric = recall("no", protocol=protocol, ks=(100,))
+        return metric.add(PairScores(["person", "chair", "chair"], boxes, *scores), reference, **size)["predicted@100"]
+
+    def pixels_wider(pixel):
+        w, h = 180 + pixel[0], 150 + pixel[1]
+        return 26 if (w - shift) * h / (w * h * 2 - (w - shift) * h) > 0.9 else 52
+
+    for protocol, pixel in (("oed-nms", (1, 1)), ("oed-published", (640, 480))):
+        assert left(protocol, boxes, REFERENCE) == pixels_wider(pixel)
+        for size in ({}, {"width": 640, "height": 480}):
+            assert left(protocol, in_unit(boxes), IN_UNIT, **size) == pixels_wider(pixel)
+    assert left("oed", boxes, REFERENCE) == 52
+
+
+def test_oed_published_needs_the_size_of_the_image():
+    graph = ParsedGraph(["person", "chair"], [o.box for o in IN_PIXELS.objects], [])
+    with pytest.raises(SgrlError, match="'oed-published' needs width and height"):
+        ActionGenomeRecall(protocol="oed-published").add(graph, graph)
 
 
 def test_hostile_numbers_never_raise():

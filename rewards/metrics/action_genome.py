@@ -53,10 +53,12 @@ from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 CONSTRAINTS = ("with", "no", "semi")
 TASKS = ("sgdet", "sgcls", "predcls")
-PROTOCOLS = ("default", "published", "sttran", "oed", "oed-nms")
+PROTOCOLS = ("default", "published", "sttran", "oed", "oed-nms", "oed-published")
 KS = (10, 20, 50, 100)
 SEMI = 0.9
 """What the probability of a spatial or contacting predicate must exceed under the semi constraint."""
+
+WITH_NMS = ("oed-nms", "oed-published")
 
 NMS_PROPOSALS = 500
 """How many enter OED's non-maximum suppression."""
@@ -79,7 +81,9 @@ class ActionGenomeRecall(Metric):
         protocol: "default", or a published convention:
             "sttran": boxes are a pixel larger on both sides.
             "oed": boxes as by default; no semi constraint. "oed-nms": of proposals with the same classes and predicate
-                and nearly the same boxes, the best stays, as OED has it for SGDET.
+                and nearly the same boxes, the best stays, as OED means it for SGDET: boxes a pixel larger on both
+                sides, whether they are in pixels or in [0, 1]. "oed-published": as OED's code does it, which takes the
+                whole image for that pixel, because its boxes are in [0, 1]; its published figures are such.
             "published": texts as SceneGraphVLM's evaluator reads and ranks them, see `action_genome_published`.
             All of these leave frames without reference relations out of every mean (STTran and OED stop there with an
             error), "published" also predictions without a graph. By default a frame without reference relations is in
@@ -123,7 +127,7 @@ class ActionGenomeRecall(Metric):
         _choose("protocol", protocol, PROTOCOLS)
         if not 0 <= iou_threshold <= 1:
             raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
-        if constraint == "semi" and protocol in ("oed", "oed-nms", "published"):
+        if constraint == "semi" and protocol not in ("default", "sttran"):
             raise SgrlError(f"the protocol {protocol!r} has no semi constraint; choose 'with' or 'no', or 'sttran'")
         vocabulary = get_vocabulary("action_genome") if vocabulary is None else vocabulary
         if tuple(vocabulary.groups or ()) != GROUPS:
@@ -139,7 +143,7 @@ class ActionGenomeRecall(Metric):
         self.vocabulary = vocabulary
         self._counts = Counts(ks, vocabulary)
         self.ks = self._counts.ks
-        self._most = max(NMS_PROPOSALS, self.ks[-1]) if protocol == "oed-nms" else self.ks[-1]
+        self._most = max(NMS_PROPOSALS, self.ks[-1]) if protocol in WITH_NMS else self.ks[-1]
         group_of = {label: i for i, labels in enumerate(vocabulary.groups.values()) for label in labels}
         # columns of each group; predicates may stand in any order
         self._groups = [
@@ -203,8 +207,9 @@ class ActionGenomeRecall(Metric):
         failure = proposed is None
         if failure:
             proposed = Triplets(np.zeros((0, 4)), *(np.zeros(0, dtype=np.int64) for _ in range(4)))
-        if self.protocol == "oed-nms":
-            proposed = suppressed(proposed.only(slice(self._most)))
+        if self.protocol in WITH_NMS:
+            size = self._size(prediction, reference, width, height)
+            proposed = suppressed(proposed.only(slice(self._most)), self._pixel(truth, size))
         proposed = proposed.only(slice(self.ks[-1]))
         hit = hits(proposed, truth, self.iou_threshold, pixel=float(self.protocol == "sttran"))
         owns = own_partner(hit, greedy=self.protocol == "published")
@@ -240,6 +245,24 @@ class ActionGenomeRecall(Metric):
         if None in size:
             raise SgrlError("texts need width and height; found none, give them to ActionGenomeRecall")
         return size
+
+    def _size(self, prediction, reference, width: int | None, height: int | None) -> tuple[int, int] | None:
+        """Of the image in pixels; None where nobody says it."""
+        for size in ((width, height), (self.width, self.height), *(_size_of(x) for x in (reference, prediction))):
+            if size[0] and size[1] and size != (1, 1):  # boxes in [0, 1] live in an image of one pixel
+                return size
+        return None
+
+    def _pixel(self, truth: Triplets, size: tuple[int, int] | None) -> tuple[float, float]:
+        """Width and height that the suppression adds to boxes, in their own unit."""
+        in_unit = len(truth.boxes) > 0 and truth.boxes.max() <= 1
+        if self.protocol == "oed-published":
+            if not in_unit and size is None:
+                raise SgrlError("the protocol 'oed-published' needs width and height of images; found none")
+            return (1.0, 1.0) if in_unit or size is None else size
+        if not in_unit:
+            return 1.0, 1.0
+        return (1 / size[0], 1 / size[1]) if size else (0.0, 0.0)
 
     def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
         check_reference(reference)
@@ -411,6 +434,10 @@ def sttran_frames(
             ends.reshape(-1, 2),
             probabilities[rows],
         )
+
+
+def _size_of(graph) -> tuple[int | None, int | None]:
+    return getattr(graph, "width", None), getattr(graph, "height", None)
 
 
 def _choose(what: str, value: str, choices: Sequence[str]) -> None:

@@ -50,14 +50,14 @@ def hits(predicted: Triplets, truth: Triplets, iou_threshold: float, pixel: floa
     return found
 
 
-def suppressed(graph: Triplets) -> Triplets:
+def suppressed(graph: Triplets, pixel: tuple[float, float]) -> Triplets:
     """Without the proposals that repeat a better one: same classes and predicate, and IoU of the subjects times IoU of
-    the objects greater than 0.9, boxes a pixel larger on both sides (OED's triplet NMS)."""
+    the objects greater than 0.9, boxes larger by a `pixel`'s width and height (OED's triplet NMS)."""
     labels, predicates = np.append(graph.labels, -1) + 1, graph.predicates + 1
     base = max(int(labels.max()), int(predicates.max(initial=0))) + 1
     key = (labels[graph.subjects] * base + labels[graph.objects]) * base + predicates
     better, worse = np.nonzero(np.triu(key[:, None] == key, 1))
-    wider = graph.boxes + np.array([0.0, 0.0, 1.0, 1.0])
+    wider = graph.boxes + np.array([0.0, 0.0, *pixel])
     with np.errstate(all="ignore"):
         overlap = np.pad(iou(wider, wider), (0, 1))  # a row and a column for -1, which is nowhere
         near = overlap[graph.subjects[better], graph.subjects[worse]]
