@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from rewards.evaluation import score
 from rewards.evaluation.files import read_rows
@@ -42,7 +43,7 @@ class Report:
     rows: int = 0
     without_relations: int = 0
     absent: int = 0
-    failures: Counter = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
     examples: list[tuple[str, str, str]] = field(default_factory=list)
 
     def fail(self, row: str, kind: str, explanation: str, keep: int) -> None:
@@ -51,13 +52,13 @@ class Report:
             self.examples.append((row, kind, explanation))
 
 
-def validate(rows: Iterator[dict], preset: Preset, keep: int = 20) -> Report:
+def validate(rows: Iterator[dict[str, Any]], preset: Preset, keep: int = 20) -> Report:
     """Scores each reference as an answer, the row's `completion` if there is one, and the empty answer.
 
     rows: dicts with solution, width, height, row (a name), perhaps completion. keep: how many failures to describe.
     """
     report = Report()
-    scorers: dict[tuple, GraphScorer] = {}
+    scorers: dict[tuple[Any, ...], GraphScorer] = {}
     for row in rows:
         solution = row["solution"]
         if is_absent(solution, (row["width"], row["height"])):

@@ -13,10 +13,11 @@ verl, in its configuration (`extra_info` of each row has width and height):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from rewards.presets import FAMILIES, get_preset
+from rewards.presets import FAMILIES, Preset, get_preset
 from rewards.reading import reference_text
 from rewards.scorer import GraphScorer
 from rewards.trl import Term, is_absent, pixels_of, reward_functions
@@ -24,7 +25,7 @@ from sgrl.errors import SgrlError
 from sgrl.text import detect_codec
 
 
-def ms_swift(preset="full", **options) -> dict[str, type]:
+def ms_swift(preset: str | Preset = "full", **options: Any) -> dict[str, type]:
     """The functions of a preset as ORM classes, named sg_<term>; each gives the unweighted term.
 
     options: keywords of GraphScorer. The completions of a batch are scored once for all classes.
@@ -35,10 +36,10 @@ def ms_swift(preset="full", **options) -> dict[str, type]:
 
 def _orm_class(function: Term) -> type:
     class Reward:
-        def __init__(self, *args, **kwargs):
+        def __init__(self, *args: Any, **kwargs: Any):
             pass
 
-        def __call__(self, completions, solution=None, **columns) -> list[float]:
+        def __call__(self, completions: Sequence[Any], solution: Any = None, **columns: Any) -> list[float]:
             # not every ms-swift knows "not applicable": what cannot be scored is worth nothing, to its whole group
             columns = {name: columns.get(name) for name in ("width", "height")}
             return [value or 0.0 for value in function(completions, solution, **columns)]
@@ -48,7 +49,12 @@ def _orm_class(function: Term) -> type:
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping | None = None, preset="full", **options
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: Mapping[str, Any] | None = None,
+    preset: str | Preset = "full",
+    **options: Any,
 ) -> dict[str, float]:
     """verl's custom reward function: {"score": weighted total, and every term}.
 
@@ -80,5 +86,5 @@ def compute_score(
 
 
 @lru_cache(maxsize=4096)
-def _scorer(codec: str, width: int, height: int, preset: str, options: tuple) -> GraphScorer:
+def _scorer(codec: str, width: int, height: int, preset: str, options: tuple[Any, ...]) -> GraphScorer:
     return GraphScorer(codec, width, height, preset=preset, **dict(options))

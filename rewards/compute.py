@@ -24,8 +24,8 @@ from sgrl.text import detect_codec
 
 def compute(
     *,
-    predictions: Sequence,
-    references: Sequence,
+    predictions: Sequence[Any],
+    references: Sequence[Any],
     width: int | None = None,
     height: int | None = None,
     codec: str | None = None,
@@ -73,7 +73,7 @@ def compute(
     return metrics.compute()
 
 
-def compute_metrics(tokenizer: Any, width: int, height: int, **options) -> Callable[[Any], dict[str, float]]:
+def compute_metrics(tokenizer: Any, width: int, height: int, **options: Any) -> Callable[[Any], dict[str, float]]:
     """For `compute_metrics=` of transformers' Seq2SeqTrainer with `predict_with_generate=True`.
 
     The function decodes `predictions` and `label_ids`, (N, length) token ids, of which negative ones are padding, and
@@ -85,7 +85,7 @@ def compute_metrics(tokenizer: Any, width: int, height: int, **options) -> Calla
         options: codec and protocol, as in `compute`.
     """
 
-    def figures(evaluated) -> dict[str, float]:
+    def figures(evaluated: Any) -> dict[str, float]:
         predictions, labels = evaluated.predictions, evaluated.label_ids
         if isinstance(predictions, tuple):
             predictions = predictions[0]
@@ -98,7 +98,7 @@ def compute_metrics(tokenizer: Any, width: int, height: int, **options) -> Calla
     return figures
 
 
-def _decode(tokenizer, ids) -> list[str]:
+def _decode(tokenizer: Any, ids: Any) -> list[str]:
     ids = np.asarray(ids)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return tokenizer.batch_decode(np.where(ids < 0, padding, ids), skip_special_tokens=True)

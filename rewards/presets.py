@@ -33,7 +33,7 @@ class Preset:
     weights: Mapping[str, float]
     family: str = "scenegraphvlm"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise SgrlError(f"unknown reward family {self.family!r}{suggest(self.family, FAMILIES)}")
         for term, weight in self.weights.items():

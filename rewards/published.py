@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import re
+from typing import Any
 
 from rewards.matching import Reference
 from rewards.reading import graph_text, is_graph, text_of
@@ -35,12 +36,12 @@ _BRACKETS = re.compile(
 
 
 @functools.cache
-def _header(table: str) -> re.Pattern:
+def _header(table: str) -> re.Pattern[str]:
     return re.compile(rf"{table}\[[0-9]++\]\{{", re.IGNORECASE)
 
 
 @functools.cache
-def _next_table(table: str) -> re.Pattern:
+def _next_table(table: str) -> re.Pattern[str]:
     return re.compile(rf"\s*+{table}\[[0-9]++\]", re.IGNORECASE)
 
 
@@ -55,7 +56,7 @@ def check_family(family: str, codec: Codec | None = None) -> None:
         )
 
 
-def reference(solution, codec: Codec, width: int, height: int) -> Reference:
+def reference(solution: Any, codec: Codec, width: int, height: int) -> Reference:
     """A reference as the published rewards read it; never malformed."""
     text = graph_text(solution, codec, width, height) if is_graph(solution) else text_of(solution)
     graph, same_id = _read(text, codec, "\x00")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -165,7 +165,9 @@ def _equal(a: str, b: str) -> float:
     return 1.0 if a == b else 0.0
 
 
-def _soft_recall(labels, relations, named: dict[int, int], truth: Reference, prediction, similarity) -> float:
+def _soft_recall(
+    labels, relations, named: dict[int, int], truth: Reference, prediction: Any, similarity: Any
+) -> float:
     """`named`: predicted object -> the one that its id means; `prediction`: reference object -> predicted object."""
     said = {(subject, target): predicate for subject, predicate, target in relations}
     total = 0.0
@@ -182,7 +184,7 @@ def _soft_recall(labels, relations, named: dict[int, int], truth: Reference, pre
     return total / len(truth.relations)
 
 
-def _hard_recalls(labels, relations, truth: Reference, near: np.ndarray, similarity) -> tuple[int, float]:
+def _hard_recalls(labels, relations, truth: Reference, near: np.ndarray, similarity: Any) -> tuple[int, float]:
     """Reference relations found exactly, and the sum of the best similarities. `near` (P, N): boxes that overlap."""
     subjects, targets = [r[0] for r in relations], [r[2] for r in relations]
     true_subjects, true_targets = [r[0] for r in truth.relations], [r[2] for r in truth.relations]

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from numbers import Real
+from typing import Any
 
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -20,14 +21,14 @@ class CompletionError(SgrlError, TypeError):
     """Something that is neither a text nor a graph: a mistake in a program, not in what a model wrote."""
 
 
-def is_graph(completion) -> bool:
+def is_graph(completion: Any) -> bool:
     """Whether this is a graph already: a SceneGraph, what a codec read, or a parsed JSON object with "objects"."""
     if isinstance(completion, Mapping):
         return "objects" in completion and "role" not in completion
     return isinstance(completion, SceneGraph | ParsedGraph)
 
 
-def text_of(completion, also: str = "") -> str:
+def text_of(completion: Any, also: str = "") -> str:
     """The text of a completion however a trainer hands it over: str, bytes, chat message, list of messages or parts;
     None, NaN (a null in many tables) and an empty list are no text.
 
@@ -60,7 +61,7 @@ def text_of(completion, also: str = "") -> str:
     )
 
 
-def check_completion(completion, codec: Codec) -> None:
+def check_completion(completion: Any, codec: Codec) -> None:
     """Raises CompletionError for what is neither a text nor a graph that can be compared with graphs of the layout."""
     if isinstance(completion, Mapping) and is_graph(completion):
         if codec.grouped:
@@ -71,7 +72,7 @@ def check_completion(completion, codec: Codec) -> None:
         text_of(completion)
 
 
-def completion_of(prediction, codec: Codec, width: int, height: int) -> str | ParsedGraph | SceneGraph:
+def completion_of(prediction: Any, codec: Codec, width: int, height: int) -> str | ParsedGraph | SceneGraph:
     """What a metric reads: a graph as it is, JSON objects as their layout is read, everything else as its text.
 
     Raises:
@@ -91,7 +92,7 @@ def completion_of(prediction, codec: Codec, width: int, height: int) -> str | Pa
     return prediction
 
 
-def graph_text(graph, codec: Codec, width: int, height: int) -> str:
+def graph_text(graph: Any, codec: Codec, width: int, height: int) -> str:
     """A graph (see `is_graph`) as the codec writes it, without answer tags.
 
     Raises:
@@ -115,7 +116,7 @@ def graph_text(graph, codec: Codec, width: int, height: int) -> str:
         raise SgrlError(str(error)) from None
 
 
-def _dumped(document: Mapping) -> str:
+def _dumped(document: Mapping[str, Any]) -> str:
     try:
         return json.dumps(dict(document))
     except TypeError as error:
@@ -124,7 +125,7 @@ def _dumped(document: Mapping) -> str:
         raise FormatError(f"not JSON: {error}") from None
 
 
-def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGraph:
+def read_reference(solution: Any, codec: Codec, width: int, height: int) -> ParsedGraph:
     """The graph of a reference; arguments and errors as in `GraphScorer.reference`."""
     try:
         if isinstance(solution, SceneGraph):
@@ -137,7 +138,7 @@ def read_reference(solution, codec: Codec, width: int, height: int) -> ParsedGra
         raise FormatError(f"malformed reference: {error.reason}", error.line) from None
 
 
-def check_reference(reference) -> None:
+def check_reference(reference: Any) -> None:
     """Raises CompletionError for scores in the place of a reference, and for what else is neither text nor graph."""
     if not is_graph(reference):
         try:
@@ -149,7 +150,7 @@ def check_reference(reference) -> None:
             ) from None
 
 
-def reference_text(solution) -> str:
+def reference_text(solution: Any) -> str:
     """The text of a reference in a column of a data set, which may hold chat messages and JSON objects.
 
     Raises:
@@ -158,7 +159,7 @@ def reference_text(solution) -> str:
     return _dumped(solution) if isinstance(solution, Mapping) and is_graph(solution) else text_of(solution)
 
 
-def as_answer(solution, family: str) -> str:
+def as_answer(solution: Any, family: str) -> str:
     """The completion that a model should write: a graph's text in answer tags, for R1-SGG behind a thought."""
     text = text_of(solution)
     text = text if answer.OPEN in text else answer.wrap(text)
@@ -180,7 +181,7 @@ def check_size(what: str, graph: SceneGraph, width: int, height: int) -> None:
         )
 
 
-def check_frame(width, height) -> None:
+def check_frame(width: Any, height: Any) -> None:
     """Raises SgrlError unless width and height are those of a frame of boxes."""
     for value in (width, height):
         if not isinstance(value, Real) or not 0 < value < math.inf:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rewards import published, r1_sgg, terms
 from rewards.matching import LARGEST_BROADCAST, Reference
@@ -16,7 +17,7 @@ from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 
 
 def scores_of(
-    graphs: Mapping[str, str], solution, codec: str | Codec, width: int, height: int, preset: str | Preset
+    graphs: Mapping[str, str], solution: Any, codec: str | Codec, width: int, height: int, preset: str | Preset
 ) -> dict[str, tuple[float, dict[str, float]]]:
     """What graphs are worth as answers: (total, terms) by the name of each.
 
@@ -69,7 +70,7 @@ class GraphScorer:
         relation_iou_threshold: float | None = None,
         matching_weights: tuple[float, float, float] = (1.0, 2.0, 5.0),
         hallucination_power: float = 2.0,
-        similarity=None,
+        similarity: Any = None,
         task: str = "sgg",
         strict_format: bool = True,
         protocol: str = "default",
@@ -107,7 +108,7 @@ class GraphScorer:
             published=protocol == "published",
         )
 
-    def __call__(self, completion, solution) -> GraphScore:
+    def __call__(self, completion: Any, solution: Any) -> GraphScore:
         """The score of one completion for one reference.
 
         Args:
@@ -121,7 +122,7 @@ class GraphScorer:
         """
         return self.many([completion], [solution])[0]
 
-    def many(self, completions: Sequence, solutions: Sequence) -> list[GraphScore]:
+    def many(self, completions: Sequence[Any], solutions: Sequence[Any]) -> list[GraphScore]:
         """The scores of many completions, each with its reference; those that share a reference are scored together.
 
         Raises:
@@ -131,7 +132,7 @@ class GraphScorer:
         if len(completions) != len(solutions):
             raise SgrlError(f"{len(completions)} completions, but {len(solutions)} solutions")
         scores: list[GraphScore] = [None] * len(completions)
-        groups: dict = {}
+        groups: dict[str, Any] = {}
         for i, solution in enumerate(solutions):
             groups.setdefault(solution if isinstance(solution, str) else id(solution), []).append(i)
         for indices in groups.values():
@@ -144,7 +145,7 @@ class GraphScorer:
                 scores[i] = score[text]
         return scores
 
-    def _text(self, completion) -> str | FormatError:
+    def _text(self, completion: Any) -> str | FormatError:
         """The text of a completion, or why a graph has none."""
         if not is_graph(completion):
             return text_of(completion)
@@ -154,7 +155,7 @@ class GraphScorer:
             return error
         return as_answer(text, self.preset.family)
 
-    def reference(self, solution) -> Reference:
+    def reference(self, solution: Any) -> Reference:
         """A reference, read once: may stand in for the solution in every call.
 
         Args:
@@ -201,7 +202,9 @@ class GraphScorer:
     def _parse_published(self, text: str, width: int, height: int) -> ParsedGraph:
         return published.scored(text, self.codec.parse(text, width, height), self.codec)
 
-    def _score_graphs(self, graphs: list[ParsedGraph], reference: Reference):
+    def _score_graphs(
+        self, graphs: list[ParsedGraph], reference: Reference
+    ) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
         start, pairs = 0, 0
         for i, graph in enumerate(graphs):
             size = len(graph.labels) * len(reference.labels)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from sgrl.files import open_text
 Table = Mapping[tuple[str, str], float]
 
 
-def get_similarity(similarity: Callable | Table | tuple[Sequence[str], np.ndarray] | str | None):
+def get_similarity(similarity: Callable[..., Any] | Table | tuple[Sequence[str], np.ndarray] | str | None):
     """A function (label, label) -> float, or None for exact equality.
 
     Args:
@@ -98,7 +99,7 @@ class CachedSimilarity:
     def __call__(self, a: str, b: str) -> float:
         return self._cached(a, b)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.function,)
 
 
@@ -130,7 +131,7 @@ class EmbeddingSimilarity:
     def __call__(self, a: str, b: str) -> float:
         return self._cosine(a, b) if a <= b else self._cosine(b, a)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _from_path, (self.path,)
 
     def _compare(self, a: str, b: str) -> float:

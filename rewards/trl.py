@@ -19,6 +19,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
 from rewards.published import check_family
@@ -41,25 +42,31 @@ class BatchScorer:
         options: keywords of GraphScorer, such as iou_threshold or similarity.
     """
 
-    def __init__(self, family: str = SCENEGRAPHVLM.family, **options):
+    def __init__(self, family: str = SCENEGRAPHVLM.family, **options: Any):
         self.family = family
         self.options = {"preset": Preset(family, {}, family)} | options
         if options.get("protocol") == "published":
             check_family(family)
-        self._scorers: dict[tuple, GraphScorer] = {}
-        self._batch: tuple | None = None
+        self._scorers: dict[tuple[Any, ...], GraphScorer] = {}
+        self._batch: tuple[Any, ...] | None = None
         self._scores: list[GraphScore | None] = []
         self._served: set[str] = set()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {"family": self.family, "options": self.options}
 
-    def __setstate__(self, state: dict):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         options = {name: value for name, value in state["options"].items() if name != "preset"}
         self.__init__(state["family"], **options)
 
     def for_term(
-        self, term: str, completions: Sequence, solutions: Sequence, sizes: Sequence, log_metric=None, log_extra=None
+        self,
+        term: str,
+        completions: Sequence[Any],
+        solutions: Sequence[Any],
+        sizes: Sequence[Any],
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
     ) -> list[GraphScore | None]:
         """Scores of a batch: those at hand if this is the batch of the last call, which this term has not had yet."""
         texts = [completion if is_graph(completion) else text_of(completion) for completion in completions]
@@ -72,12 +79,14 @@ class BatchScorer:
         self._served.add(term)
         return self._scores
 
-    def score(self, texts: Sequence, solutions: Sequence, sizes: Sequence[tuple]) -> list[GraphScore | None]:
+    def score(
+        self, texts: Sequence[Any], solutions: Sequence[Any], sizes: Sequence[tuple[Any, ...]]
+    ) -> list[GraphScore | None]:
         """Scores for images of various sizes and layouts; None where the reference is malformed or there is none."""
         if not len(texts) == len(solutions) == len(sizes):
             raise SgrlError(f"{len(texts)} completions, but {len(solutions)} solutions and {len(sizes)} image sizes")
         scores: list[GraphScore | None] = [None] * len(texts)
-        groups: dict = {}
+        groups: dict[str, Any] = {}
         for i, (solution, size) in enumerate(zip(solutions, sizes, strict=True)):
             if is_absent(solution, size):
                 continue
@@ -112,12 +121,18 @@ class BatchScorer:
         return self._scorers[key]
 
 
-def is_absent(solution, size: Sequence) -> bool:
+def is_absent(solution: Any, size: Sequence[Any]) -> bool:
     """Whether a row has no reference: a null in its solution, width or height."""
     return solution is None or None in size
 
 
-def _log(scores: Sequence[GraphScore | None], absent: int, terms: Sequence[str], log_metric, log_extra) -> None:
+def _log(
+    scores: Sequence[GraphScore | None],
+    absent: int,
+    terms: Sequence[str],
+    log_metric: Callable[[str, float], None] | None,
+    log_extra: Callable[[str, list[Any]], None] | None,
+) -> None:
     """Diagnostics as metrics, every term as a column of the completions table. absent: rows without a reference."""
     known = [score for score in scores if score is not None]
     if log_metric is not None:
@@ -156,21 +171,21 @@ class Term:
     def __repr__(self) -> str:
         return f"<reward {self.__name__}>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         if FUNCTIONS.get(self.__name__) is self:
             return get_function, (self.__name__,)
         return type(self), (self.term, self.scorer, self.__name__)
 
     def __call__(
         self,
-        completions: Sequence,
-        solution: Sequence | None = None,
+        completions: Sequence[Any],
+        solution: Sequence[Any] | None = None,
         *,
         width: Sequence[int | None] | int | None = None,
         height: Sequence[int | None] | int | None = None,
         log_metric: Callable[[str, float], None] | None = None,
-        log_extra: Callable[[str, list], None] | None = None,
-        **columns,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        **columns: Any,
     ) -> list[float | None]:
         """The term of each completion; None where the reference is malformed or absent.
 
@@ -226,10 +241,10 @@ class OwnReward:
     def __repr__(self) -> str:
         return f"<reward {self.path}>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path,)
 
-    def __call__(self, completions: Sequence, **columns) -> list[float | None]:
+    def __call__(self, completions: Sequence[Any], **columns: Any) -> list[float | None]:
         with dotted.named(self.path, _KEY):
             values = self.function(completions=completions, **columns)
         if not hasattr(values, "__len__") or isinstance(values, str) or len(values) != len(completions):
@@ -239,7 +254,7 @@ class OwnReward:
             )
         return [None if value is None else self._number(value) for value in values]
 
-    def _number(self, value) -> float:
+    def _number(self, value: Any) -> float:
         try:
             number = math.nan if isinstance(value, str) else float(value)
         except (TypeError, ValueError, OverflowError):
@@ -260,7 +275,7 @@ MISSING = (
 )
 
 
-def _column(name: str, values, count: int) -> list[int | None]:
+def _column(name: str, values: Any, count: int) -> list[int | None]:
     if values is None:
         raise SgrlError(MISSING.format(name, "frame of the boxes in the solution"))
     values = [pixels_of(name, value) for value in (values if hasattr(values, "__len__") else [values] * count)]
@@ -269,7 +284,7 @@ def _column(name: str, values, count: int) -> list[int | None]:
     return values
 
 
-def pixels_of(name: str, value) -> int | None:
+def pixels_of(name: str, value: Any) -> int | None:
     """A side of a frame; None for a null, also as tables write it."""
     if value is None or value != value:
         return None
@@ -309,7 +324,7 @@ def get_function(name: str) -> Term:
     return FUNCTIONS[name]
 
 
-def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options) -> tuple[list[Term], list[float]]:
+def reward_functions(preset: str | Preset = SCENEGRAPHVLM, **options: Any) -> tuple[list[Term], list[float]]:
     """A preset as `reward_funcs` and `reward_weights` of TRL.
 
     Args:

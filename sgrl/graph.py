@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -118,7 +119,7 @@ class SceneGraph:
     width: int
     height: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _set(self, "objects", tuple(self.objects))
         _set(self, "relations", tuple(self.relations))
         if not (self.width > 0 and self.height > 0):
@@ -226,7 +227,7 @@ class SceneGraph:
             else:
                 report["duplicate_objects"] += 1
             new_index.append(index)
-        relations: dict[tuple, Relation] = {}
+        relations: dict[tuple[Any, ...], Relation] = {}
         for r in self.relations:
             subject, target = new_index[r.subject], new_index[r.object]
             key = (subject, r.predicate, target, r.group, r.span)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Calibration:
         self._right = bytearray()
         self.without = 0
 
-    def add(self, confidences: Sequence, right: set[int], relations: int) -> None:
+    def add(self, confidences: Sequence[Any], right: set[int], relations: int) -> None:
         """Of one image: a confidence in [0, 1] or None for each of `relations` relations; `right` are positions.
 
         What has no confidence, or none that is a number in [0, 1], is counted in `without`: all, if they are not as
@@ -42,7 +43,7 @@ class Calibration:
         self._right.extend(other._right)
         self.without += other.without
 
-    def compute(self) -> dict | None:
+    def compute(self) -> dict[str, Any] | None:
         """bins (low, high, relations, and the means confidence and precision), ece, auroc, relations,
         without_confidence; None if no relation has a confidence.
 
@@ -72,7 +73,7 @@ class Calibration:
         }
 
 
-def auroc(scores, right) -> float | None:
+def auroc(scores: Sequence[float] | np.ndarray, right: Sequence[int] | np.ndarray) -> float | None:
     """Area under the ROC curve: the chance that something right scores higher than something wrong.
 
     scores: (N,); right: (N,) 0 or 1. None if one of the kinds is missing.

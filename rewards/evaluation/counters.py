@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from rewards.evaluation.evaluation import Evaluation
 from rewards.evaluation.tables import at_ks, ranking_lines
@@ -15,11 +15,11 @@ from sgrl.errors import SgrlError
 class Counter(Protocol):
     """Takes rows of predictions with their references, and gives figures and how they read."""
 
-    def add_all(self, rows: Iterable[Mapping]) -> None: ...
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None: ...
 
-    def compute(self) -> dict: ...
+    def compute(self) -> dict[str, Any]: ...
 
-    def lines(self, found: Mapping) -> list[str]: ...
+    def lines(self, found: Mapping[str, Any]) -> list[str]: ...
 
 
 def counter(kind: type[Metric], settings: Settings) -> Counter:
@@ -39,7 +39,7 @@ class Figures:
     def __init__(self, kind: type[Metric], settings: Settings):
         self.metric, self.settings = kind.of(settings), settings
 
-    def add_all(self, rows: Iterable[Mapping]) -> None:
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count all samples.
 
         Raises:
@@ -52,10 +52,10 @@ class Figures:
         if not samples:
             raise SgrlError(f"the data set has no {self.metric.needs}, which --metric {self.metric.name} is for")
 
-    def compute(self) -> dict:
+    def compute(self) -> dict[str, Any]:
         return self.metric.compute() | {"per_predicate": self.metric.per_predicate()}
 
-    def lines(self, found: Mapping) -> list[str]:
+    def lines(self, found: Mapping[str, Any]) -> list[str]:
         ranked = [*at_ks(self.metric.title, found), ""] if any("@" in name for name in found) else []
         return [*ranked, *self.metric.notes(found), f"Protocol: {self.settings.protocol}."]
 
@@ -69,13 +69,13 @@ class Rankings:
         self.settings = settings
         self.confident = False
 
-    def add_all(self, rows: Iterable[Mapping]) -> None:
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             (sample,) = self.written.samples([row], self.settings.codec)
             self.written.add(*sample)
             self._add_sure(row, sample)
 
-    def _add_sure(self, row: Mapping, sample: tuple) -> None:
+    def _add_sure(self, row: Mapping[str, Any], sample: tuple[Any, ...]) -> None:
         given = row.get("confidence")
         if isinstance(given, list) and row["prediction"] is not None:
             confidences = [value if type(value) in (int, float) else None for value in given]
@@ -87,13 +87,13 @@ class Rankings:
                 pass
         self.sure.add(*sample)
 
-    def compute(self) -> dict:
+    def compute(self) -> dict[str, Any]:
         """by_writing, by_confidence (only where there are confidences), and predicates, by confidence if possible."""
         found = {"by_writing": self.written.compute(), "predicates": self.written.per_predicate()}
         if self.confident:
             found |= {"by_confidence": self.sure.compute(), "predicates": self.sure.per_predicate()}
         return found
 
-    def lines(self, found: Mapping) -> list[str]:
+    def lines(self, found: Mapping[str, Any]) -> list[str]:
         notes = self.written.notes(found["by_writing"])
         return [*ranking_lines(found, notes), f"Protocol: {self.settings.protocol}."]

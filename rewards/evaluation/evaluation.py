@@ -9,6 +9,7 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Evaluation:
         self._images = array("f")
         self._spent = {name: [0, Sums()] for name in ("tokens", "seconds")}  # how many rows say it, and their sum
 
-    def add(self, row: Mapping) -> None:
+    def add(self, row: Mapping[str, Any]) -> None:
         """Score and count a row of predictions: prediction (None: there is none), solution, width, height, and perhaps
         confidence, tokens, seconds, finish_reason.
 
@@ -71,12 +72,14 @@ class Evaluation:
         """
         self.add_all([row])
 
-    def add_all(self, rows: Iterable[Mapping]) -> None:
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """`add` of each row, in less time."""
         for row, found in self._compared(rows):
             self.count(row, found)
 
-    def scored(self, rows: Iterable[dict], counts: Callable[[dict], bool]) -> Iterator[dict]:
+    def scored(
+        self, rows: Iterable[dict[str, Any]], counts: Callable[[dict[str, Any]], bool]
+    ) -> Iterator[dict[str, Any]]:
         """The same, giving the rows back with `score` and `matched`, as predictions.jsonl holds them (see
         rewards.metrics.strict.Comparison).
 
@@ -88,14 +91,14 @@ class Evaluation:
             score = {name: round(value, 6) for name, value in found.values.items()}
             yield row | {"score": score, "matched": found.matched}
 
-    def _compared(self, rows: Iterable) -> Iterator[tuple]:
+    def _compared(self, rows: Iterable[Any]) -> Iterator[tuple[Any, ...]]:
         rows = iter(rows)
         names = ("prediction", "solution", "width", "height")
         while block := list(itertools.islice(rows, TOGETHER)):
             found = self.metrics.compare_many([tuple(row[name] for name in names) for row in block])
             yield from zip(block, found, strict=True)
 
-    def count(self, row: Mapping, found: Comparison) -> None:
+    def count(self, row: Mapping[str, Any], found: Comparison) -> None:
         """Count what the metrics found in a row."""
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
@@ -142,7 +145,7 @@ class Evaluation:
             self._spent[name][0] += number
             self._spent[name][1] += total
 
-    def compute(self, resamples: int = RESAMPLES) -> dict:
+    def compute(self, resamples: int = RESAMPLES) -> dict[str, Any]:
         """metrics.json: what `SceneGraphMetrics.compute` gives, and
 
         protocol: by which it was counted.
@@ -179,7 +182,7 @@ class Evaluation:
         """(images, figures) float32: what is counted of each image, in the order of `add`."""
         return np.array(self._images, dtype=np.float32).reshape(-1, len(_COLUMNS))
 
-    def lines(self, found: Mapping) -> list[str]:
+    def lines(self, found: Mapping[str, Any]) -> list[str]:
         """What `compute` gives, as text."""
         return [table(found)]
 
@@ -200,7 +203,7 @@ def figures(sums: np.ndarray, images: int) -> dict[str, np.ndarray]:
     return found
 
 
-def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES) -> dict[str, tuple]:
+def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES) -> dict[str, tuple[Any, ...]]:
     """{figure: (difference, low, high)} of two evaluations of the same images in the same order: ours less theirs,
     with a paired 95 % interval (the same images are drawn for both)."""
     columns = np.concatenate([ours.columns(), theirs.columns()], axis=1)

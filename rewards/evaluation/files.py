@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rewards.reading import CompletionError, check_completion, check_frame
 from sgrl import data
@@ -29,7 +29,7 @@ def read_rows(
     split: str | None = None,
     needed: Sequence[str] = ("solution", "width", "height"),
     wanted: Sequence[str] = ("completion", "image_id"),
-) -> Iterator[dict]:
+) -> Iterator[dict[str, Any]]:
     """Columns of a data set, row by row, with `row`: where the row is. Needs pyarrow.
 
     needed, wanted: columns that must be there, and those that may be.
@@ -61,7 +61,7 @@ def _parquet():
     return pyarrow.parquet
 
 
-def _read(file: Path, read, **options):
+def _read(file: Path, read, **options: Any):
     import pyarrow
 
     try:
@@ -121,13 +121,13 @@ class References:
         """The video that each image is of."""
         return [row.get("video_id") for row in self._rows(("image_id",), ("video_id",))]
 
-    def _rows(self, needed: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[dict]:
+    def _rows(self, needed: Sequence[str], wanted: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(read_rows(self.path, self.split, needed, wanted)):
             if number == self.limit:
                 return
             yield row
 
-    def __iter__(self) -> Iterator[tuple[Key, dict]]:
+    def __iter__(self) -> Iterator[tuple[Key, dict[str, Any]]]:
         """Key of each image, and its solution (a ParsedGraph), width, height, and of a frame video_id and frame.
 
         Raises:
@@ -186,7 +186,7 @@ class Problem:
 class ByImage(Protocol):
     """Predictions of any kind."""
 
-    def get(self, key: Key, reference: Mapping) -> dict | None:
+    def get(self, key: Key, reference: Mapping[str, Any]) -> dict[str, Any] | None:
         """What is predicted of an image, as a row with `prediction`; None if nothing is."""
 
 
@@ -238,7 +238,7 @@ class Predictions:
     def __enter__(self) -> Predictions:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._file:
             self._file.close()
 
@@ -250,7 +250,7 @@ class Predictions:
                 problem.add(repr(key[1]))
         return problem
 
-    def get(self, key: Key, reference: Mapping | None = None) -> dict | None:
+    def get(self, key: Key, reference: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """The row of an image; None if there is none. The reference is not needed."""
         place = self._places.get(key)
         if place is None:
@@ -260,7 +260,7 @@ class Predictions:
         self._file.seek(place)
         return json.loads(self._file.readline())
 
-    def _parquet_rows(self) -> Iterator[tuple[int, str, dict]]:
+    def _parquet_rows(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         table = _read(self.path, _parquet().read_table)
         _check_columns(self.path, table.column_names)
         wanted = ("dataset", "image_id", "prediction", "confidence", "tokens", "seconds", "finish_reason")
@@ -275,7 +275,7 @@ class Predictions:
         for number, row in enumerate(table.select(names).to_pylist()):
             yield number, f"row {number}", row
 
-    def _json_rows(self) -> Iterator[tuple[int, str, dict]]:
+    def _json_rows(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
         place, usable, others = 0, False, None
         with open(self.path, "rb") as lines:
             for number, line in enumerate(lines, 1):
@@ -307,7 +307,7 @@ def _check_columns(path: Path, found: Sequence[str]) -> None:
         raise SgrlError(f"{path} has no {' and no '.join(missing)}{hints}; predictions have both")
 
 
-def joined(predictions: ByImage, references: References) -> Iterator[dict]:
+def joined(predictions: ByImage, references: References) -> Iterator[dict[str, Any]]:
     """A row to score for each reference, in their order: what was predicted (None where nothing was), with the
     reference's graph, frame and place in a video."""
     nowhere = {"video_id": None, "frame": None}  # what predictions say of it does not count

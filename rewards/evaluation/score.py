@@ -16,6 +16,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rewards.evaluation.counters import Counter, counter
 from rewards.evaluation.evaluation import differences
@@ -124,7 +125,7 @@ def _kinds(names: Sequence[str], protocol: str, scored: bool) -> list[type[Metri
 
 def _figures(
     options: argparse.Namespace, metric: type[Metric], settings: Settings, references: References
-) -> tuple[dict, list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """What one metric says of texts."""
     counted, found = counter(metric, settings), {"metric": options.metric, "protocol": options.protocol}
     with Predictions(options.predictions, references) as predictions:
@@ -146,13 +147,13 @@ def _figures(
 def _rankings(
     options: argparse.Namespace,
     kinds: Sequence[type[Metric]],
-    settings: Callable,
+    settings: Callable[..., Any],
     references: References,
     codec: Codec,
-) -> tuple[dict, list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """What several metrics say of scored predictions, or of texts by their confidences."""
 
-    def ranked(path: str) -> tuple[Ranking, dict]:
+    def ranked(path: str) -> tuple[Ranking, dict[str, Any]]:
         with read(path, references, holds_scores(path)) as predictions:
             vocabulary = getattr(predictions, "vocabulary", references.vocabulary)
             counted = Ranking(kinds, lambda kind: settings(kind, vocabulary))
@@ -181,9 +182,9 @@ def _count(
     predictions: Predictions | ScoredPredictions,
     references: References,
     counted: Counter | Ranking,
-    rows: Iterable[Mapping],
+    rows: Iterable[Mapping[str, Any]],
     strict: bool,
-) -> dict:
+) -> dict[str, Any]:
     """Feed the counter with rows; returns what was found of the input: file, and each of PROBLEMS with examples."""
     missing = predictions.missing(references)
     problems = {"missing": missing, **{name: getattr(predictions, name) for name in list(PROBLEMS)[1:]}}
@@ -201,7 +202,7 @@ def _count(
     return {"input": about | found}
 
 
-def _notices(found: Mapping) -> list[str]:
+def _notices(found: Mapping[str, Any]) -> list[str]:
     lines = [f"Note: {CHANGED}"] if found["input"]["changed"] else []
     for name, what in PROBLEMS.items():
         problem = found["input"][name]

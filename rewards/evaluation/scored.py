@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import special
@@ -52,8 +53,8 @@ class ScoredPredictions:
         found = self.folder.fingerprint
         self.changed = None not in (found, references.fingerprint) and found != references.fingerprint
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
-        self._places: dict[Key, tuple] = {}
-        self._videos: dict[Key, tuple] = {}
+        self._places: dict[Key, tuple[Any, ...]] = {}
+        self._videos: dict[Key, tuple[Any, ...]] = {}
         self._held: tuple[Key, ScoredGraph, ScoredGraph] | None = None
         self._video_of = dict(zip(references.keys, references.videos(), strict=True))
         videos = {(key[0], video) for key, video in self._video_of.items()}
@@ -72,7 +73,7 @@ class ScoredPredictions:
     def __enter__(self) -> ScoredPredictions:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held = None
 
     def missing(self, references: References | ScoredReferences) -> Problem:
@@ -83,11 +84,11 @@ class ScoredPredictions:
                 problem.add(repr(key[1]))
         return problem
 
-    def get(self, key: Key, reference: Mapping) -> dict | None:
+    def get(self, key: Key, reference: Mapping[str, Any]) -> dict[str, Any] | None:
         """prediction, in the reference's frame, and the vocabulary of its columns; of a whole video what it says of
         this frame, with the whole as `video`. None if there is none."""
         size = reference["width"], reference["height"]
-        found: dict = {"vocabulary": self.vocabulary}
+        found: dict[str, Any] = {"vocabulary": self.vocabulary}
         if (place := self._places.get(key)) is not None:
             found["prediction"] = self.folder.get(place).resized(*size)
         video = key[0], reference.get("video_id")
@@ -133,16 +134,16 @@ class ScoredReferences:
     def videos(self) -> list[str | None]:
         return self._videos
 
-    def __iter__(self) -> Iterator[tuple[Key, dict]]:
+    def __iter__(self) -> Iterator[tuple[Key, dict[str, Any]]]:
         for key, row in zip(self.keys, self._rows(), strict=True):
             graph = row.pop("graph")
             yield key, row | {"solution": graph.parsed(self.vocabulary), "width": graph.width, "height": graph.height}
 
-    def _rows(self) -> Iterator[dict]:
+    def _rows(self) -> Iterator[dict[str, Any]]:
         """dataset, image_id, video_id, frame and graph of each image, and of a whole video of each frame."""
         return itertools.islice(self._all_rows(), self.limit)
 
-    def _all_rows(self) -> Iterator[dict]:
+    def _all_rows(self) -> Iterator[dict[str, Any]]:
         for graph in self._folder:
             if graph.predicates is None:
                 graph.fail(
@@ -186,7 +187,7 @@ class Ranking:
         self.units = 0
         self.of_videos = False
 
-    def add_all(self, rows: Iterable[Mapping]) -> None:
+    def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Count rows of prediction (a ScoredGraph), solution, width, height, video_id and frame.
 
         Raises:
@@ -205,7 +206,7 @@ class Ranking:
             if not count:
                 raise SgrlError(f"the data set has no {self.empty[name].needs}, which the metric {name} is for")
 
-    def compute(self) -> dict:
+    def compute(self) -> dict[str, Any]:
         """{metric: its figures, per_predicate, and intervals: {figure: [low, high]} of all that are not counts}."""
         found = {}
         for name in self.parts:
@@ -216,7 +217,7 @@ class Ranking:
             found[name] = figures | {"per_predicate": whole.per_predicate(), "intervals": bounded}
         return found
 
-    def left_out(self, name: str) -> list[dict]:
+    def left_out(self, name: str) -> list[dict[str, Any]]:
         """The figures without each of the parts in turn."""
         used = min(GROUPS, self.units)
         return [self._without(name, left).compute() for left in range(used)] if used > 1 else []
@@ -228,7 +229,7 @@ class Ranking:
                 whole.merge(part)
         return whole
 
-    def lines(self, found: Mapping) -> list[str]:
+    def lines(self, found: Mapping[str, Any]) -> list[str]:
         lines = []
         for name, figures in found.items():
             metric = self.empty[name]
@@ -255,7 +256,7 @@ def paired(ours: Ranking, theirs: Ranking) -> dict[str, dict[str, tuple[float, f
     return found
 
 
-def as_scores(rows: Iterable[Mapping], codec: Codec) -> Iterator[dict]:
+def as_scores(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[dict[str, Any]]:
     """Rows of texts as rows of scored predictions, confidences as the scores of relations."""
     for row in rows:
         size, given = (row["width"], row["height"]), row["prediction"]
@@ -264,12 +265,12 @@ def as_scores(rows: Iterable[Mapping], codec: Codec) -> Iterator[dict]:
         yield {**row, "prediction": None if given is None else from_text(given, codec, *size, **names)}
 
 
-def _units(rows: Iterable[Mapping]) -> Iterator[list[dict]]:
+def _units(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     """The rows of each video together, and those of no video alone. A video that was predicted as a whole comes with
     `whole`, in the frames of its rows."""
     seen: set[str] = set()
 
-    def unit(numbered: tuple[int, Mapping]):
+    def unit(numbered: tuple[int, Mapping[str, Any]]):
         return numbered[0] if numbered[1]["video_id"] is None else str(numbered[1]["video_id"])
 
     for name, group in itertools.groupby(enumerate(rows), unit):
@@ -285,7 +286,7 @@ def _units(rows: Iterable[Mapping]) -> Iterator[list[dict]]:
         yield together
 
 
-def _whole(rows: Sequence[Mapping]) -> dict[str, VideoGraph]:
+def _whole(rows: Sequence[Mapping[str, Any]]) -> dict[str, VideoGraph]:
     """`whole` and `whole_reference` of a video's rows, where it was predicted or annotated as a whole: with masks if
     both have masks of the same frames, else with boxes in the frames of the rows."""
     first, numbers, found = rows[0], [row["frame"] for row in rows], {}
@@ -300,11 +301,11 @@ def _whole(rows: Sequence[Mapping]) -> dict[str, VideoGraph]:
     return found
 
 
-def _shares(figures: Mapping) -> dict[str, float]:
+def _shares(figures: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if isinstance(value, float)}
 
 
-def _less(ours: Mapping, theirs: Mapping) -> dict[str, float]:
+def _less(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, float]:
     return {name: value - theirs[name] for name, value in _shares(ours).items() if name in theirs}
 
 
@@ -330,7 +331,7 @@ def read(path: str | Path, references: References | ScoredReferences, scored: bo
 
 def rows_of(
     predictions: Predictions | ScoredPredictions, references: References | ScoredReferences, codec: Codec
-) -> Iterator[dict]:
+) -> Iterator[dict[str, Any]]:
     """Joined with the references, texts as scored predictions."""
     rows = joined(predictions, references)
     return rows if isinstance(predictions, ScoredPredictions) else as_scores(rows, codec)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from rewards.metrics.strict import KINDS
 from rewards.metrics.written import recall_lines
 from sgrl.terminal import printable
 
 
-def table(found: Mapping, predicates: int = 10) -> str:
+def table(found: Mapping[str, Any], predicates: int = 10) -> str:
     """metrics.json as text. predicates: how many of the most frequent ones."""
     lines = [f"{'':<12}{'precision':<22}{'recall':<22}F1"]
     for kind in KINDS:
@@ -49,7 +50,7 @@ def table(found: Mapping, predicates: int = 10) -> str:
     return "\n".join(lines)
 
 
-def with_interval(found: Mapping, name: str) -> str:
+def with_interval(found: Mapping[str, Any], name: str) -> str:
     """A figure as text, with its interval if there is one."""
     if name not in found["intervals"]:
         return f"{found[name]:.3f}"
@@ -57,14 +58,14 @@ def with_interval(found: Mapping, name: str) -> str:
     return f"{found[name]:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _cells(row: Mapping) -> str:
+def _cells(row: Mapping[str, Any]) -> str:
     return (
         f"{row['reference']:>10,}{row['predicted']:>10,}{row['right']:>8,}{row['precision']:>10.3f}"
         f"{row['recall']:>8.3f}{row['f1']:>8.3f}"
     )
 
 
-def at_ks(title: str, found: Mapping, less: Mapping | None = None) -> list[str]:
+def at_ks(title: str, found: Mapping[str, Any], less: Mapping[str, Any] | None = None) -> list[str]:
     """A table of the figures that are named "<name>@<K>", or, with `less`, by how much they exceed those there."""
     keys = [key for key in found if "@" in key]
     names = list(dict.fromkeys(key.partition("@")[0] for key in keys))
@@ -82,7 +83,7 @@ def at_ks(title: str, found: Mapping, less: Mapping | None = None) -> list[str]:
     return lines
 
 
-def ranking_lines(found: Mapping, notes: list[str]) -> list[str]:
+def ranking_lines(found: Mapping[str, Any], notes: list[str]) -> list[str]:
     """Figures at every K, ranked by confidence and by writing, and the difference."""
     first = found["by_writing"]
     if sure := found.get("by_confidence"):

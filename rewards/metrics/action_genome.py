@@ -26,7 +26,7 @@ detector's scores come with the boxes and classes of their task. For graphs ther
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -172,8 +172,8 @@ class ActionGenomeRecall(Metric):
 
     def add(
         self,
-        prediction,
-        reference,
+        prediction: Any,
+        reference: Any,
         width: int | None = None,
         height: int | None = None,
         *,
@@ -237,7 +237,7 @@ class ActionGenomeRecall(Metric):
         return self._counts.per_predicate()
 
     @classmethod
-    def notes(cls, found: Mapping) -> list[str]:
+    def notes(cls, found: Mapping[str, Any]) -> list[str]:
         return SceneGraphRecall.notes(found)
 
     def _frame(self, width: int | None, height: int | None) -> tuple[int, int]:
@@ -246,7 +246,7 @@ class ActionGenomeRecall(Metric):
             raise SgrlError("texts need width and height; found none, give them to ActionGenomeRecall")
         return size
 
-    def _size(self, prediction, reference, width: int | None, height: int | None) -> tuple[int, int] | None:
+    def _size(self, prediction: Any, reference: Any, width: int | None, height: int | None) -> tuple[int, int] | None:
         """Of the image in pixels; None where nobody says it."""
         for size in ((width, height), (self.width, self.height), *(_size_of(x) for x in (reference, prediction))):
             if size[0] and size[1] and size != (1, 1):  # boxes in [0, 1] live in an image of one pixel
@@ -264,7 +264,7 @@ class ActionGenomeRecall(Metric):
             return 1.0, 1.0
         return (1 / size[0], 1 / size[1]) if size else (0.0, 0.0)
 
-    def _reference(self, reference, width: int | None, height: int | None) -> Ranked:
+    def _reference(self, reference: Any, width: int | None, height: int | None) -> Ranked:
         check_reference(reference)
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, self.codec, *self._frame(width, height))
@@ -294,14 +294,21 @@ class ActionGenomeRecall(Metric):
             found = self._predicate_ids.get(f"{group}__{self.vocabulary.from_text(text)}", -1)
         return found
 
-    def _published(self, prediction, truth: Triplets, width: int | None, height: int | None) -> Triplets | None:
+    def _published(self, prediction: Any, truth: Triplets, width: int | None, height: int | None) -> Triplets | None:
         if not isinstance(prediction, str | bytes | bytearray | dict | list | None):
             raise CompletionError(f"the protocol 'published' reads texts, found {type(prediction).__name__}")
         return published.proposals(
             text_of(prediction), truth, *self._frame(width, height), self.constraint, self.task, self.vocabulary
         )
 
-    def _proposed(self, prediction, truth: Ranked, confidences, width, height) -> Triplets | None:
+    def _proposed(
+        self,
+        prediction: Any,
+        truth: Ranked,
+        confidences: Sequence[float | None] | None,
+        width: int | None,
+        height: int | None,
+    ) -> Triplets | None:
         """The ranking under the constraint; None if there is no graph."""
         if isinstance(prediction, ScoredGraph):
             prediction, confidences = of_scores(prediction, self.vocabulary)
@@ -396,7 +403,7 @@ def _aligned(graph: Ranked, truth: Ranked, classes: bool) -> Ranked:
 
 
 def sttran_frames(
-    entry: Mapping, task: str, frames: int, vocabulary: Vocabulary | None = None
+    entry: Mapping[str, Any], task: str, frames: int, vocabulary: Vocabulary | None = None
 ) -> Iterator[PairScores]:
     """The frames of a video as STTran and its successors hand it to their evaluator.
 

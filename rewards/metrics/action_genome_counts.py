@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ class Triplets(NamedTuple):
     predicates: np.ndarray
     objects: np.ndarray
 
-    def only(self, which) -> Triplets:
+    def only(self, which: slice | np.ndarray) -> Triplets:
         """Some of the relations: a slice, positions, or a bool for each."""
         return self._replace(
             subjects=self.subjects[which], predicates=self.predicates[which], objects=self.objects[which]
@@ -130,7 +130,9 @@ class Counts:
         self._relations = np.zeros(shape[1], dtype=np.int64)
         self._frames = np.zeros(shape[1], dtype=np.int64)
 
-    def count(self, truth: np.ndarray, hit: np.ndarray, owns: np.ndarray, failure: bool, left_out: bool) -> dict:
+    def count(
+        self, truth: np.ndarray, hit: np.ndarray, owns: np.ndarray, failure: bool, left_out: bool
+    ) -> dict[str, Any]:
         """Count one frame and return its own values.
 
         Args:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 RESAMPLES = 2000
 _BLOCK = 1 << 20  # draws at once: memory stays small however many images and resamples there are
 
 
-def resampled_sums(columns, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+def resampled_sums(columns: Sequence[Any] | np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
     """Sums of columns over images drawn with replacement: what a bootstrap over images needs (Efron, 1979).
 
     Every mean and every pooled figure is a function of such sums. Columns of two runs on the same images, side by
@@ -36,7 +39,7 @@ def resampled_sums(columns, resamples: int = RESAMPLES, seed: int = 0) -> np.nda
     return sums
 
 
-def interval(values) -> tuple[float, float]:
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of resampled figures.
 
     >>> interval(range(101))
@@ -46,7 +49,7 @@ def interval(values) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def ratio(numerator, denominator) -> np.ndarray:
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Element by element; 0 where there is nothing to divide by."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
     return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)

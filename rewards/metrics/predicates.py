@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -82,7 +83,7 @@ class PredicateCounts:
                 found[-1][normalised(name)] += count
         return tuple(found)
 
-    def rows(self) -> list[dict]:
+    def rows(self) -> list[dict[str, Any]]:
         """One dict per predicate of the references, and per one of training that was predicted, most frequent first:
         predicate, reference, predicted, right, precision, recall, f1, group."""
         frequency, reference, predicted, right = self._compared()
@@ -100,7 +101,7 @@ class PredicateCounts:
             for key in sorted(known, key=lambda key: (-reference[key], key))
         ]
 
-    def unknown(self, keep: int = 20) -> dict:
+    def unknown(self, keep: int = 20) -> dict[str, Any]:
         """Predicted relations whose predicate no reference has, nor training: how many, and the most frequent."""
         frequency, reference, predicted, _ = self._compared()
         known = reference.keys() | frequency.keys()
@@ -109,7 +110,7 @@ class PredicateCounts:
         return {"relations": found.total(), "most": {name: found[name] for name in most[:keep]}}
 
 
-def group_rows(rows: Sequence[Mapping]) -> list[dict]:
+def group_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Head, body and tail of `PredicateCounts.rows`: pooled figures, and mean_recall over the predicates that occur.
 
     Each: group, predicates, reference, predicted, right, precision, recall, f1, mean_recall.
@@ -127,7 +128,7 @@ def group_rows(rows: Sequence[Mapping]) -> list[dict]:
     return found
 
 
-def _row(reference: int, predicted: int, right: int) -> dict:
+def _row(reference: int, predicted: int, right: int) -> dict[str, Any]:
     return {
         **{"reference": reference, "predicted": predicted, "right": right},
         "precision": right / predicted if predicted else 0.0,

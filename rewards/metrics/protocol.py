@@ -86,13 +86,13 @@ class Metric(ABC):
         return cls()
 
     @staticmethod
-    def samples(rows: Iterable[Mapping], codec: Codec) -> Iterator[tuple]:
+    def samples(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
         """The arguments of `add` for each sample in rows of prediction, solution, width and height."""
         for row in rows:
             yield row["prediction"], row["solution"], row["width"], row["height"]
 
     @abstractmethod
-    def add(self, prediction, reference, *frame, **more) -> Mapping[str, Any]:
+    def add(self, prediction: Any, reference: Any, *frame: Any, **more: Any) -> Mapping[str, Any]:
         """Count one sample and return its own values. It is a text, a graph or what else the metric takes; `frame` is
         the width and height of the boxes in texts.
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -179,8 +179,8 @@ class SceneGraphRecall(Metric):
 
     def add(
         self,
-        prediction,
-        reference,
+        prediction: Any,
+        reference: Any,
         width: int | None = None,
         height: int | None = None,
         *,
@@ -213,7 +213,15 @@ class SceneGraphRecall(Metric):
             counts[f"ng_found@{k}"] = sum([rank < k for rank in found.free])
         return counts | {f"found@{ALL}": wanted - found.ranks.count(NEVER)}
 
-    def compare(self, prediction, reference, width=None, height=None, *, confidences=None) -> Found:
+    def compare(
+        self,
+        prediction: Any,
+        reference: Any,
+        width: int | None = None,
+        height: int | None = None,
+        *,
+        confidences: Sequence[float | None] | None = None,
+    ) -> Found:
         """Where the reference relations of one image rank. Arguments and errors as in `add`; nothing is counted."""
         truth = self._reference(reference, width, height)
         best, free = self._ranked(prediction, confidences, width, height)
@@ -328,7 +336,7 @@ class SceneGraphRecall(Metric):
         return found
 
     @classmethod
-    def notes(cls, found: Mapping) -> list[str]:
+    def notes(cls, found: Mapping[str, Any]) -> list[str]:
         return [
             f"{found['images']:,} images, {found['failures']:,} without a graph; "
             f"{found['images_without_relations']:,} references without relations are in no recall; "
@@ -367,13 +375,13 @@ class SceneGraphRecall(Metric):
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
         return row
 
-    def _reference(self, reference, width: int | None, height: int | None) -> ParsedGraph:
+    def _reference(self, reference: Any, width: int | None, height: int | None) -> ParsedGraph:
         check_reference(reference)
         if not isinstance(reference, SceneGraph | ParsedGraph):
             reference = read_reference(reference, *self._frame(width, height))
         return plain(self._without_groups(reference))
 
-    def _without_groups(self, graph):
+    def _without_groups(self, graph: Any) -> Any:
         """A SceneGraph as texts of the layout would have it."""
         if not isinstance(graph, SceneGraph) or self.codec is None or self.codec.grouped:
             return graph
@@ -385,7 +393,9 @@ class SceneGraphRecall(Metric):
             raise SgrlError("texts need codec, width and height; found none, give them to SceneGraphRecall")
         return self.codec, *size
 
-    def _ranked(self, prediction, confidences, width, height) -> tuple[ParsedGraph, ParsedGraph]:
+    def _ranked(
+        self, prediction: Any, confidences: Sequence[float | None] | None, width: int | None, height: int | None
+    ) -> tuple[ParsedGraph, ParsedGraph]:
         """The relations in order, with graph constraint and without; the same graph where it has no scores."""
         if isinstance(prediction, ScoredGraph):
             prediction, confidences = of_scores(prediction, self.vocabulary)

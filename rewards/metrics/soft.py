@@ -22,12 +22,13 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from rewards.matching import assign
 from rewards.metrics.strict import TIE, Aligned, SceneGraphMetrics
+from sgrl.text import Codec
 from sgrl.text.parsed import ParsedGraph
 from sgrl.vocabulary import normalised
 
@@ -79,7 +80,7 @@ class SoftMetrics(SceneGraphMetrics):
     name = "soft"
     same = (*SceneGraphMetrics.same, "scene")
 
-    def __init__(self, codec, width: int, height: int, *, scene: bool = False, **options):
+    def __init__(self, codec: str | Codec, width: int, height: int, *, scene: bool = False, **options: Any):
         super().__init__(codec, width, height, **options)
         self.scene = scene
         self.verdicts: dict[str, bool | None] = {}
@@ -89,7 +90,7 @@ class SoftMetrics(SceneGraphMetrics):
         self.verdicts |= other.verdicts
 
     def disputes(
-        self, kind: str, prediction, reference, width: int | None = None, height: int | None = None
+        self, kind: str, prediction: Any, reference: Any, width: int | None = None, height: int | None = None
     ) -> list[tuple[str | None, Dispute]]:
         """The disputes of one sample, each with its question; None for one that a judge isn't asked.
 
@@ -109,7 +110,9 @@ class SoftMetrics(SceneGraphMetrics):
             found = list(self._predicates(graph, truth, partner))
         return found
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
+    def _match(
+        self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned
+    ) -> tuple[list[Any], list[Any], list[float]]:
         pairs, equal, overlaps, partner = aligned
         objects = [
             pair
@@ -133,10 +136,12 @@ class SoftMetrics(SceneGraphMetrics):
     def _accepted(self, question: str | None) -> bool:
         return question is not None and self.verdicts.get(question) is True
 
-    def _rivals(self, graph: ParsedGraph, truth: ParsedGraph, partner: dict) -> Iterator[tuple[list, list]]:
+    def _rivals(
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any]
+    ) -> Iterator[tuple[list[Any], list[Any]]]:
         """Predicted and reference relations that could stand for each other but for the predicate: (position, label)
         of each. They are of the same two objects and the same group."""
-        found: dict[tuple, tuple[list, list]] = {}
+        found: dict[tuple[Any, ...], tuple[list[Any], list[Any]]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
             group, label = self._label(predicate)
             found.setdefault((subject, target, group), ([], []))[1].append((j, label))
@@ -158,7 +163,7 @@ class SoftMetrics(SceneGraphMetrics):
         return self._question(_OBJECT, names, graph, truth), dispute
 
     def _predicates(
-        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any]
     ) -> Iterator[tuple[str | None, Dispute]]:
         for said, wanted in self._rivals(graph, truth, partner):
             if not _settled(said, wanted):
@@ -168,7 +173,7 @@ class SoftMetrics(SceneGraphMetrics):
                             yield self._predicate(graph, truth, partner, i, j)
 
     def _predicate(
-        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict, i: int, j: int
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any], i: int, j: int
     ) -> tuple[str | None, Dispute]:
         (subject, predicate, target), (_, true_predicate, _) = graph.relations[i], truth.relations[j]
         wanted, said = [], []
@@ -219,8 +224,15 @@ def _name(label: str) -> str | None:
 
 
 def soft_metrics(
-    samples: Iterable[tuple], judge: Judge, codec, width: int, height: int, *, scene: bool = False, **options
-) -> dict:
+    samples: Iterable[tuple[Any, ...]],
+    judge: Judge,
+    codec: str | Codec,
+    width: int,
+    height: int,
+    *,
+    scene: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
     """Score samples by the soft and by the strict protocol. Memory grows with the distinct questions alone.
 
     Args:
@@ -261,12 +273,14 @@ def soft_metrics(
     }
 
 
-def _count(verdicts: Counter) -> dict[str, int]:
+def _count(verdicts: Counter[str]) -> dict[str, int]:
     return {name: verdicts[verdict] for verdict, name in ANSWERS.items()}
 
 
-def _most_disputed(times: Counter[tuple[str | None, Dispute]], verdicts: dict[str, bool | None]) -> list[dict]:
-    found: dict[Dispute, Counter] = {}
+def _most_disputed(
+    times: Counter[tuple[str | None, Dispute]], verdicts: dict[str, bool | None]
+) -> list[dict[str, Any]]:
+    found: dict[Dispute, Counter[str]] = {}
     for (question, dispute), count in times.items():
         found.setdefault(dispute, Counter())[verdicts.get(question, "not asked")] += count
     ranked = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -152,7 +152,9 @@ class SceneGraphMetrics(Metric):
     def of(cls, settings: Settings) -> Self:
         return cls(settings.codec, 1, 1, protocol=settings.protocol, frequency=settings.frequency())
 
-    def add(self, prediction, reference, width: int | None = None, height: int | None = None) -> dict[str, float]:
+    def add(
+        self, prediction: Any, reference: Any, width: int | None = None, height: int | None = None
+    ) -> dict[str, float]:
         """Count one prediction and return its own values (see `Comparison`).
 
         Args:
@@ -188,7 +190,9 @@ class SceneGraphMetrics(Metric):
         self._sums += other._sums
         self.predicates.merge(other.predicates)
 
-    def compare(self, prediction, reference, width: int | None = None, height: int | None = None) -> Comparison:
+    def compare(
+        self, prediction: Any, reference: Any, width: int | None = None, height: int | None = None
+    ) -> Comparison:
         """One prediction beside its reference, without counting it; arguments and errors as in `add`.
 
         >>> metrics = SceneGraphMetrics("toon", width=640, height=480)
@@ -198,7 +202,7 @@ class SceneGraphMetrics(Metric):
         """
         return self.compare_many([(prediction, reference, width, height)])[0]
 
-    def compare_many(self, samples: Sequence[tuple]) -> list[Comparison]:
+    def compare_many(self, samples: Sequence[tuple[Any, ...]]) -> list[Comparison]:
         """`compare` of each sample (its arguments), in less time: the boxes of all are compared at once."""
         read = [self._read(*sample) for sample in samples]
         aligned = iter(self._align([found for found in read if found.graph is not None]))
@@ -214,7 +218,9 @@ class SceneGraphMetrics(Metric):
         values = _ZEROS | dict(zip(COUNTS, counts, strict=True))
         return Comparison(values, {"objects": [], "relations": []}, None, truth, error)
 
-    def _compared(self, graph: ParsedGraph, truth: ParsedGraph, error: FormatError | None, aligned) -> Comparison:
+    def _compared(
+        self, graph: ParsedGraph, truth: ParsedGraph, error: FormatError | None, aligned: Aligned
+    ) -> Comparison:
         objects, relations, overlaps = self._match(graph, truth, aligned)
         counts = (
             *(len(objects), len(graph.labels), len(truth.labels)),
@@ -245,12 +251,12 @@ class SceneGraphMetrics(Metric):
             found |= zip(names, values, strict=True)
         return found
 
-    def per_predicate(self) -> dict[str, dict]:
+    def per_predicate(self) -> dict[str, dict[str, Any]]:
         """For each predicate of the references, and each of training that was predicted: reference, predicted, right,
         precision, recall, f1, and group (head, body or tail)."""
         return {row.pop("predicate"): row for row in self.predicates.rows()}
 
-    def _read(self, prediction, reference, width: int | None = None, height: int | None = None) -> Read:
+    def _read(self, prediction: Any, reference: Any, width: int | None = None, height: int | None = None) -> Read:
         """What the strict reader takes, the lenient one reads alike, in three times as long."""
         size = width or self.width, height or self.height
         truth = reference if isinstance(reference, ParsedGraph) else read_reference(reference, self.codec, *size)
@@ -336,12 +342,14 @@ class SceneGraphMetrics(Metric):
             yield Aligned(pairs, equal, overlaps, _partners(pairs, found.namesakes))
             start, i0, j0 = start + n * m, i0 + n, j0 + m
 
-    def _match(self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned) -> tuple[list, list, list[float]]:
+    def _match(
+        self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned
+    ) -> tuple[list[Any], list[Any], list[float]]:
         """Right objects and relations as pairs (position in `graph`, position in `truth`), and the IoU of all pairs of
         boxes that reach the threshold."""
         pairs, equal, overlaps, partner = aligned
         objects = sorted([pair for pair, right in zip(pairs, equal, strict=True) if right])
-        free: dict[tuple, list[int]] = {}
+        free: dict[tuple[Any, ...], list[int]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
             free.setdefault((subject, normalised(predicate), target), []).append(j)
         relations = []

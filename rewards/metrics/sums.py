@@ -7,6 +7,7 @@ room for 2^33 of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +43,9 @@ class Sums:
 
     def __init__(self, *shape: int):
         self._parts = np.zeros((2, *shape), dtype=np.int64)
-        self._pending: list[Sequence | np.ndarray] = []
+        self._pending: list[Sequence[Any] | np.ndarray] = []
 
-    def add(self, values: Sequence | np.ndarray) -> None:
+    def add(self, values: Sequence[Any] | np.ndarray) -> None:
         """Add an array, which is kept for a while: do not change it."""
         self._pending.append(values)
         if len(self._pending) >= _TOGETHER:

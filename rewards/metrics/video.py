@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -102,7 +102,7 @@ class VideoRecall(Metric):
         return cls(protocol=settings.protocol)
 
     @staticmethod
-    def samples(rows: Iterable[Mapping], codec: Codec) -> Iterator[tuple]:
+    def samples(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
         return ((prediction, reference) for _, prediction, reference in videos_of_rows(rows, codec))
 
     def add(self, prediction: VideoGraph | ScoredGraph | None, reference: VideoGraph) -> dict[str, float]:
@@ -223,14 +223,16 @@ class VideoRecall(Metric):
         return found
 
     @classmethod
-    def notes(cls, found: Mapping) -> list[str]:
+    def notes(cls, found: Mapping[str, Any]) -> list[str]:
         return [
             f"mean average precision by volume {found['volume_map']:.4f}",
             f"{found['videos']:,} videos with {found['relations_reference']:,} relations of {found['predicates']} "
             f"predicates; {found['videos_without_relations']:,} references without relations are in no recall",
         ]
 
-    def _overlaps(self, prediction, reference, candidates) -> list[tuple[float, float, float]]:
+    def _overlaps(
+        self, prediction: VideoGraph, reference: VideoGraph, candidates: list[tuple[int, int, int]]
+    ) -> list[tuple[float, float, float]]:
         """vIoU of each candidate: by frames, by frames with those that the prediction has too many, by volume."""
         length = reference.frames
         shared: dict[tuple[int, int], np.ndarray] = {}
@@ -269,7 +271,9 @@ class VideoRecall(Metric):
         return hits
 
 
-def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tuple[str, VideoGraph, VideoGraph]]:
+def videos_of_rows(
+    rows: Iterable[Mapping[str, Any]], codec: str | Codec
+) -> Iterator[tuple[str, VideoGraph, VideoGraph]]:
     """(video_id, prediction, reference) of videos whose graphs were written frame by frame, with tubes of boxes.
 
     Both are linked alike (see `sgrl.tubes.linked`), because the reference of a frame does not say which object of the
@@ -287,7 +291,7 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
         FormatError: a reference is malformed.
     """
     codec = get_codec(codec)
-    videos: dict[str, dict[int, Mapping]] = {}
+    videos: dict[str, dict[int, Mapping[str, Any]]] = {}
     for row in rows:
         if row.get("video_id") is not None:
             videos.setdefault(row["video_id"], {})[row["frame"]] = row
@@ -304,7 +308,7 @@ def videos_of_rows(rows: Iterable[Mapping], codec: str | Codec) -> Iterator[tupl
         )
 
 
-def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
+def _written(row: Mapping[str, Any], codec: Codec) -> SceneGraph | None:
     size, graph, confidences = (row["width"], row["height"]), row["prediction"], row.get("confidence")
     if isinstance(graph, ScoredGraph):
         if not graph.written:
@@ -328,7 +332,7 @@ def _written(row: Mapping, codec: Codec) -> SceneGraph | None:
     return SceneGraph(map(Object, graph.labels, graph.boxes), relations, *size)
 
 
-def _true(row: Mapping, codec: Codec) -> SceneGraph:
+def _true(row: Mapping[str, Any], codec: Codec) -> SceneGraph:
     graph, size = row["solution"], (row["width"], row["height"])
     return to_graph(graph if isinstance(graph, ParsedGraph) else read_reference(graph, codec, *size), *size)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class WrittenRecall(Metric):
         self,
         prediction: ParsedGraph | None,
         reference: ParsedGraph,
-        confidences: Sequence | None = None,
+        confidences: Sequence[Any] | None = None,
     ) -> dict[str, int]:
         """Count one image and return whether it is ranked by confidences. These are of the prediction's relations;
         None, or not as many, is none. What is no finite number is the confidence of a relation that ranks last."""
@@ -79,7 +79,7 @@ class WrittenRecall(Metric):
         whole.merge(ranked)
         return whole
 
-    def compute(self, resamples: int = RESAMPLES) -> dict:
+    def compute(self, resamples: int = RESAMPLES) -> dict[str, Any]:
         """images, images_without_relations (they are in no mean), images_with_confidences; then "writing",
         "confidence" and their "difference" (confidence less writing), each with recall@K, mean_recall@K, f1@K,
         pooled_recall@K and pooled_mean_recall@K for K of 5 to 100 and "all"; then "intervals" of the recall@K of each
@@ -100,7 +100,7 @@ class WrittenRecall(Metric):
         return counts | rankings | {"intervals": _intervals(*images, resamples)}
 
 
-def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> dict[str, dict[str, tuple]]:
+def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> dict[str, dict[str, tuple[Any, ...]]]:
     """Of the recalls of images (N, K) in both rankings, the same images in the same order."""
     if not len(writing):
         return {}
@@ -112,7 +112,7 @@ def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> d
     }
 
 
-def recall_lines(found: Mapping) -> list[str]:
+def recall_lines(found: Mapping[str, Any]) -> list[str]:
     """What `WrittenRecall.compute` gives, as text."""
     ks = (*KS, ALL)
     head = "recall of relations"

@@ -42,7 +42,7 @@ class Codec:
     is_json = False
     indent: int | None = None
     relation_table: str | None = None
-    published_label: re.Pattern | None = None
+    published_label: re.Pattern[str] | None = None
     token_pattern = pieces.TAG + pieces.WORD
 
     def encode(self, graph: SceneGraph) -> str:

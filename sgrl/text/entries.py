@@ -21,14 +21,14 @@ _FIELD = re.compile(
 _STRAIGHT = str.maketrans("“”„‟’‘", '""""\'\'')
 
 
-def read(body: str) -> tuple[list[dict], list[dict]]:
+def read(body: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Objects and relationships, at most MAX_RECOVERED of each, as far as they are written. Linear in the length.
 
     >>> read("{'objects': [{'id': 'cat.1', 'bbox': [1, 2, 3, 4],}, {'id': 'mat.2', 'bbox': [5, 6")
     ([{'id': 'cat.1', 'bbox': [1.0, 2.0, 3.0, 4.0]}, {'id': 'mat.2'}], [])
     """
-    objects: list[dict] = []
-    relations: list[dict] = []
+    objects: list[dict[str, Any]] = []
+    relations: list[dict[str, Any]] = []
     for match in _ENTRY.finditer(body):
         fields = _fields(match[1], bool(match[2])) if len(match[1]) > 2 else {}
         if not fields.keys().isdisjoint(("subject", "predicate")):

@@ -159,13 +159,13 @@ class Json(Codec):
         ]
 
 
-def _lists(body: str, issues: list[str]) -> tuple[list, list]:
+def _lists(body: str, issues: list[str]) -> tuple[list[Any], list[Any]]:
     """Objects and relationships of a JSON text; empty, with a reason among the issues, where it has no such list."""
     document = load(body, issues)
     return items_of(document, "objects", issues), items_of(document, "relationships", issues)
 
 
-def _graph(objects: list, relationships: list, issues: list[str]) -> tuple[ParsedGraph, list[str]]:
+def _graph(objects: list[Any], relationships: list[Any], issues: list[str]) -> tuple[ParsedGraph, list[str]]:
     """The graph in the entries; what can't be read joins the issues."""
     labels: list[str] = []
     boxes: list[tuple[float, float, float, float]] = []
@@ -204,7 +204,7 @@ def class_of(name: str) -> str:
     return name.rpartition(".")[0] if "." in name else name
 
 
-def _document(body: str) -> tuple[list[tuple[str, tuple]], list[tuple[str, str, str]]]:
+def _document(body: str) -> tuple[list[tuple[str, tuple[Any, ...]]], list[tuple[str, str, str]]]:
     """The structure that R1-SGG's format reward asks for: objects (id, box) and relationships (ids as written).
 
     Raises:
@@ -245,7 +245,7 @@ def load(body: str, issues: list[str]) -> Any:
     return None
 
 
-def items_of(document: Any, key: str, issues: list[str]) -> list:
+def items_of(document: Any, key: str, issues: list[str]) -> list[Any]:
     """The list under a key, or an empty one and the reason among the issues."""
     value = document.get(key) if isinstance(document, dict) else None
     if not isinstance(value, list):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable
+from typing import Any
 
 from sgrl.text import answer
 from sgrl.text.labels import MAX_LABEL
@@ -182,7 +183,7 @@ def _are_numbers(cells: Cells) -> bool:
     return all(map(FLOAT.fullmatch, cells))
 
 
-def _otherwise(line: str, read_cells: Callable[[Cells], list | None]) -> list | None:
+def _otherwise(line: str, read_cells: Callable[[Cells], list[Any] | None]) -> list[Any] | None:
     """What is read where something else than a comma stands between the cells."""
     for delimiter in _DELIMITERS:
         if delimiter in line:

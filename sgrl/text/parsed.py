@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
@@ -58,7 +58,7 @@ class FormatError(SgrlError):
         """
         return _SPECIFIC.sub(lambda match: "N" if match[0].lstrip("-")[:1].isdigit() else "", self.reason).strip()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.reason, self.line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 TAGS = ("<answer>", "\n</answer>")
 TAG = r"\n?</?answer>"
@@ -22,6 +23,6 @@ def headers(objects: str, relations: str, rows: int) -> list[str]:
     return [f"\n{table.format(count)}" for table in (objects, relations) for count in range(rows + 1)]
 
 
-def behind(before: str, texts: Iterable) -> list[str]:
+def behind(before: str, texts: Iterable[Any]) -> list[str]:
     """Each text, with what stands before it in the same token."""
     return [f"{before}{text}" for text in texts]

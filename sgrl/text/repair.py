@@ -7,6 +7,8 @@ constrained decoding (`sgrl.text.grammar`) these are the only faults left, and e
 
 from __future__ import annotations
 
+from typing import Any
+
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import answer
 from sgrl.text.codec import Codec
@@ -31,7 +33,7 @@ def repair(codec: Codec, text: str, width: int, height: int) -> tuple[str, dict[
     if not graph.objects:
         return text, {"no_graph": 1}
     objects = [Object(o.label, _inside(o.box, width, height)) for o in graph.objects[:MAX_OBJECTS]]
-    kept: dict[tuple, Relation] = {}
+    kept: dict[tuple[Any, ...], Relation] = {}
     for r in graph.relations:
         key = (r.subject, r.predicate, r.object, r.group)
         if (

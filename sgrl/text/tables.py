@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from typing import Any
 
 from sgrl.graph import SceneGraph
 from sgrl.text.parsed import MAX_OBJECTS, FormatError
@@ -56,7 +58,7 @@ def rows(row: str) -> str:
     return rf"((?>(?:\n  {row.replace(S, '')}|\r?+\n{row})*))"
 
 
-def document(object_header: str, object_row: str, relation_header: str, relation_rows: str) -> re.Pattern:
+def document(object_header: str, object_row: str, relation_header: str, relation_rows: str) -> re.Pattern[str]:
     """A whole graph: groups are the two row counts and the two tables. One last line break is allowed."""
     return re.compile(
         object_header + rows(object_row) + r"\r?+\n" + relation_header + relation_rows + r"(?>(?:\r?+\n|\r)?)",
@@ -64,7 +66,7 @@ def document(object_header: str, object_row: str, relation_header: str, relation
     )
 
 
-def lines(*patterns: str) -> tuple[re.Pattern, ...]:
+def lines(*patterns: str) -> tuple[re.Pattern[str], ...]:
     """The patterns of single lines, for `explain`."""
     return tuple(re.compile(pattern, re.ASCII) for pattern in patterns)
 
@@ -87,7 +89,7 @@ def pixels(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def encode_objects(graph: SceneGraph, quoted) -> list[str]:
+def encode_objects(graph: SceneGraph, quoted: Callable[[str], str]) -> list[str]:
     """The lines of `obj[N]{id,name,x1,y1,x2,y2}:`; `quoted` writes a label."""
     lines = [f"obj[{len(graph.objects)}]{{id,name,x1,y1,x2,y2}}:"]
     for i, o in enumerate(graph.objects, 1):
@@ -179,7 +181,7 @@ def check_relations(relations: list[tuple[int, str, int]]) -> None:
 def explain(
     body: str,
     headers: tuple[str, str],
-    patterns: tuple[re.Pattern, ...],
+    patterns: tuple[re.Pattern[str], ...],
     otherwise: str = "the text does not follow the layout",
 ) -> FormatError:
     """The first line at which a text leaves its layout.
@@ -215,5 +217,5 @@ def _short(text: str, limit: int = 60) -> str:
     return repr(text if len(text) <= limit else text[:limit] + "...")
 
 
-def _some(values: list, limit: int = 8) -> str:
+def _some(values: list[Any], limit: int = 8) -> str:
     return ", ".join(map(str, values[:limit])) + (", ..." if len(values) > limit else "")
