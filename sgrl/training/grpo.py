@@ -1,6 +1,6 @@
 """GRPO on images with TRL's GRPOTrainer: repairs for vision-language models under vLLM, nothing else.
 
-Each repair names the report upstream and goes when upstream has it. tests/test_training_grpo.py shows each at work.
+Each repair names the report upstream and goes when upstream has it. tests/training/test_grpo.py shows each at work.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`report_to`: a run logs to trackio and wandb where they are installed, on the disk and without an account.
 
-TensorBoard has its test in test_training_watch.py.
+TensorBoard has its test in test_watch.py.
 """
 
 import importlib.util

@@ -16,7 +16,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference.rows import DatasetRows
 from sgrl.prompts import with_context
 
-OLD = Path(__file__).parent / "golden/words_in_prompts"
+OLD = Path(__file__).parents[1] / "golden/words_in_prompts"
 
 
 @pytest.fixture(scope="module")

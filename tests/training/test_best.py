@@ -10,7 +10,7 @@ from transformers import Trainer, TrainingArguments
 from sgrl.errors import SgrlError
 from sgrl.training.checks import check_best
 
-CONFIGS = sorted(Path(__file__).parent.parent.glob("recipes/configs/*/grpo_*.yaml"))
+CONFIGS = sorted(Path(__file__).parents[2].glob("recipes/configs/*/grpo_*.yaml"))
 CONFIGS = [path for path in CONFIGS if "load_best_model_at_end" in path.read_text()]
 PEAK = 27  # evaluations
 

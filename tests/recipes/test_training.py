@@ -18,7 +18,7 @@ import pytest
 
 from tests import preloaded
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DIFFERENCE = "sampling/sampling_logp_difference/mean"
 
 

@@ -126,13 +126,13 @@ def test_jobs_of_an_array_share_it(root):
         ("nowhere_at_all:Toy", "there is no module 'nowhere_at_all'"),
         (f"{HERE}:Tory", "has no 'Tory'; did you mean 'Toy'?"),
         (f"{HERE}:HERE", "is no function but a value of type str"),
-        (f"{HERE}:raises", r"raised OSError: no such share \(.*test_reader_own.py, line \d+\)"),
+        (f"{HERE}:raises", r"raised OSError: no such share \(.*test_own.py, line \d+\)"),
         (f"{HERE}:returns_nothing", "returned a NoneType whose name is missing; expected a str"),
         (f"{HERE}:Nameless", "returned a Nameless whose name is None; expected a str"),
         (f"{HERE}:Typed", r"whose vocabulary is \('cat', 'mat'\); expected a Vocabulary"),
         (f"{HERE}:Elsewhere", "its source .*dogs.txt does not exist; expected the annotation file"),
         (f"{HERE}:Rows", "gave a dict as a record; expected data_prep.readers.record.Record"),
-        (f"{HERE}:Breaks", r"raised KeyError: 'tail' \(.*test_reader_own.py, line \d+\)"),
+        (f"{HERE}:Breaks", r"raised KeyError: 'tail' \(.*test_own.py, line \d+\)"),
         (f"{HERE}:Unguarded", "nan.*; data_prep.readers.record.attempt makes it damage of one record"),
     ],
 )
@@ -169,7 +169,7 @@ def test_every_line_of_the_table_is_there():
 
 
 def test_the_example_of_the_documentation(root, tmp_path, monkeypatch):
-    text = (Path(__file__).resolve().parent.parent / "docs" / "data.md").read_text()
+    text = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
     (command,) = re.findall(r"^python data_prep/to_toon.py (.*)$", text, flags=re.M)
     (tmp_path / "my_data.py").write_text(code)

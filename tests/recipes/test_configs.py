@@ -18,7 +18,7 @@ from sgrl.models.vlm.families import FAMILIES
 from sgrl.training.checks import check_best
 from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 RECIPES = ROOT / "recipes"
 CONFIGS = sorted(path.relative_to(RECIPES).as_posix() for path in (RECIPES / "configs").rglob("*.yaml"))
 REAL = [name for name in CONFIGS if "/toy/" not in name]
