@@ -10,6 +10,10 @@ class SgrlError(ValueError):
     """An input that cannot be used. The message says what was found, what was expected and what to change."""
 
 
+class GraphError(SgrlError):
+    """A graph that cannot exist: a number that is not finite, an index that points nowhere, an empty image."""
+
+
 class SettingError(SgrlError):
     """A setting whose value cannot be used.
 

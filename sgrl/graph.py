@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgrl.errors import SgrlError
+from sgrl import plain
+from sgrl.errors import GraphError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Box = tuple[float, float, float, float]
-
-
-class GraphError(SgrlError):
-    """A graph that cannot exist: a number that is not finite, an index that points nowhere, an empty image."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -241,3 +242,60 @@ class SceneGraph:
                 same = subject == r.subject and target == r.object
                 relations[key] = r if same else replace(r, subject=subject, object=target)
         return SceneGraph(tuple(objects), tuple(relations.values()), self.width, self.height), report
+
+    def to_dict(self, tracks: Sequence[int | str | None] | None = None) -> dict:
+        """As a dictionary of plain values (see `sgrl.plain`), which `from_dict` turns back.
+
+        A score that is no finite number is left out.
+
+        Args:
+            tracks: an identity through a video for each object, None for one without.
+        """
+        sides = {"width": plain.number(self.width), "height": plain.number(self.height)}
+        return sides | plain.write(self.objects, self.relations, tracks)
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> SceneGraph:
+        """The graph of such a dictionary. What it has besides is passed over; `tracks_of` gives its tracks.
+
+        Raises:
+            GraphError: what is missing, of a wrong kind or points nowhere, with the number of the object or relation.
+        """
+        objects, relations, width, height = plain.image(data)
+        return cls(tuple(Object(**o) for o in objects), tuple(Relation(**r) for r in relations), width, height)
+
+    def to_json(self, tracks: Sequence[int | str | None] | None = None) -> str:
+        """`to_dict` as JSON, one line of ASCII."""
+        return plain.text(self.to_dict(tracks))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> SceneGraph:
+        """The graph that `to_json` wrote. Raises GraphError, as `from_dict` does."""
+        return cls.from_dict(plain.parsed(text))
+
+    def draw(self, image=None, tracks: Sequence[int | str | None] | None = None) -> Image.Image:
+        """The image with the boxes, an arrow for each relation, and the relations in words below it.
+
+        Args:
+            image: a PIL image, an array (height, width, 3) of RGB, or what `sgrl.images.open_image` takes: a path,
+                bytes. Of any size: boxes are scaled to it. Without one the paper is white.
+            tracks: the number that stands beside each object; its position from 1 unless given.
+
+        Raises:
+            SgrlError: the image does not open.
+        """
+        from sgrl.drawing import Drawing, picture_of
+
+        return Drawing.of(self, tracks).draw(picture_of(image, self.width, self.height))
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: a picture (SVG) of the boxes and arrows beside the list of the relations."""
+        from sgrl.drawing import Drawing
+
+        return Drawing.of(self).html()
+
+
+def tracks_of(data: Mapping) -> list[int | str | None]:
+    """The identity of each object of a dictionary of `to_dict`, None for one without. Raises GraphError."""
+    plain.image(data)
+    return plain.check_tracks(data["objects"])

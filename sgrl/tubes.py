@@ -7,14 +7,16 @@ run by run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sgrl import plain
 from sgrl.boxes import area, iou
 from sgrl.errors import SgrlError
 from sgrl.graph import SceneGraph
+from sgrl.run_lengths import compressed, uncompressed
 
 Span = tuple[float, float]
 
@@ -77,7 +79,7 @@ class MaskTube:
             try:
                 size, counts = tuple(mask["size"]), mask["counts"]
                 counts = np.asarray(
-                    _uncompressed(counts) if isinstance(counts, str | bytes) else counts, dtype=np.int64
+                    uncompressed(counts) if isinstance(counts, str | bytes) else counts, dtype=np.int64
                 )
             except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
                 raise SgrlError(f"frame {frames - 1}: not a run-length encoded mask: {error!r}") from None
@@ -105,8 +107,13 @@ class MaskTube:
             runs = frame == number
             edges = np.stack([self.starts[runs], self.ends[runs]], axis=1).ravel() - number * size
             counts = np.diff(edges, prepend=0, append=size).tolist()
-            found[number] = _compressed(counts if counts[-1] else counts[:-1])
+            found[number] = compressed(counts if counts[-1] else counts[:-1])
         return found
+
+    def to_dict(self) -> dict:
+        """{"masks": the runs of each frame as `from_rle` takes them, None where absent}."""
+        size = [self.height, self.width]
+        return {"masks": [counts and {"size": size, "counts": counts} for counts in self.to_rle()]}
 
     def boxes(self) -> BoxTube:
         """The boxes around the masks."""
@@ -180,6 +187,11 @@ class BoxTube:
         with np.errstate(all="ignore"):
             shared[:n] = area(np.hstack([np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])]))
         return shared
+
+    def to_dict(self) -> dict:
+        """{"boxes": x1, y1, x2, y2 of each frame, None where absent}."""
+        there = (self.areas > 0).tolist()
+        return {"boxes": [box if here else None for box, here in zip(self.boxes.tolist(), there, strict=True)]}
 
     def __repr__(self):
         return f"BoxTube of {self.frames} frames"
@@ -286,6 +298,46 @@ class VideoGraph:
         """Of the longest tube."""
         return max((o.tube.frames for o in self.objects), default=0)
 
+    def to_dict(self) -> dict:
+        """As a dictionary (see `sgrl.plain`), which `from_dict` turns back. A box without area is None."""
+        objects = [{"id": i, "label": o.label, **o.tube.to_dict()} for i, o in enumerate(self.objects, 1)]
+        tubes = [o.tube for o in self.objects if isinstance(o.tube, MaskTube)]
+        sides = {"width": tubes[0].width, "height": tubes[0].height} if tubes else {}
+        relations = [
+            {"subject": int(r.subject) + 1, "predicate": r.predicate, "object": int(r.object) + 1}
+            | ({"spans": [list(map(plain.number, span)) for span in r.spans]} if r.spans else {})
+            | plain.known(r.score)
+            for r in self.relations
+        ]
+        return sides | {"frames": self.frames, "objects": objects, "relations": relations}
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> VideoGraph:
+        """The graph of such a dictionary.
+
+        Raises:
+            SgrlError: what is missing, of a wrong kind or points nowhere, with the number of the object or relation.
+        """
+        objects, relations, frames, height, width = plain.video(data)
+        tubes = [
+            BoxTube(found) if kind == "boxes" else MaskTube.from_rle(found, height, width)
+            for _, kind, found in objects
+        ]
+        for i, tube in enumerate(tubes, 1):
+            if tube.frames > frames:
+                raise SgrlError(f"object {i}: {tube.frames} frames in a video of {frames}; one entry for each frame")
+        things = [TubeObject(label, tube) for (label, _, _), tube in zip(objects, tubes, strict=True)]
+        return cls(things, [TimedRelation(**r) for r in relations])
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON, one line of ASCII."""
+        return plain.text(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> VideoGraph:
+        """The graph that `to_json` wrote. Raises SgrlError, as `from_dict` does."""
+        return cls.from_dict(plain.parsed(text))
+
 
 def linked(graphs: Sequence[SceneGraph | None], iou_threshold: float = 0.5, gap: int = 5) -> VideoGraph:
     """One graph of a video from the graphs of its frames, as a model writes them frame by frame.
@@ -349,39 +401,3 @@ def _check_size(found: tuple, expected: tuple, frame: int) -> None:
             f"frame {frame}: a mask of {' x '.join(map(str, found))}, but of {' x '.join(map(str, expected))} before; "
             "masks of a video must have one height and width"
         )
-
-
-def _uncompressed(text: str | bytes) -> list[int]:
-    """COCO's compressed counts: five bits a character, each count after the second less the last but one."""
-    data = text.encode("ascii") if isinstance(text, str) else text
-    counts: list[int] = []
-    i = 0
-    while i < len(data):
-        value = shift = 0
-        more = True
-        while more:
-            bits = data[i] - 48
-            if not 0 <= bits < 64:
-                raise ValueError(f"character {data[i : i + 1]!r} in counts")
-            value |= (bits & 31) << shift
-            shift += 5
-            i += 1
-            more = bool(bits & 32)
-        if bits & 16:
-            value -= 1 << shift
-        counts.append(value + counts[-2] if len(counts) > 2 else value)
-    return counts
-
-
-def _compressed(counts: Sequence[int]) -> str:
-    """What `_uncompressed` reads."""
-    letters = []
-    for i, count in enumerate(counts):
-        value = count - counts[i - 2] if i > 2 else count
-        more = True
-        while more:
-            bits = value & 31
-            value >>= 5
-            more = value != (-1 if bits & 16 else 0)
-            letters.append(chr((bits | 32 * more) + 48))
-    return "".join(letters)

@@ -13,14 +13,18 @@ GROUND = (
     "sgrl.terminal",
     "sgrl.process",
     "sgrl.files",
+    "sgrl.plain",
+    "sgrl.images",
+    "sgrl.drawing",
     "sgrl.graph",
     "sgrl.boxes",
+    "sgrl.run_lengths",
     "sgrl.tubes",
     "sgrl.vocabulary",
     "sgrl.text",
     "sgrl.scores",
 )
-ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.images", "sgrl.picture", "sgrl.models.vlm.families")  # the last: a table
+ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.picture", "sgrl.models.vlm.families")  # the last: a table
 MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")
 BESIDE = ("sgrl.training", "sgrl.inference")  # on models, not on each other
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")

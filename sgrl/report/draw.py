@@ -10,7 +10,6 @@ predicate), red hallucinated; without references each object has its own colour.
 from __future__ import annotations
 
 import argparse
-import colorsys
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,25 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl import data
-from sgrl.boxes import scale as scale_boxes
+from sgrl.drawing import ALARM, Drawing
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
 from sgrl.images import SUFFIXES
 from sgrl.inference.predictions import Key
-from sgrl.report.gallery import MAX_OBJECTS, common_units, cut, thousandths
+from sgrl.report.gallery import common_units
 from sgrl.report.pictures import Pictures
 from sgrl.report.runs import Run
 from sgrl.report.scored import graph_of, keep_rows, open_run
-from sgrl.report.verdicts import NEAR, RIGHT, WRONG, Verdict, verdicts
-from sgrl.text import Codec, ParsedGraph, get_codec
+from sgrl.report.verdicts import NEAR, RIGHT, WRONG, verdicts
+from sgrl.text import Codec, get_codec
 
 if TYPE_CHECKING:
-    from PIL import Image, ImageDraw
+    from PIL import Image
 
-COLOURS = {RIGHT: (8, 127, 95), NEAR: (168, 106, 0), WRONG: (204, 51, 17)}
-PAPER, INK = (255, 255, 255), (26, 34, 48)
-MIN_SIDE = 480  # a smaller picture is enlarged, so that the text can be read
-MAX_LINES = 12  # triplets below a picture
+COLOURS = {RIGHT: (8, 127, 95), NEAR: (168, 106, 0), WRONG: ALARM}
 KEPT_TOGETHER = 4096  # rows in memory at a time, or those of one video
 
 
@@ -57,108 +53,16 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_args(arguments)
 
 
-class Overlay:
-    """A graph to draw on a picture. row: a line of predictions.jsonl; `codec` reads its texts."""
-
-    def __init__(self, row: Mapping, codec: Codec):
-        self.frame = float(row["width"]), float(row["height"])
-        self.graph: ParsedGraph = graph_of(row, codec)[0]
-        solution = row["solution"]
-        truth = None if solution is None else codec.recover_parsed(solution, *self.frame)[0]
-        self.objects, self.relations = verdicts(self.graph, truth, row.get("matched"))
-
-    @property
-    def lines(self) -> int:
-        """How many lines of text it has below the picture."""
-        count = len(self.graph.relations)
-        return min(count, MAX_LINES - 1) + 1 if count > MAX_LINES else max(count, 1)
-
-    def draw(self, picture: Image.Image, lines: int | None = None) -> Image.Image:
-        """The picture with boxes and arrows, and the triplets below it, with room for `lines` of them.
-
-        Both sides of the result are even, as videos want them.
-        """
-        from PIL import Image, ImageDraw, ImageFont
-
-        picture = picture.convert("RGB")
-        scale = max(1, -(-MIN_SIDE // max(picture.size)))
-        resample = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.BICUBIC
-        width, height = (-(-side * scale // 2) * 2 for side in picture.size)
-        font = ImageFont.load_default(max(13, width // 44))
-        line = round(font.size * 1.45)
-        canvas = Image.new("RGB", (width, height + (lines or self.lines) * line // 2 * 2 + line // 2 * 2), PAPER)
-        canvas.paste(picture.resize((width, height), resample))
-        pen = ImageDraw.Draw(canvas)
-        inside = [thousandths(box, self.frame) for box in self.graph.boxes[:MAX_OBJECTS]]
-        boxes = scale_boxes(inside, (1000, 1000), (width, height)).tolist()
-        thick = max(2, width // 200)
-        for (s, _, o), verdict in zip(self.graph.relations[:MAX_OBJECTS], self.relations, strict=False):
-            if s != o and max(s, o) < len(boxes):
-                self._arrow(pen, boxes[s], boxes[o], self._colour(verdict, s), thick)
-        # large boxes first: what is inside stays on top
-        order = sorted(range(len(boxes)), key=lambda i: -(boxes[i][2] - boxes[i][0]) * (boxes[i][3] - boxes[i][1]))
-        for index in order:
-            colour = self._colour(self.objects[index], index)
-            x1, y1, x2, y2 = boxes[index]
-            pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=thick)
-        for index in order:
-            text = f"{index + 1} {printable(self.graph.labels[index], 24)}"
-            self._tag(pen, font, boxes[index], text, self._colour(self.objects[index], index), width)
-        self._list(pen, font, height + line // 2, line, width)
-        return canvas
-
-    def _colour(self, verdict: Verdict, index: int) -> tuple[int, int, int]:
-        if verdict.state:
-            return COLOURS[verdict.state]
-        return tuple(round(255 * part) for part in colorsys.hls_to_rgb(index * 0.381966 % 1, 0.38, 0.75))
-
-    @staticmethod
-    def _arrow(pen: ImageDraw.ImageDraw, start, end, colour, thick: int) -> None:
-        ax, ay = (start[0] + start[2]) / 2, (start[1] + start[3]) / 2
-        bx, by = (end[0] + end[2]) / 2, (end[1] + end[3]) / 2
-        length = ((bx - ax) ** 2 + (by - ay) ** 2) ** 0.5
-        if length < 4:
-            return
-        ux, uy = (bx - ax) / length, (by - ay) / length
-        head, half = 5 * thick, 2.4 * thick
-        neck = bx - ux * head, by - uy * head
-        for ink, wide in ((PAPER, thick + 2), (colour, thick)):
-            pen.line((ax, ay, *neck), fill=ink, width=wide)
-        corners = [(neck[0] - uy * half, neck[1] + ux * half), (neck[0] + uy * half, neck[1] - ux * half)]
-        pen.polygon([(bx, by), *corners], fill=colour, outline=PAPER)
-        dot = 1.6 * thick
-        pen.ellipse((ax - dot, ay - dot, ax + dot, ay + dot), fill=colour, outline=PAPER)
-
-    @staticmethod
-    def _tag(pen: ImageDraw.ImageDraw, font, box, text: str, colour, width: int) -> None:
-        wide, high = pen.textlength(text, font) + 8, font.size + 5
-        x = min(box[0], max(0, width - wide))
-        y = box[1] - high if box[1] >= high else box[1]
-        pen.rectangle((x, y, x + wide, y + high), fill=colour)
-        pen.text((x + 4, y + high / 2), text, PAPER, font, anchor="lm")
-
-    def _list(self, pen: ImageDraw.ImageDraw, font, top: float, line: int, width: int) -> None:
-        if not self.graph.labels:
-            pen.text((10, top), "no graph could be read", COLOURS[WRONG], font)
-            return
-        if not self.graph.relations:
-            pen.text((10, top), "no relations", INK, font)
-        relations = self.graph.relations
-        shown = relations if len(relations) <= MAX_LINES else relations[: MAX_LINES - 1]
-        for number, ((s, predicate, o), verdict) in enumerate(zip(shown, self.relations, strict=False)):
-            y = top + number * line
-            size = round(font.size * 0.6)
-            pen.rectangle((10, y + size // 2, 10 + size, y + size // 2 + size), fill=self._colour(verdict, s))
-            names = [f"{printable(self.graph.labels[end], 24)} {end + 1}" for end in (s, o)]
-            pen.text((18 + size, y), f"{names[0]}  {printable(predicate, 30)}  {names[1]}", INK, font)
-        if len(shown) < len(relations):
-            rest = f"and {len(relations) - len(shown):,} more"
-            pen.text((10, top + len(shown) * line), rest, INK, font)
-
-
-def printable(text: str, limit: int) -> str:
-    """A label on one line, without what a font cannot draw at all."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in cut(text, limit))
+def overlay(row: Mapping, codec: Codec) -> Drawing:
+    """The graph of a line of predictions.jsonl, judged where it has a reference; `codec` reads its texts."""
+    frame = float(row["width"]), float(row["height"])
+    graph = graph_of(row, codec)[0]
+    solution = row["solution"]
+    truth = None if solution is None else codec.recover_parsed(solution, *frame)[0]
+    judged = [[COLOURS.get(verdict.state) for verdict in kind] for kind in verdicts(graph, truth, row.get("matched"))]
+    return Drawing(
+        graph.labels, graph.boxes, frame, graph.relations, object_colours=judged[0], relation_colours=judged[1]
+    )
 
 
 def file_name(text: str) -> str:
@@ -232,9 +136,9 @@ def draw_unit(
     fps: float,
 ) -> None:
     """Draw an image, or all frames of a video and the video."""
-    overlays = {key: Overlay(run.rows[key], codec) for key in unit}
+    overlays = {key: overlay(run.rows[key], codec) for key in unit}
     video = unit[0] in run.places
-    lines = max(overlay.lines for overlay in overlays.values())
+    lines = max(drawing.lines for drawing in overlays.values())
     size = None
 
     def drawn():

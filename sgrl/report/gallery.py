@@ -11,21 +11,16 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sgrl.drawing import MAX_OBJECTS, MAX_RELATIONS, cut
 from sgrl.inference.predictions import Key
 from sgrl.report.runs import Run
 from sgrl.report.scored import graph_of
 from sgrl.report.verdicts import RIGHT, WRONG, verdicts
 from sgrl.text import Codec, ParsedGraph
 
-MAX_OBJECTS, MAX_RELATIONS, MAX_LABEL, MAX_TEXT, MAX_ISSUES = 60, 60, 40, 4000, 5
+MAX_TEXT, MAX_ISSUES = 4000, 5
 CHUNK = 16  # images whose graphs are loaded together
 PICKS = ("random", "first", "worst", "best")
-
-
-def cut(text: object, limit: int = MAX_LABEL) -> str:
-    """`text` on one line, cut to `limit` characters."""
-    text = " ".join(str(text)[: 4 * limit].split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def common_units(runs: Sequence[Run]) -> list[list[Key]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 import sgrl
-from sgrl.report.gallery import cut
+from sgrl.drawing import cut
 from sgrl.report.runs import Run
 from sgrl.terminal import printable
 
