@@ -23,6 +23,9 @@ from sgrl.process import run_command
 
 __getattr__ = moved_names("data_prep.toyworld")
 
+RICH_TEST = 120
+"""Test videos with rich labels: in fewer a rare predicate may not occur."""
+
 _NOT_PREDICATES = ("train", "test", "frames", "objects", "without relations")  # in the counts of a writer
 
 
@@ -34,6 +37,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--train", type=int, help="training scenes, or videos (default: 16000, 1000 videos; vg 7000, psg4d_gta 100)")
     add("--test", type=int, help="test scenes, or videos (default: 1000, 60 videos; vg 3000, psg4d_gta 20)")
     add("--frames", type=int, help="of a video (default: 16)")
+    add(
+        "--labels",
+        choices=("plain", "rich"),
+        default="plain",
+        help="action_genome only; rich: predicates that time and class tell apart, rare ones, frames out of focus; "
+        "120 test videos unless given (default: %(default)s)",
+    )
     add("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
     return parser
 
@@ -45,9 +55,13 @@ def run(args: argparse.Namespace) -> None:
     layout = LAYOUTS[args.layout]
     if args.frames is not None and not layout.frames:
         raise SgrlError(f"--frames is for videos; the layout {args.layout} has images")
+    rich = args.labels != "plain"
+    if rich and args.layout != "action_genome":
+        raise SgrlError(f"--labels {args.labels} is for --layout action_genome, found {args.layout}")
     train = layout.train if args.train is None else args.train
-    test = layout.test if args.test is None else args.test
+    test = args.test if args.test is not None else RICH_TEST if rich else layout.test
     options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
+    options |= {"labels": args.labels} if rich else {}
     started = time.perf_counter()
     counts = dotted.load(layout.writer)(
         args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options
@@ -58,9 +72,9 @@ def run(args: argparse.Namespace) -> None:
     scenes = counts.get("frames", train + test)
     named = {name: counts[name] for name in counts if name not in _NOT_PREDICATES and counts[name]}
     relations = sum(named.values())
-    kind = f"videos of {options['frames']} frames" if options else "scenes"
+    kind = f"videos of {options['frames']} frames" if layout.frames else "scenes"
     print(f"{train + test:,} {kind} in {time.perf_counter() - started:.0f} s: {train:,} train, {test:,} test")
-    unit = "frame" if options else "scene"
+    unit = "frame" if layout.frames else "scene"
     print(f"  {counts['objects'] / scenes:.2f} objects and {relations / scenes:.2f} relations per {unit},", end=" ")
     print(f"{counts.get('without relations', 0) / scenes:.1%} of the {unit}s have no relation")
     print("  relations: " + ", ".join(f"{name} {number / relations:.0%}" for name, number in sorted(named.items())))

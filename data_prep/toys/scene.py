@@ -22,6 +22,7 @@ SIZE = 96
 GRID = 4
 OBJECTS = ("circle", "square", "triangle", "cross")
 PREDICATES = ("inside", "overlapping", "left-of", "above")
+BLOB = "blob"  # what is seen of a shape, grey, in a frame of a video that is out of focus
 NEAR = 50.0  # px between centres; further apart, `left-of` and `above` are not said
 SPLITS = ("train", "test")
 
@@ -57,6 +58,8 @@ def shape_mask(label: str, side: int) -> np.ndarray:
         return np.abs(x) <= np.maximum((y + side / 2) / 2, 1.0)
     if label == "cross":
         return np.minimum(np.abs(x), np.abs(y)) <= side / 6
+    if label == BLOB:
+        return x**4 + y**4 <= (side / 2) ** 4
     if label == "person-right":  # of toy videos: a pentagon with its point ahead
         return np.abs(y) <= np.minimum(side / 2, side / 2 - x)
     if label == "person-left":

@@ -3,7 +3,8 @@
 A video is a few 96 x 96 frames of two to four shapes. Each shape stands still or moves in steps of four pixels, every
 frame or every second or third one, and turns back at the border; a small one may ride on a larger one. Some shapes are
 there for a part of the video only. Relations follow from the boxes of a frame exactly as in the toy world's images.
-With a person, the first shape is a pentagon that points where it goes.
+With a person, the first shape is a pentagon that points where it goes. Where a video is `blurred`, a shape is a grey
+blob in some of its frames: what it is can be seen in others only.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.toys import scene
-from data_prep.toys.scene import GRID, OBJECTS, SIZE, SPLITS
+from data_prep.toys.scene import BLOB, GRID, OBJECTS, SIZE, SPLITS
 from sgrl.errors import SgrlError
 
 PERSON = "person"
 Box = tuple[int, int, int, int]
+_GREY = (128, 128, 128)
 _PATIENCE = 40  # places tried for one shape before the video is begun anew
 
 
@@ -38,14 +40,21 @@ class _Path(NamedTuple):
     label: str
     boxes: list[Box | None]
     facing: list[int]
+    blurred: frozenset[int] = frozenset()  # frames
 
     def drawn(self, frame: int) -> str:
         """The name of its picture."""
+        if frame in self.blurred:
+            return BLOB
         return self.label if self.label != PERSON else f"{PERSON}-{'left' if self.facing[frame] < 0 else 'right'}"
 
 
-def video(seed: int, index: int, split: str = "train", frames: int = 16, person: bool = False) -> Video:
+def video(
+    seed: int, index: int, split: str = "train", frames: int = 16, person: bool = False, blurred: float = 0.0
+) -> Video:
     """Draw video `index` of a split. The same arguments give the same video, whatever was drawn before.
+
+    blurred: the share of frames in which a shape that is not the person is a blob, where it stays visible as one.
 
     Raises SgrlError for a split that is neither "train" nor "test", and for less than one frame.
     """
@@ -57,9 +66,11 @@ def video(seed: int, index: int, split: str = "train", frames: int = 16, person:
     paths = None
     while paths is None:
         paths = _paths(rng, frames, int(rng.integers(2, 5)), person)
+    if blurred:
+        paths = _blurred(paths, frames, blurred, rng.spawn(1)[0])  # what else is drawn stays the same
     layers = np.stack([_layer(paths, frame) for frame in range(frames)])
     return Video(
-        _images(rng, layers, len(paths)),
+        _images(rng, layers, paths),
         layers,
         [path.label for path in paths],
         [[path.boxes[frame] for path in paths] for frame in range(frames)],
@@ -150,10 +161,27 @@ def _relations(paths: list[_Path], frame: int) -> list[tuple[int, str, int]]:
     return sorted((there[order[s]], predicate, there[order[o]]) for s, predicate, o in found)
 
 
-def _images(rng, layers: np.ndarray, count: int) -> np.ndarray:
-    """Shapes keep their colours; the noise is another in each frame."""
+def _blurred(paths: list[_Path], frames: int, share: float, rng) -> list[_Path]:
+    """The same ways, out of focus in some frames."""
+    paths = list(paths)
+    for frame, index in np.argwhere(rng.random((frames, len(paths))) < share).tolist():
+        path = paths[index]
+        if path.label == PERSON or path.boxes[frame] is None:
+            continue
+        paths[index] = path._replace(blurred=path.blurred | {frame})
+        if not _visible(paths, frame):
+            paths[index] = path
+    return paths
+
+
+def _images(rng, layers: np.ndarray, paths: list[_Path]) -> np.ndarray:
+    """Shapes keep their colours, blobs are grey; the noise is another in each frame."""
+    count, frames = len(paths), len(layers)
     palette = scene.COLOURS[rng.permutation(len(scene.COLOURS))[:count]]
     drawn = palette + rng.integers(-15, 16, size=(count, 3), dtype=np.int16)
     colours = np.vstack([drawn, np.full((1, 3), rng.integers(225, 251), np.int16)])  # last row: layer == -1
+    colours = np.repeat(colours[None], frames, axis=0)
+    for index, path in enumerate(paths):
+        colours[sorted(path.blurred), index] = _GREY
     noise = rng.integers(-6, 7, size=(*layers.shape, 3), dtype=np.int16)
-    return np.clip(colours[layers] + noise, 0, 255).astype(np.uint8)
+    return np.clip(colours[np.arange(frames)[:, None, None], layers] + noise, 0, 255).astype(np.uint8)

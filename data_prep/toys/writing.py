@@ -27,6 +27,7 @@ class Drawing:
         train, test: scenes, or videos.
         seed: another one gives other scenes.
         frames: of a video; None for scenes.
+        labels: of Action Genome's, where they are not the plain ones.
         version: of the writer; raised when the same arguments give other files.
     """
 
@@ -35,6 +36,7 @@ class Drawing:
     test: int
     seed: int
     frames: int | None = None
+    labels: str | None = None
     version: int = 1
 
     def begin(self, output: Path, annotations: str, folders: Iterable[str], most: int = 10_000_000) -> bool:
@@ -87,12 +89,12 @@ class Drawing:
             counts[split] += 1
             yield split, index, drawn
 
-    def videos(self, progress: bool, person: bool = False) -> Iterator[tuple[str, int, Video]]:
+    def videos(self, progress: bool, person: bool = False, blurred: float = 0.0) -> Iterator[tuple[str, int, Video]]:
         """(split, index, Video) of every video, in order."""
         from tqdm import tqdm
 
         for split, index in tqdm(self.todo(), desc="drawing videos", unit=" videos", disable=not progress):
-            yield split, index, video(self.seed, index, split, self.frames, person)
+            yield split, index, video(self.seed, index, split, self.frames, person, blurred)
 
 
 def count_video(counts: Counter, split: str, drawn: Video) -> None:
