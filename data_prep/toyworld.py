@@ -53,17 +53,17 @@ def run(args: argparse.Namespace) -> None:
     if args.layout not in LAYOUTS:
         raise SgrlError(f"unknown layout {args.layout!r}{suggest(args.layout, LAYOUTS)}")
     layout = LAYOUTS[args.layout]
+    rich = args.labels == "rich"
+    if rich and not layout.rich:
+        having = ", ".join(name for name, each in LAYOUTS.items() if each.rich)
+        raise SgrlError(f"--labels rich is for --layout {having}, found {args.layout}")
     if args.frames is not None and not layout.frames:
         raise SgrlError(f"--frames is for videos; the layout {args.layout} has images")
-    rich = args.labels != "plain"
-    if rich and args.layout != "action_genome":
-        raise SgrlError(f"--labels {args.labels} is for --layout action_genome, found {args.layout}")
     train = layout.train if args.train is None else args.train
     test = args.test if args.test is not None else RICH_TEST if rich else layout.test
     options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
-    options |= {"labels": args.labels} if rich else {}
     started = time.perf_counter()
-    counts = dotted.load(layout.writer)(
+    counts = dotted.load(layout.rich if rich else layout.writer)(
         args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options
     )
     if counts is None:

@@ -13,6 +13,7 @@ class Layout(NamedTuple):
         train, test: how many scenes or videos by default.
         frames: of a video by default, 0 for images.
         annotations: the file that is written last.
+        rich: the writer of rich labels, where there is one.
     """
 
     writer: str
@@ -20,6 +21,7 @@ class Layout(NamedTuple):
     test: int
     frames: int
     annotations: str
+    rich: str = ""
 
 
 LAYOUTS = {
@@ -30,7 +32,12 @@ LAYOUTS = {
     "hub": Layout("data_prep.toys.hub:write", 16000, 1000, 0, "test/train-00000-of-00001.parquet"),
     "pvsg": Layout("data_prep.toys.pvsg:write", 1000, 60, 16, "pvsg.json"),
     "action_genome": Layout(
-        "data_prep.toys.action_genome:write", 1000, 60, 16, "annotations/object_bbox_and_relationship.pkl"
+        "data_prep.toys.action_genome:write",
+        1000,
+        60,
+        16,
+        "annotations/object_bbox_and_relationship.pkl",
+        rich="data_prep.toys.action_genome:write_rich",
     ),
     "psg4d_gta": Layout("data_prep.toys.psg4d:write_gta", 100, 20, 16, "sailvos3d.json"),  # large: bmp and npy files
     "psg4d_hoi": Layout("data_prep.toys.psg4d:write_hoi", 1000, 60, 16, "psg4d_hoi.json"),

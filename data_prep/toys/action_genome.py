@@ -6,10 +6,10 @@ either side; spatial says where the object is: `in_front_of` or `behind` where t
 in front), and `above`, `beneath` or `on_the_side_of`, whichever axis of the centres' distance is longer; contacting is
 `holding` what lies in the person's box, `touching` what meets it, else `not_contacting`.
 
-With rich labels some contacts have names of their own. Time tells apart what lies in the person's box: `carrying` moves
-with the person, by the same step from or to a frame beside it, and `holding` stays where it is. The class says more:
-a circle that is held is `drinking_from`, and of what is touched a square beneath is `sitting_on`, a cross at the side
-`writing_on`, a triangle above `wearing`. So some predicates are rare, and a tenth of the shapes is out of focus.
+With rich labels some contacts have names of their own. Time tells apart what lies in the person's box: `carrying` is
+moved with the person, by the same step from or to a frame beside it, and `holding` stays where it is. The class says
+more: a circle that is held is `drinking_from`, and of what is touched a square beneath is `sitting_on`, a cross at the
+side `writing_on`, a triangle above `wearing`. So some predicates are rare, and a tenth of the shapes is out of focus.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from sgrl.vocabulary import get_vocabulary
 logger = logging.getLogger(__name__)
 
 ANNOTATIONS = "annotations/object_bbox_and_relationship.pkl"
-LABELS = ("plain", "rich")
 _BLURRED = 0.1  # of the shapes in the frames of rich videos
 _OF_CLASS = {
     ("circle", "holding", None): "drinking_from",
@@ -47,27 +46,28 @@ _MOST_FRAMES = 10**6 // _STEP  # their numbers have six digits
 
 
 def write(
-    output: str | Path,
-    train: int,
-    test: int,
-    *,
-    seed: int = 0,
-    frames: int = 16,
-    labels: str = "plain",
-    progress: bool = False,
+    output: str | Path, train: int, test: int, seed: int = 0, frames: int = 16, progress: bool = False
 ) -> dict | None:
-    """Write `train` + `test` videos of `frames` annotated frames to `output`; `labels` is one of LABELS.
+    """Write `train` + `test` videos of `frames` annotated frames to `output`.
 
     The pickle with the objects comes last, so a folder that has it is complete. Returns counts of what was drawn, or
     None where the folder already holds the videos of the same arguments. Raises SgrlError for impossible arguments and
     for a folder whose pickle is not a toy world.
     """
+    return _write(Path(output), Drawing("action_genome", train, test, seed, frames), progress)
+
+
+def write_rich(
+    output: str | Path, train: int, test: int, seed: int = 0, frames: int = 16, progress: bool = False
+) -> dict | None:
+    """`write`, with rich labels. A warning names predicates that no test frame has."""
+    return _write(Path(output), Drawing("action_genome", train, test, seed, frames, labels="rich"), progress)
+
+
+def _write(output: Path, drawing: Drawing, progress: bool) -> dict | None:
+    frames, rich = drawing.frames, drawing.labels == "rich"
     if frames >= _MOST_FRAMES:
         raise SgrlError(f"cannot draw videos of {frames} frames; give less than {_MOST_FRAMES:,}")
-    if labels not in LABELS:
-        raise SgrlError(f"labels are {labels!r}, expected one of {', '.join(LABELS)}")
-    output, rich = Path(output), labels == "rich"
-    drawing = Drawing("action_genome", train, test, seed, frames, labels=labels if rich else None)
     if not drawing.begin(output, ANNOTATIONS, ("frames",), _MOST):
         return None
     objects, persons, counts = {}, {}, {split: Counter() for split in SPLITS}
@@ -92,9 +92,9 @@ def write(
         with atomic_path(path) as temporary:
             temporary.write_bytes(pickle.dumps(content, 3))
     absent = sorted(set(counts["train"]) - set(counts["test"]))
-    if rich and test and absent:
+    if rich and drawing.test and absent:
         logger.warning("no test frame has %s: give more test videos, --test", ", ".join(absent))
-    return dict(counts["train"] + counts["test"]) | {"train": train, "test": test}
+    return {**(counts["train"] + counts["test"]), "train": drawing.train, "test": drawing.test}
 
 
 def rich_relations(plain: Mapping[str, list[str]], label: str, carried: bool) -> dict[str, list[str]]:

@@ -10,7 +10,6 @@ from data_prep.readers import open_reader
 from data_prep.toys import action_genome
 from data_prep.toys.action_genome import carried, relations, rich_relations
 from data_prep.toys.video import PERSON, Video, video
-from sgrl.errors import SgrlError
 
 
 def ways(*boxes_of_shapes):
@@ -88,30 +87,22 @@ def test_the_folder_is_read_and_has_every_predicate(tmp_path, capsys, caplog):
     assert "no test frame has" in caplog.text  # rare ones
     assert toyworld.main([*command, "--train", "30", "--test", "2"]) == 0
     assert "nothing to do" in capsys.readouterr().out
-    graphs: list[SceneGraph] = [
-        record.graph for record in open_reader("action_genome", tmp_path, frame_rule="all").records()
-    ]
-    read = {relation.predicate for graph in graphs for relation in graph.relations}
+    reader = open_reader("action_genome", tmp_path, frame_rule="all")
+    read = {relation.predicate for record in reader.records() for relation in record.graph.relations}
     with open(tmp_path / action_genome.ANNOTATIONS, "rb") as file:
         entries = [entry for frame in pickle.load(file).values() for entry in frame]
-    written = {
-        label
-        for e in entries
-        for g in ("attention", "spatial", "contacting")
-        for label in e[f"{g}_relationship"] or ()
-    }
+    groups = [f"{group}_relationship" for group in ("attention", "spatial", "contacting")]
+    written = {label for entry in entries for group in groups for label in entry[group] or ()}
     assert read == written and {"carrying", "holding", "drinking_from", "sitting_on", "writing_on"} <= read
 
 
 def test_plain_and_rich_are_two_drawings(tmp_path):
     arguments = {"train": 1, "test": 1, "frames": 4}
     assert action_genome.write(tmp_path, **arguments) and not action_genome.write(tmp_path, **arguments)
-    assert action_genome.write(tmp_path, **arguments, labels="rich")
-    assert not action_genome.write(tmp_path, **arguments, labels="rich")
+    assert action_genome.write_rich(tmp_path, **arguments)
+    assert not action_genome.write_rich(tmp_path, **arguments)
 
 
 def test_only_action_genome_has_them(tmp_path, capsys):
     assert toyworld.main(["--layout", "pvsg", "--labels", "rich", "--output", str(tmp_path)]) != 0
     assert "--labels rich is for --layout action_genome, found pvsg" in capsys.readouterr().err
-    with pytest.raises(SgrlError, match="labels are 'poor', expected one of plain, rich"):
-        action_genome.write(tmp_path, 1, 1, labels="poor")
