@@ -10,7 +10,7 @@ MAX_DEPTH = 16
 """Of lists and objects in each other; what stands deeper is left out."""
 
 _TOKEN = re.compile(
-    r"\s*+(?:([{}\[\],:])|\"((?:[^\"\\]|\\.)*+)\"|'((?:[^'\\]|\\.)*+)'|([^\s{}\[\],:\"']++))", re.DOTALL
+    r"\s*+(?:([{}\[\],:])|\"((?>(?:[^\"\\]|\\.)*))\"|'((?>(?:[^'\\]|\\.)*))'|([^\s{}\[\],:\"']++))", re.DOTALL
 )
 _BEGINNING = re.compile(r"[{\[]")
 _WORDS = {"true": True, "false": False, "null": None, "none": None}
