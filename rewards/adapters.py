@@ -70,7 +70,7 @@ def compute_score(
         SgrlError: no width and height, or (FormatError) the reference is malformed.
     """
     preset = get_preset(preset)
-    size = (None, None)
+    size: tuple[int | None, int | None] = (None, None)
     if ground_truth is not None:
         try:
             size = tuple(pixels_of(name, extra_info[name]) for name in ("width", "height"))

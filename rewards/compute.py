@@ -101,4 +101,4 @@ def compute_metrics(tokenizer: Any, width: int, height: int, **options: Any) -> 
 def _decode(tokenizer: Any, ids: Any) -> list[str]:
     ids = np.asarray(ids)
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return tokenizer.batch_decode(np.where(ids < 0, padding, ids), skip_special_tokens=True)
+    return list(tokenizer.batch_decode(np.where(ids < 0, padding, ids), skip_special_tokens=True))

@@ -168,4 +168,5 @@ def label_similarity(predicted: Sequence[str], reference: Reference, similarity:
 
 def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Hungarian assignment of least cost: rows and columns of the min(P, N) pairs (no pair is too dear)."""
-    return linear_sum_assignment(cost)
+    rows, columns = linear_sum_assignment(cost)
+    return rows, columns

@@ -25,6 +25,7 @@ from typing import Any
 from rewards.matching import Reference
 from rewards.reading import graph_text, is_graph, text_of
 from sgrl.errors import SgrlError
+from sgrl.graph import Box
 from sgrl.text import CODECS, Codec, FormatError, ParsedGraph, answer
 from sgrl.text.parsed import MAX_RECOVERED
 
@@ -91,10 +92,11 @@ def _read(text: str, codec: Codec, unlike: str) -> tuple[ParsedGraph, list[int]]
     body, closed = answer.first_closed(text)
     if not closed:
         body = answer.without_end_markers((text.partition(answer.OPEN)[2] or text).strip())
+    label_like, table = _rules(codec)
     labels: list[str] = []
-    boxes: list[tuple[float, ...]] = []
+    boxes: list[Box] = []
     ids: list[str] = []
-    relations_begin = _next_table(codec.relation_table).match
+    relations_begin = _next_table(table).match
     for line in _rows(body, "obj"):
         if relations_begin(line):
             break
@@ -102,18 +104,25 @@ def _read(text: str, codec: Codec, unlike: str) -> tuple[ParsedGraph, list[int]]
         if len(cells) >= 6 and all(map(_INTEGER.fullmatch, (cells[0], *cells[2:6]))) and len(ids) < MAX_RECOVERED:
             label = cells[1].lower()
             ids.append(str(int(cells[0])))
-            labels.append(label if codec.published_label.fullmatch(label) else unlike + label)
-            boxes.append(tuple(map(float, cells[2:6])))
+            labels.append(label if label_like.fullmatch(label) else unlike + label)
+            x1, y1, x2, y2 = map(float, cells[2:6])
+            boxes.append((x1, y1, x2, y2))
     position = {number: i for i, number in enumerate(ids)}
     relations: list[tuple[int, str, int]] = []
-    for line in _rows(body, codec.relation_table):
+    for line in _rows(body, table):
         subject, predicates, target = _relation(line.strip(), codec)
-        ends = position.get(subject), position.get(target)
-        if None in ends or subject == target or len(relations) >= MAX_RECOVERED:
+        start, end = position.get(subject), position.get(target)
+        if start is None or end is None or subject == target or len(relations) >= MAX_RECOVERED:
             continue
-        if not codec.person_subject or labels[ends[0]] == "person":
-            relations += [(ends[0], predicate, ends[1]) for predicate in predicates]
+        if not codec.person_subject or labels[start] == "person":
+            relations += [(start, predicate, end) for predicate in predicates]
     return ParsedGraph(labels, boxes, relations), [position[number] for number in ids]
+
+
+def _rules(codec: Codec) -> tuple[re.Pattern[str], str]:
+    """How the published rewards know a label of the layout, and its table of relations; see `check_family`."""
+    assert codec.published_label is not None and codec.relation_table is not None
+    return codec.published_label, codec.relation_table
 
 
 def _rows(body: str, table: str) -> list[str]:
@@ -135,6 +144,6 @@ def _relation(line: str, codec: Codec) -> tuple[str, list[str], str]:
             predicates = codec.row(cells[1:4], "," if match else "|")
         except FormatError:
             pass
-    elif codec.published_label.fullmatch(label := cells[1].lower()):
+    elif _rules(codec)[0].fullmatch(label := cells[1].lower()):
         predicates = [label]
     return str(int(cells[0])), predicates, str(int(cells[-1]))

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -102,9 +102,9 @@ def read(text: str, codec: Codec, settings: Settings) -> Reading:
             continue
         predicate = normalised(predicate)
         triplets.append((_category(subject), predicate, _category(target)))
-        ends = positions.get(normalised(subject)), positions.get(normalised(target))
-        if None not in ends:
-            relations.append((ends[0], predicate, ends[1]))
+        start, end = positions.get(normalised(subject)), positions.get(normalised(target))
+        if start is not None and end is not None:
+            relations.append((start, predicate, end))
         elif settings.task == "sgg":
             issues.append(f"relation {subject!r} {predicate!r} {target!r} names an unknown object")
     if not tagged:
@@ -166,7 +166,12 @@ def _equal(a: str, b: str) -> float:
 
 
 def _soft_recall(
-    labels, relations, named: dict[int, int], truth: Reference, prediction: Any, similarity: Any
+    labels: list[str],
+    relations: Sequence[tuple[int, str, int]],
+    named: dict[int, int],
+    truth: Reference,
+    prediction: dict[int, int],
+    similarity: Similarity,
 ) -> float:
     """`named`: predicted object -> the one that its id means; `prediction`: reference object -> predicted object."""
     said = {(subject, target): predicate for subject, predicate, target in relations}
@@ -184,7 +189,13 @@ def _soft_recall(
     return total / len(truth.relations)
 
 
-def _hard_recalls(labels, relations, truth: Reference, near: np.ndarray, similarity: Any) -> tuple[int, float]:
+def _hard_recalls(
+    labels: list[str],
+    relations: Sequence[tuple[int, str, int]],
+    truth: Reference,
+    near: np.ndarray,
+    similarity: Similarity,
+) -> tuple[int, float]:
     """Reference relations found exactly, and the sum of the best similarities. `near` (P, N): boxes that overlap."""
     subjects, targets = [r[0] for r in relations], [r[2] for r in relations]
     true_subjects, true_targets = [r[0] for r in truth.relations], [r[2] for r in truth.relations]

@@ -87,9 +87,10 @@ def completion_of(prediction: Any, codec: Codec, width: int, height: int) -> str
         except FormatError as error:
             return f"no graph: {error}"
         return text if codec.is_json else get_codec("json").recover_parsed(text, width, height)[0]
-    if isinstance(prediction, SceneGraph):
-        check_size("predicted", prediction, width, height)
-    return prediction
+    graph: ParsedGraph | SceneGraph = prediction
+    if isinstance(graph, SceneGraph):
+        check_size("predicted", graph, width, height)
+    return graph
 
 
 def graph_text(graph: Any, codec: Codec, width: int, height: int) -> str:
@@ -184,5 +185,6 @@ def check_size(what: str, graph: SceneGraph, width: int, height: int) -> None:
 def check_frame(width: Any, height: Any) -> None:
     """Raises SgrlError unless width and height are those of a frame of boxes."""
     for value in (width, height):
-        if not isinstance(value, Real) or not 0 < value < math.inf:
+        number = isinstance(value, Real)
+        if not (number and 0 < value < math.inf):
             raise SgrlError(f"width and height must be positive, found {width!r} x {height!r}")

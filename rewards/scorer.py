@@ -85,6 +85,7 @@ class GraphScorer:
             raise SgrlError(
                 f"matching_weights are three numbers >= 0 and finite (label, GIoU, L1), found {matching_weights!r}"
             )
+        label, giou, l1 = matching_weights
         if not 0 < hallucination_power < math.inf:
             raise SgrlError(f"hallucination_power must be positive and finite, found {hallucination_power!r}")
         if task not in r1_sgg.TASKS:
@@ -100,7 +101,7 @@ class GraphScorer:
             height=height,
             iou_threshold=iou_threshold,
             relation_iou_threshold=relation_iou_threshold,
-            matching_weights=tuple(matching_weights),
+            matching_weights=(label, giou, l1),
             hallucination_power=hallucination_power,
             similarity=get_similarity(similarity),
             task=task,
@@ -131,19 +132,20 @@ class GraphScorer:
         """
         if len(completions) != len(solutions):
             raise SgrlError(f"{len(completions)} completions, but {len(solutions)} solutions")
-        scores: list[GraphScore] = [None] * len(completions)
-        groups: dict[str, Any] = {}
+        scores: dict[int, GraphScore] = {}
+        groups: dict[str | int, list[int]] = {}
         for i, solution in enumerate(solutions):
             groups.setdefault(solution if isinstance(solution, str) else id(solution), []).append(i)
         for indices in groups.values():
             reference = self.reference(solutions[indices[0]])
             texts = [c if type(c := completions[i]) is str else self._text(c) for i in indices]
             unique = [text for text in dict.fromkeys(texts) if isinstance(text, str)]
-            score = dict(zip(unique, self._score_texts(unique, reference), strict=True))
+            score: dict[str | FormatError, GraphScore] = {}
+            score.update(zip(unique, self._score_texts(unique, reference), strict=True))
             score |= {bad: self._unreadable("", reference, bad) for bad in texts if not isinstance(bad, str)}
             for i, text in zip(indices, texts, strict=True):
                 scores[i] = score[text]
-        return scores
+        return [scores[i] for i in range(len(completions))]
 
     def _text(self, completion: Any) -> str | FormatError:
         """The text of a completion, or why a graph has none."""
@@ -175,18 +177,17 @@ class GraphScorer:
     def _score_texts(self, texts: list[str], reference: Reference) -> list[GraphScore]:
         if self.preset.family == "r1-sgg":
             return [self._score_r1(text, reference) for text in texts]
-        scores: list[GraphScore] = []
+        scores: dict[int, GraphScore] = {}
         graphs: list[ParsedGraph] = []
         places: list[int] = []
         parse = self.codec.parse if self.protocol == "default" else self._parse_published
         width, height = self.settings.width, self.settings.height
-        for text in texts:
+        for i, text in enumerate(texts):
             try:
                 graphs.append(parse(text, width, height))
-                places.append(len(scores))
-                scores.append(None)
+                places.append(i)
             except FormatError as error:
-                scores.append(self._unreadable(text, reference, error))
+                scores[i] = self._unreadable(text, reference, error)
         for place, graph, (values, counts) in zip(places, graphs, self._score_graphs(graphs, reference), strict=True):
             relations = len(graph.relations)
             diagnostics = {
@@ -197,14 +198,14 @@ class GraphScorer:
                 "has_answer_tags": 1.0,
             }
             scores[place] = GraphScore(True, None, values, counts, diagnostics)
-        return scores
+        return [scores[i] for i in range(len(texts))]
 
     def _parse_published(self, text: str, width: int, height: int) -> ParsedGraph:
         return published.scored(text, self.codec.parse(text, width, height), self.codec)
 
     def _score_graphs(
         self, graphs: list[ParsedGraph], reference: Reference
-    ) -> Iterator[tuple[dict[str, float], dict[str, float]]]:
+    ) -> Iterator[tuple[dict[str, float], dict[str, int]]]:
         start, pairs = 0, 0
         for i, graph in enumerate(graphs):
             size = len(graph.labels) * len(reference.labels)

@@ -11,13 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from rewards.matching import Similarity
 from sgrl.errors import SgrlError
 from sgrl.files import open_text
 
 Table = Mapping[tuple[str, str], float]
 
 
-def get_similarity(similarity: Callable[..., Any] | Table | tuple[Sequence[str], np.ndarray] | str | None):
+def get_similarity(
+    similarity: Similarity | Table | tuple[Sequence[str], np.ndarray] | str | Path | None,
+) -> Similarity | None:
     """A function (label, label) -> float, or None for exact equality.
 
     Args:
@@ -51,7 +54,7 @@ def get_similarity(similarity: Callable[..., Any] | Table | tuple[Sequence[str],
 
 
 @lru_cache(maxsize=8)  # one model and one cache of pairs for images of all sizes
-def _from_path(path: str):
+def _from_path(path: str) -> Similarity:
     if Path(path).is_dir():
         return EmbeddingSimilarity(path)
     if not Path(path).is_file():

@@ -127,7 +127,8 @@ def score_group(
     quality /= max(1e-9, giou_weight + l1_weight)
 
     def per_graph(values: np.ndarray) -> list[float]:
-        return np.bincount(owners, weights=values, minlength=len(graphs)).tolist()
+        sums: list[float] = np.bincount(owners, weights=values, minlength=len(graphs)).tolist()
+        return sums
 
     similar_sums = per_graph(similar[rows, columns])
     box_sums = per_graph(quality)

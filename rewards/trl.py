@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
@@ -33,6 +33,9 @@ from sgrl.text import FormatError, detect_codec
 
 logger = logging.getLogger(__name__)
 
+Size = tuple[Any, Any]
+"""Width and height of a row; None where it has none."""
+
 
 class BatchScorer:
     """Scores a batch once for all terms that ask for it.
@@ -43,8 +46,11 @@ class BatchScorer:
     """
 
     def __init__(self, family: str = SCENEGRAPHVLM.family, **options: Any):
+        self._set_up(family, options)
+
+    def _set_up(self, family: str, options: Mapping[str, Any]) -> None:
         self.family = family
-        self.options = {"preset": Preset(family, {}, family)} | options
+        self.options: dict[str, Any] = {"preset": Preset(family, {}, family), **options}
         if options.get("protocol") == "published":
             check_family(family)
         self._scorers: dict[tuple[Any, ...], GraphScorer] = {}
@@ -57,14 +63,14 @@ class BatchScorer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         options = {name: value for name, value in state["options"].items() if name != "preset"}
-        self.__init__(state["family"], **options)
+        self._set_up(state["family"], options)
 
     def for_term(
         self,
         term: str,
         completions: Sequence[Any],
         solutions: Sequence[Any],
-        sizes: Sequence[Any],
+        sizes: Sequence[Size],
         log_metric: Callable[[str, float], None] | None = None,
         log_extra: Callable[[str, list[Any]], None] | None = None,
     ) -> list[GraphScore | None]:
@@ -75,18 +81,16 @@ class BatchScorer:
             self._scores = self.score(*batch)
             self._batch, self._served = batch, set()
             absent = sum(map(is_absent, solutions, sizes))
-            _log(self._scores, absent, FAMILIES[self.family], log_metric, log_extra)
+            _log(self._scores, absent, tuple(FAMILIES[self.family]), log_metric, log_extra)
         self._served.add(term)
         return self._scores
 
-    def score(
-        self, texts: Sequence[Any], solutions: Sequence[Any], sizes: Sequence[tuple[Any, ...]]
-    ) -> list[GraphScore | None]:
+    def score(self, texts: Sequence[Any], solutions: Sequence[Any], sizes: Sequence[Size]) -> list[GraphScore | None]:
         """Scores for images of various sizes and layouts; None where the reference is malformed or there is none."""
         if not len(texts) == len(solutions) == len(sizes):
             raise SgrlError(f"{len(texts)} completions, but {len(solutions)} solutions and {len(sizes)} image sizes")
         scores: list[GraphScore | None] = [None] * len(texts)
-        groups: dict[str, Any] = {}
+        groups: dict[tuple[str, Size], list[int]] = {}
         for i, (solution, size) in enumerate(zip(solutions, sizes, strict=True)):
             if is_absent(solution, size):
                 continue
@@ -94,18 +98,18 @@ class BatchScorer:
                 groups.setdefault((reference_text(solution), size), []).append(i)
             except SgrlError as error:
                 logger.warning("left out of the rewards: malformed reference: %s", error)
-        for (solution, size), indices in groups.items():
+        for (text, size), indices in groups.items():
             try:
                 check_frame(*size)
-                layout = detect_codec(solution)
+                layout = detect_codec(text)
             except SgrlError as error:
-                logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
+                logger.warning("left out of the rewards: %s; it begins %r", error, text[:80])
                 continue
             scorer = self._scorer(layout, *size)
             try:
-                reference = scorer.reference(solution)
+                reference = scorer.reference(text)
             except FormatError as error:
-                logger.warning("left out of the rewards: %s; it begins %r", error, solution[:80])
+                logger.warning("left out of the rewards: %s; it begins %r", error, text[:80])
                 continue
             group = scorer.many([texts[i] for i in indices], [reference] * len(indices))
             for i, score in zip(indices, group, strict=True):
@@ -278,10 +282,10 @@ MISSING = (
 def _column(name: str, values: Any, count: int) -> list[int | None]:
     if values is None:
         raise SgrlError(MISSING.format(name, "frame of the boxes in the solution"))
-    values = [pixels_of(name, value) for value in (values if hasattr(values, "__len__") else [values] * count)]
-    if len(values) != count:
-        raise SgrlError(f"{count} completions, but {len(values)} values in the column {name!r}")
-    return values
+    pixels = [pixels_of(name, value) for value in (values if hasattr(values, "__len__") else [values] * count)]
+    if len(pixels) != count:
+        raise SgrlError(f"{count} completions, but {len(pixels)} values in the column {name!r}")
+    return pixels
 
 
 def pixels_of(name: str, value: Any) -> int | None:
@@ -367,17 +371,17 @@ def rewards_named(
     ([<reward format>, <reward relation_f1>], [0.5, 2.0])
     """
     check_protocol(protocol)
-    options = {} if get_similarity(similarity) is None else {"similarity": similarity}
+    options: dict[str, Any] = {} if get_similarity(similarity) is None else {"similarity": similarity}
     options |= {} if protocol == "default" else {"protocol": protocol}
     if len(names) == 1 and names[0] in PRESETS:
-        functions, found = reward_functions(names[0], **options)
+        terms, found = reward_functions(names[0], **options)
         if weights is not None and [float(weight) for weight in weights] != found:
             raise SgrlError(
                 f"reward_weights {list(weights)} sum to {sum(weights):g}, but those of the preset {names[0]!r} are "
                 f"{found} and sum to {sum(found):g}; remove reward_weights, or give `reward` the list of terms: "
-                f"{', '.join(function.__name__ for function in functions)}"
+                f"{', '.join(function.__name__ for function in terms)}"
             )
-        return functions, found
+        return list(terms), found
     functions = [_function(name) for name in names]
     called = [function.__name__ for function in functions]
     for name, function in zip(names, called, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +120,12 @@ class SceneGraph:
     width: int
     height: int
 
+    if TYPE_CHECKING:  # it takes more than it keeps
+
+        def __init__(
+            self, objects: Iterable[Object], relations: Iterable[Relation], width: int, height: int
+        ) -> None: ...
+
     def __post_init__(self) -> None:
         _set(self, "objects", tuple(self.objects))
         _set(self, "relations", tuple(self.relations))
@@ -168,15 +174,15 @@ class SceneGraph:
     def _is_clean(self) -> bool:
         """Whether `cleaned` would change nothing."""
         width, height = self.width, self.height
-        seen = set()
+        things: set[tuple[str, Box]] = set()
         for o in self.objects:
             x1, y1, x2, y2 = box = o.box
             if not (0.0 <= x1 < x2 <= width and 0.0 <= y1 < y2 <= height):
                 return False
-            seen.add((o.label, box))
-        if len(seen) < len(self.objects):
+            things.add((o.label, box))
+        if len(things) < len(self.objects):
             return False
-        seen.clear()
+        seen = set()
         for r in self.relations:
             if r.subject == r.object:
                 return False

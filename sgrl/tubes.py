@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class MaskTube:
         self.starts, self.ends = starts, ends
         self.frames, self.height, self.width = frames, height, width
         self.areas = self._by_frame(ends - starts)
-        self._knots = self._covered = None
+        self._knots: np.ndarray | None = None
+        self._covered: np.ndarray | None = None
 
     @classmethod
     def from_masks(cls, masks: Iterable, height: int | None = None, width: int | None = None) -> MaskTube:
@@ -55,12 +57,12 @@ class MaskTube:
             if mask is None:
                 continue
             mask = np.asarray(mask, dtype=bool)
-            if height is None:
+            if height is None or width is None:
                 height, width = mask.shape
             _check_size(mask.shape, (height, width), frames - 1)
             edges = np.flatnonzero(np.diff(mask.ravel(order="F"), prepend=False, append=False))
             pieces.append(edges + (frames - 1) * height * width)
-        if height is None:
+        if height is None or width is None:
             raise SgrlError(f"no mask in {frames} frames; give height and width")
         edges = np.concatenate([np.zeros(0, dtype=np.int64), *pieces])
         return cls(edges[::2], edges[1::2], frames, height, width)
@@ -83,7 +85,7 @@ class MaskTube:
                 )
             except (TypeError, KeyError, ValueError, IndexError, OverflowError) as error:
                 raise SgrlError(f"frame {frames - 1}: not a run-length encoded mask: {error!r}") from None
-            if height is None:
+            if height is None or width is None:
                 height, width = size
             _check_size(size, (height, width), frames - 1)
             edges = np.cumsum(counts)
@@ -93,7 +95,7 @@ class MaskTube:
             # runs of 0 and 1 alternate, beginning with 0
             runs = np.stack([edges[:-1:2], edges[1::2]]) + (frames - 1) * height * width
             pieces.append(runs[:, runs[0] < runs[1]])
-        if height is None:
+        if height is None or width is None:
             raise SgrlError(f"no mask in {frames} frames; give height and width")
         starts, ends = np.concatenate([np.zeros((2, 0), dtype=np.int64), *pieces], axis=1)
         return cls(starts, ends, frames, height, width)
@@ -133,18 +135,19 @@ class MaskTube:
             join.at(found[:, column], frame, values.astype(np.float64))
         return BoxTube(found)
 
-    def intersections(self, other: MaskTube) -> np.ndarray:
+    def intersections(self, other: MaskTube | BoxTube) -> np.ndarray:
         """(T,) int64: pixels that both masks have, in each frame of this tube."""
         if not isinstance(other, MaskTube) or (self.height, self.width) != (other.height, other.width):
             raise SgrlError(f"cannot compare {self!r} with {other!r}; both must be masks of one size")
         if not len(self.starts) or not len(other.starts):
             return np.zeros(self.frames, dtype=np.int64)
-        if other._knots is None:
+        if other._knots is None or other._covered is None:
             lengths = other.ends - other.starts
             after = np.cumsum(lengths)
             other._knots = np.stack([other.starts, other.ends], axis=1).ravel()
             other._covered = np.stack([after - lengths, after], axis=1).ravel()
-        before_ends, before_starts = (np.interp(x, other._knots, other._covered) for x in (self.ends, self.starts))
+        knots, covered = other._knots, other._covered
+        before_ends, before_starts = (np.interp(x, knots, covered) for x in (self.ends, self.starts))
         return self._by_frame(before_ends - before_starts)
 
     def _by_frame(self, pixels: np.ndarray) -> np.ndarray:
@@ -169,7 +172,7 @@ class BoxTube:
 
     __slots__ = ("frames", "boxes", "areas")
 
-    def __init__(self, boxes: Sequence):
+    def __init__(self, boxes: Iterable[Sequence[float] | np.ndarray | None]):
         rows = [(math.nan,) * 4 if box is None else box for box in boxes]
         self.boxes = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
         self.boxes = np.where(np.isfinite(self.boxes).all(axis=1, keepdims=True), self.boxes, 0.0)
@@ -177,7 +180,7 @@ class BoxTube:
         with np.errstate(all="ignore"):
             self.areas = area(self.boxes)
 
-    def intersections(self, other: BoxTube) -> np.ndarray:
+    def intersections(self, other: MaskTube | BoxTube) -> np.ndarray:
         """(T,) float64: the area that both boxes have, in each frame of this tube."""
         if not isinstance(other, BoxTube):
             raise SgrlError(f"cannot compare boxes with {other!r}; make boxes of its masks, or masks of the boxes")
@@ -278,6 +281,10 @@ class VideoGraph:
 
     objects: tuple[TubeObject, ...]
     relations: tuple[TimedRelation, ...]
+
+    if TYPE_CHECKING:  # it takes more than it keeps
+
+        def __init__(self, objects: Iterable[TubeObject], relations: Iterable[TimedRelation]) -> None: ...
 
     def __post_init__(self):
         object.__setattr__(self, "objects", tuple(self.objects))

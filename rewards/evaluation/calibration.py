@@ -16,7 +16,7 @@ BINS = 10
 class Calibration:
     """Confidences of predicted relations beside whether they were right; nine bytes each."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._confidence = array("d")
         self._right = bytearray()
         self.without = 0

@@ -46,7 +46,7 @@ class Figures:
             SgrlError: there is none.
         """
         samples = 0
-        for sample in self.metric.samples(rows, self.settings.codec):
+        for sample in self.metric.samples_of(rows, self.settings.codec):
             self.metric.add(*sample)
             samples += 1
         if not samples:
@@ -71,7 +71,7 @@ class Rankings:
 
     def add_all(self, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
-            (sample,) = self.written.samples([row], self.settings.codec)
+            (sample,) = self.written.samples_of([row], self.settings.codec)
             self.written.add(*sample)
             self._add_sure(row, sample)
 

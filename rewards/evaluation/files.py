@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,7 +53,7 @@ def read_rows(
                 number += 1
 
 
-def _parquet():
+def _parquet() -> Any:
     try:
         import pyarrow.parquet
     except ImportError:
@@ -61,7 +61,7 @@ def _parquet():
     return pyarrow.parquet
 
 
-def _read(file: Path, read, **options: Any):
+def _read(file: Path, read: Callable[..., Any], **options: Any) -> Any:
     import pyarrow
 
     try:

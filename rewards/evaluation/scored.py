@@ -199,7 +199,7 @@ class Ranking:
             self.of_videos |= unit[0]["video_id"] is not None
             for name, parts in self.parts.items():
                 part = parts[number % GROUPS]
-                for sample in part.samples(unit, self.settings[name].codec):
+                for sample in part.samples_of(unit, self.settings[name].codec):
                     part.add(*sample)
                     samples[name] += 1
         for name, count in samples.items():

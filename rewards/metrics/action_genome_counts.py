@@ -44,7 +44,7 @@ def hits(predicted: Triplets, truth: Triplets, iou_threshold: float, pixel: floa
     # one row more, which is what -1 points to: nothing, which is nowhere
     near = np.zeros((len(predicted.labels) + 1, len(truth.labels)), dtype=bool)
     near[:-1] = (overlap >= iou_threshold) & (predicted.labels[:, None] == truth.labels)
-    found = predicted.predicates[:, None] == truth.predicates
+    found: np.ndarray = predicted.predicates[:, None] == truth.predicates
     found &= near[predicted.subjects[:, None], truth.subjects]
     found &= near[predicted.objects[:, None], truth.objects]
     return found
@@ -223,7 +223,7 @@ class Counts:
         pooled = self._found / np.maximum(1, self._relations)
         table = {}
         for i, predicate in enumerate(self.vocabulary.predicates):
-            row = {"images": int(self._frames[i]), "relations": int(self._relations[i])}
+            row: dict[str, float] = {"images": int(self._frames[i]), "relations": int(self._relations[i])}
             for name, numbers in (("found", self._found), ("recall", shares), ("pooled_recall", pooled)):
                 row |= {f"{name}@{k}": x for k, x in zip(self.ks, numbers[:, i].tolist(), strict=True)}
             table[predicate] = row

@@ -84,15 +84,16 @@ def proposals(
         if task == "predcls":
             labels[given] = truth.labels[source]
     column = {label: i for i, label in enumerate(vocabulary.predicates)}
-    scores = np.zeros((len(GROUPS), len(rows), len(column)))
+    groups = vocabulary.groups or {}
+    scores: np.ndarray = np.zeros((len(GROUPS), len(rows), len(column)))
     ends = np.zeros((len(rows), 2), dtype=np.int64)
     for i, (subject, cells, target) in enumerate(rows):
         ends[i] = position.get(subject, 0), position.get(target, 0)
         for j, (group, cell) in enumerate(zip(GROUPS, cells, strict=True)):
             for rank, label in enumerate(cell):
-                if label in vocabulary.groups[group]:
+                if label in groups[group]:
                     scores[j, i, column[label]] = 1.0 - STEP * rank * (j > 0)
-    scores = scores.reshape(-1, len(column))
+    scores = np.reshape(scores, (-1, len(column)))
     ends = np.concatenate([ends, ends[:, ::-1], ends])
     if constraint == "no":
         best = _order(-scores)[:PROPOSALS]

@@ -52,4 +52,5 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Element by element; 0 where there is nothing to divide by."""
     numerator, denominator = np.broadcast_arrays(np.asarray(numerator, float), np.asarray(denominator, float))
-    return np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
+    shares: np.ndarray = np.divide(numerator, denominator, out=np.zeros(numerator.shape), where=denominator > 0)
+    return shares

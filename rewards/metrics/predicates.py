@@ -76,7 +76,7 @@ class PredicateCounts:
     def _compared(self) -> tuple[Counter[str], ...]:
         """Training, and each of COUNTED, by what spellings have in common."""
         self._count()
-        found = []
+        found: list[Counter[str]] = []
         for counter in (self.frequency, *self.counters.values()):
             found.append(Counter())
             for name, count in counter.items():

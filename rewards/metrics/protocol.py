@@ -86,7 +86,7 @@ class Metric(ABC):
         return cls()
 
     @staticmethod
-    def samples(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
+    def samples_of(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
         """The arguments of `add` for each sample in rows of prediction, solution, width and height."""
         for row in rows:
             yield row["prediction"], row["solution"], row["width"], row["height"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sgrl.errors import SgrlError
-from sgrl.graph import SceneGraph
+from sgrl.graph import Box, SceneGraph
 from sgrl.scores import ScoredGraph
 from sgrl.text import ParsedGraph
 from sgrl.vocabulary import Vocabulary, canonical
@@ -98,7 +98,8 @@ def ranked(graph: ParsedGraph | SceneGraph, confidences: Sequence[float | None] 
     (['near', 'on'], ['on', 'near'])
     """
     if isinstance(graph, SceneGraph):
-        labels, boxes = [o.label for o in graph.objects], graph.boxes
+        labels = [o.label for o in graph.objects]
+        boxes: np.ndarray | list[Box] = graph.boxes
         relations = [
             (r.subject, r.predicate if r.group is None else f"{r.group}__{r.predicate}", r.object)
             for r in graph.relations
@@ -149,7 +150,7 @@ def plain(graph: SceneGraph | ParsedGraph | Ranked, confidences: Sequence[float 
             graph = ranked(graph, confidences)
         labels = graph.labels
         boxes = np.where(np.isfinite(graph.boxes).all(axis=1, keepdims=True), graph.boxes, 0.0).tolist()
-        relations = zip(graph.subjects.tolist(), graph.predicates, graph.objects.tolist(), strict=True)
+        relations = list(zip(graph.subjects.tolist(), graph.predicates, graph.objects.tolist(), strict=True))
     return ParsedGraph([spelling(label) for label in labels], boxes, [(s, spelling(p), o) for s, p, o in relations])
 
 
@@ -194,10 +195,11 @@ def ranked_pairs(
         rows = np.argsort(-table[rows, column], kind="stable")
     best = rows, column[rows]
     free = np.divmod(_largest(table.ravel(), most), table.shape[1])
-    return tuple(
+    with_constraint, without = (
         Ranked(list(given.labels), boxes, pairs[i, 0], [predicates[c] for c in j.tolist()], pairs[i, 1], table[i, j])
         for i, j in (best, free)
     )
+    return with_constraint, without
 
 
 def _largest(values: np.ndarray, k: int) -> np.ndarray:
@@ -215,7 +217,7 @@ def first_ranks(graph: ParsedGraph, truth: ParsedGraph, iou_threshold: float, pi
     and boxes, `pixel` larger on both sides, that both reach `iou_threshold`. NEVER for those that none finds."""
     ranks = [NEVER] * len(truth.relations)
     labels, boxes, _ = truth
-    same: dict[Triplet, list[tuple[int, int, int]]] = {}
+    same: dict[tuple[str | None, str, str | None], list[tuple[int, int, int]]] = {}
     for i, (subject, predicate, target) in enumerate(truth.relations):
         same.setdefault((labels[subject], predicate, labels[target]), []).append((i, subject, target))
     said = [*graph.labels, None]  # the last is who does not exist

@@ -327,7 +327,7 @@ class SceneGraphRecall(Metric):
         shares, pooled = self._shares(table)
         names = [f"recall{key}" for key in self.keys] + [f"ng_recall@{k}" for k in self.ks]
         pooled_names = [f"pooled_recall{key}" for key in self.keys] + [f"ng_pooled_recall@{k}" for k in self.ks]
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for predicate, row in self._row.items():
             values = {"images": int(table[row, 0]), "relations": int(table[row, 1])}
             values |= dict(zip(names, shares[row].tolist(), strict=True))
@@ -388,10 +388,10 @@ class SceneGraphRecall(Metric):
         return replace(graph, relations=tuple(replace(relation, group=None) for relation in graph.relations))
 
     def _frame(self, width: int | None, height: int | None) -> tuple[Codec, int, int]:
-        size = width or self.width, height or self.height
-        if self.codec is None or None in size:
+        width, height = width or self.width, height or self.height
+        if self.codec is None or width is None or height is None:
             raise SgrlError("texts need codec, width and height; found none, give them to SceneGraphRecall")
-        return self.codec, *size
+        return self.codec, width, height
 
     def _ranked(
         self, prediction: Any, confidences: Sequence[float | None] | None, width: int | None, height: int | None
@@ -403,25 +403,25 @@ class SceneGraphRecall(Metric):
             if self.vocabulary is None:
                 raise SgrlError("PairScores have a column for each predicate; give vocabulary= to name them")
             in_order = self.protocol == "published"
-            best, free = ranked_pairs(prediction, self._predicates, self.ks[-1], in_order=in_order)
-            return plain(best), plain(free)
+            with_constraint, without = ranked_pairs(prediction, self._predicates, self.ks[-1], in_order=in_order)
+            return plain(with_constraint), plain(without)
         if prediction is None:
             prediction = ParsedGraph([], [], [])
         elif not isinstance(prediction, SceneGraph | ParsedGraph | Ranked):
             if not is_graph(prediction):
                 prediction = text_of(prediction, SCORED)
-            codec, *size = self._frame(width, height)
-            prediction = completion_of(prediction, codec, *size)
+            codec, width, height = self._frame(width, height)
+            prediction = completion_of(prediction, codec, width, height)
             if isinstance(prediction, str):
                 try:  # what the strict reader takes, the lenient one reads alike, in three times as long
-                    prediction = codec.parse(prediction, *size)
+                    prediction = codec.parse(prediction, width, height)
                 except FormatError:
                     if self.protocol == "published":
                         prediction, _ = codec.recover_published(prediction)
                         if confidences is not None and len(confidences) != len(prediction.relations):
                             confidences = None  # they are of relations that the published reading leaves out
                     else:
-                        prediction, _ = codec.recover_parsed(prediction, *size)
+                        prediction, _ = codec.recover_parsed(prediction, width, height)
         prediction = self._without_groups(prediction)
         scored = isinstance(prediction, SceneGraph) and any(r.score is not None for r in prediction.relations)
         free = plain(prediction, confidences)

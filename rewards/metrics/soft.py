@@ -112,7 +112,7 @@ class SoftMetrics(SceneGraphMetrics):
 
     def _match(
         self, graph: ParsedGraph, truth: ParsedGraph, aligned: Aligned
-    ) -> tuple[list[Any], list[Any], list[float]]:
+    ) -> tuple[list[tuple[int, int]], list[tuple[int, int]], list[float]]:
         pairs, equal, overlaps, partner = aligned
         objects = [
             pair
@@ -137,11 +137,11 @@ class SoftMetrics(SceneGraphMetrics):
         return question is not None and self.verdicts.get(question) is True
 
     def _rivals(
-        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any]
-    ) -> Iterator[tuple[list[Any], list[Any]]]:
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[int, int]
+    ) -> Iterator[tuple[list[tuple[int, str]], list[tuple[int, str]]]]:
         """Predicted and reference relations that could stand for each other but for the predicate: (position, label)
         of each. They are of the same two objects and the same group."""
-        found: dict[tuple[Any, ...], tuple[list[Any], list[Any]]] = {}
+        found: dict[tuple[int | None, int | None, str], tuple[list[tuple[int, str]], list[tuple[int, str]]]] = {}
         for j, (subject, predicate, target) in enumerate(truth.relations):
             group, label = self._label(predicate)
             found.setdefault((subject, target, group), ([], []))[1].append((j, label))
@@ -163,7 +163,7 @@ class SoftMetrics(SceneGraphMetrics):
         return self._question(_OBJECT, names, graph, truth), dispute
 
     def _predicates(
-        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any]
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[int, int]
     ) -> Iterator[tuple[str | None, Dispute]]:
         for said, wanted in self._rivals(graph, truth, partner):
             if not _settled(said, wanted):
@@ -173,10 +173,11 @@ class SoftMetrics(SceneGraphMetrics):
                             yield self._predicate(graph, truth, partner, i, j)
 
     def _predicate(
-        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[str, Any], i: int, j: int
+        self, graph: ParsedGraph, truth: ParsedGraph, partner: dict[int, int], i: int, j: int
     ) -> tuple[str | None, Dispute]:
         (subject, predicate, target), (_, true_predicate, _) = graph.relations[i], truth.relations[j]
-        wanted, said = [], []
+        wanted: list[str] = []
+        said: list[str] = []
         for end in (subject, target):
             wanted.append(normalised(truth.labels[partner[end]]))
             label = normalised(graph.labels[end])
@@ -185,13 +186,12 @@ class SoftMetrics(SceneGraphMetrics):
         wanted.insert(1, self._label(true_predicate)[1])
         said.insert(1, self._label(predicate)[1])
         dispute = Dispute("predicate", " ".join(wanted), " ".join(said))
-        triplets = [
-            None if None in names else ", ".join(names) for names in (list(map(_name, w)) for w in (wanted, said))
-        ]
-        return self._question(_PREDICATE, [t and f"({t})" for t in triplets], graph, truth), dispute
+        triplets = [_triplet(list(map(_name, words))) for words in (wanted, said)]
+        return self._question(_PREDICATE, triplets, graph, truth), dispute
 
-    def _question(self, form: str, words: list[str | None], graph: ParsedGraph, truth: ParsedGraph) -> str | None:
-        if None in words:
+    def _question(self, form: str, names: list[str | None], graph: ParsedGraph, truth: ParsedGraph) -> str | None:
+        words = [name for name in names if name is not None]
+        if len(words) < len(names):
             return None
         if self.scene:
             shown = f"The first person's graph of the image: {self._shown(truth)}\n"
@@ -208,6 +208,12 @@ class SoftMetrics(SceneGraphMetrics):
             for s, predicate, o in graph.relations
         )
         return f"objects {objects}; relations {'; '.join(triplets) or 'none'}."
+
+
+def _triplet(names: list[str | None]) -> str | None:
+    """None if one of them is none."""
+    known = [name for name in names if name is not None]
+    return f"({', '.join(known)})" if len(known) == len(names) else None
 
 
 def _settled(said: Sequence[tuple[int, str]], wanted: Sequence[tuple[int, str]]) -> bool:
@@ -249,7 +255,9 @@ def soft_metrics(
     """
     strict = SceneGraphMetrics(codec, width, height, **options)
     soft = SoftMetrics(codec, width, height, scene=scene, **options)
-    disputes, skipped, questions = {}, {}, {}
+    disputes: dict[str, int] = {}
+    skipped: dict[str, int] = {}
+    questions: dict[str, int] = {}
     times: Counter[tuple[str | None, Dispute]] = Counter()
     for kind in KINDS:
         found = Counter(dispute for sample in samples for dispute in soft.disputes(kind, *sample))
@@ -268,20 +276,21 @@ def soft_metrics(
         "disputes": disputes,
         "not_asked": skipped,
         "questions": questions,
-        "answers": _count(Counter(soft.verdicts.values())),
+        "answers": _count(Counter[bool | str | None](soft.verdicts.values())),
         "most_disputed": _most_disputed(times, soft.verdicts),
     }
 
 
-def _count(verdicts: Counter[str]) -> dict[str, int]:
+def _count(verdicts: Counter[bool | str | None]) -> dict[str, int]:
     return {name: verdicts[verdict] for verdict, name in ANSWERS.items()}
 
 
 def _most_disputed(
     times: Counter[tuple[str | None, Dispute]], verdicts: dict[str, bool | None]
 ) -> list[dict[str, Any]]:
-    found: dict[Dispute, Counter[str]] = {}
+    found: dict[Dispute, Counter[bool | str | None]] = {}
     for (question, dispute), count in times.items():
-        found.setdefault(dispute, Counter())[verdicts.get(question, "not asked")] += count
+        verdict = "not asked" if question is None else verdicts.get(question, "not asked")
+        found.setdefault(dispute, Counter())[verdict] += count
     ranked = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))
     return [{**dispute._asdict(), "times": answers.total(), **_count(answers)} for dispute, answers in ranked[:KEPT]]

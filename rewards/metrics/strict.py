@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -124,7 +124,7 @@ class SceneGraphMetrics(Metric):
     """
 
     name, protocols, matches = "strict", PROTOCOLS, True
-    same = ("codec", "iou_threshold", "protocol")
+    same: ClassVar[tuple[str, ...]] = ("codec", "iou_threshold", "protocol")
 
     def __init__(
         self,
@@ -245,8 +245,8 @@ class SceneGraphMetrics(Metric):
         totals = dict(zip(_SUMMED, self._sums.total().tolist(), strict=True))
         found |= {name: totals[name] / n for name in VALUES}
         for kind in KINDS:
-            counts = (totals[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
-            values = _precision_recall_f1(*counts, both_empty=0.0)
+            right, predicted, wanted = (totals[f"{kind}s_{count}"] for count in ("right", "predicted", "reference"))
+            values = _precision_recall_f1(right, predicted, wanted, both_empty=0.0)
             names = (f"pooled_{kind}_{name}" for name in ("precision", "recall", "f1"))
             found |= zip(names, values, strict=True)
         return found
@@ -260,7 +260,8 @@ class SceneGraphMetrics(Metric):
         """What the strict reader takes, the lenient one reads alike, in three times as long."""
         size = width or self.width, height or self.height
         truth = reference if isinstance(reference, ParsedGraph) else read_reference(reference, self.codec, *size)
-        graph, error, namesakes = prediction, None, {}
+        graph, error = prediction, None
+        namesakes: dict[int, int] = {}
         if type(prediction) is not str:
             graph = completion_of(prediction, self.codec, *size)
             if isinstance(graph, SceneGraph):
@@ -364,7 +365,7 @@ class SceneGraphMetrics(Metric):
 class _Stack:
     """The objects of several graphs, each graph's sorted by box and label (see rewards.matching.in_order)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.boxes: list[tuple[float, ...]] = []
         self.labels: list[str] = []  # to compare
         self.order: list[int] = []  # positions in their graph

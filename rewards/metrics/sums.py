@@ -29,7 +29,7 @@ def parts(values: np.ndarray) -> np.ndarray:
 
 def whole(sums: np.ndarray) -> np.ndarray:
     """The values that parts (2, ...), or sums of them, stand for."""
-    return (sums[0] + sums[1] / UNIT) / UNIT
+    return np.asarray((sums[0] + sums[1] / UNIT) / UNIT)
 
 
 class Sums:

@@ -102,7 +102,7 @@ class VideoRecall(Metric):
         return cls(protocol=settings.protocol)
 
     @staticmethod
-    def samples(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
+    def samples_of(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[tuple[Any, ...]]:
         return ((prediction, reference) for _, prediction, reference in videos_of_rows(rows, codec))
 
     def add(self, prediction: VideoGraph | ScoredGraph | None, reference: VideoGraph) -> dict[str, float]:
@@ -135,28 +135,28 @@ class VideoRecall(Metric):
         with np.errstate(all="ignore"):  # of boxes as large as a model likes
             overlaps = self._overlaps(prediction, reference, candidates)
         ks = np.array(self.ks)
-        found = {kind: np.zeros((len(relations), len(ks))) for kind in KINDS}
+        hits_of = {kind: np.zeros((len(relations), len(ks))) for kind in KINDS}
         done: set[tuple[str, int]] = set()
         weak = dict.fromkeys(range(len(relations)), 0.0)
         for (rank, wanted, _), (viou, symmetric, _) in zip(candidates, overlaps, strict=True):
             within = rank < ks  # candidates come in the order of their ranks
             if symmetric >= self.viou_threshold and ("symmetric", wanted) not in done:
                 done.add(("symmetric", wanted))
-                found["symmetric_recall"][wanted] += within
+                hits_of["symmetric_recall"][wanted] += within
             if ("found", wanted) in done:
                 continue
             if viou >= WEAK and (self.protocol == "published" or viou > weak[wanted]):
                 best = 0.0 if self.protocol == "published" else weak[wanted]
-                found["weak_recall"][wanted] += within & (best == 0)
-                found["soft_weak_recall"][wanted] += within * (viou - best)
+                hits_of["weak_recall"][wanted] += within & (best == 0)
+                hits_of["soft_weak_recall"][wanted] += within * (viou - best)
                 weak[wanted] = viou
             if viou >= self.viou_threshold:
                 done.add(("found", wanted))
-                found["recall"][wanted] += within
-                found["soft_recall"][wanted] += within * viou
+                hits_of["recall"][wanted] += within
+                hits_of["soft_recall"][wanted] += within * viou
         hits = self._by_volume(candidates, [volume for _, _, volume in overlaps])
         for rank, wanted in hits.items():
-            found["volume_recall"][wanted] += rank < ks
+            hits_of["volume_recall"][wanted] += rank < ks
         precision = _average_precision(np.array(sorted(hits)), len(relations)) if relations else None
 
         predicted = 0 if prediction is None else len(prediction.relations)
@@ -164,16 +164,16 @@ class VideoRecall(Metric):
         self.videos_without_relations += not relations
         self.videos_without_predictions += not predicted
         self._precision.add(precision or 0.0)
-        table = parts(np.stack([found[kind] for kind in KINDS], axis=1))
+        table = parts(np.stack([hits_of[kind] for kind in KINDS], axis=1))
         for i, relation in enumerate(relations):
             name = canonical(relation.predicate)
             total, sums = self._found.get(name, (0, 0))
             self._found[name] = total + 1, sums + table[:, i]
-        counts = {"relations_predicted": predicted, "relations_reference": len(relations)}
+        counts: dict[str, Any] = {"relations_predicted": predicted, "relations_reference": len(relations)}
         counts["average_precision"] = precision
         for kind in KINDS:
             name = kind.replace("recall", "found")
-            counts |= {f"{name}@{k}": x for k, x in zip(self.ks, found[kind].sum(axis=0).tolist(), strict=True)}
+            counts |= {f"{name}@{k}": x for k, x in zip(self.ks, hits_of[kind].sum(axis=0).tolist(), strict=True)}
         return counts
 
     def merge(self, other: Self) -> None:
@@ -214,7 +214,7 @@ class VideoRecall(Metric):
 
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """For each predicate that occurs: relations, and each of KINDS at every K."""
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         for name, (total, sums) in self._found.items():
             shares = whole(sums) / total
             found[name] = {"relations": total}
@@ -244,19 +244,19 @@ class VideoRecall(Metric):
             right, present, exist = together.copy(), held.copy(), claimed.copy()
             volumes = []
             for i, j in ((guess.subject, truth.subject), (guess.object, truth.object)):
-                mine, theirs = prediction.objects[i].tube, reference.objects[j].tube
+                said_tube, true_tube = prediction.objects[i].tube, reference.objects[j].tube
                 if (i, j) not in shared:
-                    shared[i, j] = _padded(theirs.intersections(mine), length)
-                common, mine, theirs = shared[i, j], _padded(mine.areas, length), _padded(theirs.areas, length)
+                    shared[i, j] = _padded(true_tube.intersections(said_tube), length)
+                common, mine, theirs = shared[i, j], _padded(said_tube.areas, length), _padded(true_tube.areas, length)
                 union = mine + theirs - common
                 right &= (union > 0) & (common >= self.iou_threshold * union)
                 present &= theirs > 0
                 exist &= mine > 0
                 volume = common[together].sum()
                 volumes.append(_ratio(volume, mine[claimed].sum() + theirs[held].sum() - volume))
-            hits = np.count_nonzero(right)
-            by_frames = _ratio(hits, np.count_nonzero(right | present))
-            found.append((by_frames, _ratio(hits, np.count_nonzero(right | present | exist)), min(volumes)))
+            hits = int(np.count_nonzero(right))
+            by_frames = _ratio(hits, int(np.count_nonzero(right | present)))
+            found.append((by_frames, _ratio(hits, int(np.count_nonzero(right | present | exist))), min(volumes)))
         return found
 
     def _by_volume(self, candidates: list[tuple[int, int, int]], volume: list[float]) -> dict[int, int]:
@@ -266,7 +266,8 @@ class VideoRecall(Metric):
         taken: dict[int, int] = {}
         for (rank, wanted, _), viou in zip(candidates, volume, strict=True):
             if taken.get(wanted, rank) == rank and viou >= self.viou_threshold and viou > best.get(rank, -1.0):
-                taken.pop(hits.get(rank), None)
+                if rank in hits:
+                    taken.pop(hits[rank], None)
                 hits[rank], best[rank], taken[wanted] = wanted, viou, rank
         return hits
 

@@ -35,7 +35,7 @@ class WrittenRecall(Metric):
 
     name, ranks = "written-recall", True
 
-    def __init__(self):
+    def __init__(self) -> None:
         # what has no confidences is ranked once
         self._plain, self._written, self._sure = (SceneGraphRecall(ks=KS, keep_images=True) for _ in range(3))
 
@@ -97,7 +97,8 @@ class WrittenRecall(Metric):
         rankings["difference"] = {name: confidence[name] - writing[name] for name in _FIGURES}
         if not self._sure.images:
             rankings |= {"confidence": None, "difference": None}
-        return counts | rankings | {"intervals": _intervals(*images, resamples)}
+        writing, confidence = images
+        return counts | rankings | {"intervals": _intervals(writing, confidence, resamples)}
 
 
 def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> dict[str, dict[str, tuple[Any, ...]]]:

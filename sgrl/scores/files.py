@@ -218,9 +218,9 @@ class ScoreFolder:
 
     def get(self, place: Place) -> ScoredGraph:
         """The graph at a place that `places` gave. Those of one row group are had fast one after the other."""
-        *where, row = place
-        if self._held is None or self._held[0] != where:
-            self._held = where, maker(read_group(_opened(self.files[where[0]]), where[1]))
+        number, group, row = place
+        if self._held is None or self._held[0] != (number, group):
+            self._held = (number, group), maker(read_group(_opened(self.files[number]), group))
         return self._held[1](row)
 
 

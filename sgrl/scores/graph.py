@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -72,6 +72,7 @@ class ScoredGraph:
             object. What only the vocabulary can tell is found by `VocabularyCheck`.
     """
 
+    # `| Any`: given as whatever makes an array, and kept as one, or None where it is not there
     width: int
     height: int
     dataset: str = ""
@@ -79,15 +80,15 @@ class ScoredGraph:
     video_id: str | None = None
     frame: int | None = None
     labels: Sequence[str] = ()
-    boxes: np.ndarray | None = None
-    tubes: Sequence[MaskTube] | Sequence[BoxTube] | None = None
-    scores: np.ndarray | None = None
-    label_scores: np.ndarray | None = None
-    pairs: np.ndarray = ()
-    predicate_scores: np.ndarray | None = None
-    predicates: Sequence[str] | None = None
-    relation_scores: np.ndarray | None = None
-    spans: Sequence[Sequence[Span]] | None = None
+    boxes: np.ndarray | Any = None
+    tubes: Sequence[MaskTube] | Sequence[BoxTube] | Any = None
+    scores: np.ndarray | Any = None
+    label_scores: np.ndarray | Any = None
+    pairs: np.ndarray | Any = ()
+    predicate_scores: np.ndarray | Any = None
+    predicates: Sequence[str] | Any = None
+    relation_scores: np.ndarray | Any = None
+    spans: Sequence[tuple[Span, ...]] | Any = None
     frames: Sequence[int] | None = None
     fps: float | None = None
     written: bool = False
@@ -103,7 +104,8 @@ class ScoredGraph:
     @property
     def key(self) -> tuple[str, str]:
         """What names it: the data set, and the image, or the video of a whole video."""
-        return self.dataset, self.video_id if self.image_id is None else self.image_id
+        name = self.video_id if self.image_id is None else self.image_id
+        return self.dataset, name or ""
 
     @property
     def whole_video(self) -> bool:
@@ -196,19 +198,22 @@ class ScoredGraph:
         scale = np.array([width / self.width, height / self.height] * 2)
         if self.tubes is None:
             return replace(self, width=width, height=height, boxes=self.boxes * scale)
-        tubes = [BoxTube(tube.boxes * scale) for tube in self.boxed().tubes]
+        tubes = [BoxTube(tube.boxes * scale) for tube in self._box_tubes()]
         return replace(self, width=width, height=height, tubes=tubes)
 
     def boxed(self) -> ScoredGraph:
         """A whole video with the boxes around its masks in their place."""
-        return replace(self, tubes=[tube.boxes() if isinstance(tube, MaskTube) else tube for tube in self.tubes])
+        return replace(self, tubes=self._box_tubes())
+
+    def _box_tubes(self) -> list[BoxTube]:
+        return [tube.boxes() if isinstance(tube, MaskTube) else tube for tube in self.tubes]
 
     def on_frames(self, numbers: Sequence[int]) -> ScoredGraph:
         """A whole video at these frames only, as boxes: T is how many there are. Objects are nowhere in those that it
         lacks, and relations go that hold in none."""
         position = {number: i for i, number in enumerate(self.numbers)}
         places = [position.get(number) for number in numbers]
-        tubes = [BoxTube([None if i is None else tube.boxes[i] for i in places]) for tube in self.boxed().tubes]
+        tubes = [BoxTube([None if i is None else tube.boxes[i] for i in places]) for tube in self._box_tubes()]
         spans = []
         for given in self.spans or ((),) * len(self.pairs):
             held = [j for j, i in enumerate(places) if i is not None and any(a <= i <= b for a, b in given)]
@@ -225,7 +230,7 @@ class ScoredGraph:
 
         names: image_id and frame of the result.
         """
-        tubes = self.boxed().tubes
+        tubes = self._box_tubes()
         there = [i for i, tube in enumerate(tubes) if position < tube.frames and tube.areas[position] > 0]
         place = {i: number for number, i in enumerate(there)}
         spans = self.spans or ((),) * len(self.pairs)
@@ -236,7 +241,7 @@ class ScoredGraph:
         ]
         taken = {"labels": there, "scores": there, "label_scores": there}
         taken |= dict.fromkeys(("predicate_scores", "predicates", "relation_scores"), rows)
-        values = {
+        values: dict[str, Any] = {
             name: [value[i] for i in which]
             for name, which in taken.items()
             if (value := getattr(self, name)) is not None
@@ -375,7 +380,7 @@ class ScoredGraph:
             self.fail(name, f"{values[tuple(place)]:g} at {at}", expected)
         return values
 
-    def fail(self, field: str, found: str, expected: str) -> None:
+    def fail(self, field: str, found: str, expected: str) -> NoReturn:
         """Raise the error of a field."""
         raise fault(self.image_id, self.video_id, field, found, expected)
 

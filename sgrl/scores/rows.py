@@ -41,7 +41,7 @@ def row_of(graph: ScoredGraph) -> dict:
     if graph.tubes is None:
         row["boxes"] = graph.boxes.ravel()
     elif graph.masked:
-        row["masks"] = [tube.to_rle() for tube in graph.tubes]
+        row["masks"] = [tube.to_rle() for tube in graph.tubes if isinstance(tube, MaskTube)]
     else:
         row["tube_boxes"] = np.array([tube.boxes for tube in graph.tubes]).ravel()
     for name in ("scores", "label_scores", "pairs", "predicate_scores"):

@@ -45,7 +45,9 @@ def from_text(
     if not isinstance(confidences, Sequence) or len(confidences) != len(relations):
         confidences = None
     else:
-        confidences = [x if type(x) in (int, float) and math.isfinite(x) else None for x in confidences]
+        confidences = [
+            x if x is not None and type(x) in (int, float) and math.isfinite(x) else None for x in confidences
+        ]
     return ScoredGraph(
         width=int(width),
         height=int(height),

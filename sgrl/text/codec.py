@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from sgrl.graph import SceneGraph
 from sgrl.text import answer, pieces
@@ -68,6 +68,10 @@ class Codec:
     def decode(self, text: str, width: int, height: int, tags: bool | None = True) -> SceneGraph:
         """`parse`, as a SceneGraph."""
         return to_graph(self.parse(text, width, height, tags), width, height, self.grouped)
+
+    def row(self, cells: Sequence[str], separator: str) -> list[str]:
+        """In layouts with groups, a row's cells of labels -> "<group>__<label>"; raises FormatError (reason only)."""
+        raise NotImplementedError
 
     def recover_parsed(self, text: str | bytes | None, width: int, height: int) -> tuple[ParsedGraph, list[str]]:
         """Lenient reading: whatever can be understood, and what was wrong. Never raises; linear time.

@@ -42,12 +42,14 @@ def read(body: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 def _fields(text: str, closed: bool) -> dict[str, Any]:
     """The known fields of an entry; of one that was cut off, those that end."""
+    found: dict[str, Any]
     if closed:
         try:
-            return json.loads(f"{{{text}}}")
+            found = json.loads(f"{{{text}}}")
+            return found
         except (ValueError, RecursionError):
             pass
-    found: dict[str, Any] = {}
+    found = {}
     for name, double, single, numbers, bracket in _FIELD.findall(text.translate(_STRAIGHT)):
         if name != "bbox":
             found.setdefault(name, _unescaped(double or single))
@@ -60,6 +62,6 @@ def _fields(text: str, closed: bool) -> dict[str, Any]:
 
 def _unescaped(text: str) -> str:
     try:
-        return json.loads(f'"{text}"')
+        return str(json.loads(f'"{text}"'))
     except ValueError:  # single quotes may hold double ones
         return text.replace("\\'", "'")

@@ -106,8 +106,10 @@ class Json(Codec):
         with one id, relations mean the last."""
         body = self.body_of(as_text(text))
         issues: list[str] = []
-        found = _lists(body, issues)
-        return _graph(*(entries.read(body) if issues else found), issues)
+        objects, relationships = _lists(body, issues)
+        if issues:
+            objects, relationships = entries.read(body)
+        return _graph(objects, relationships, issues)
 
     def recover_published(self, text: str | bytes | None) -> tuple[ParsedGraph, dict[int, int]]:
         """What R1-SGG reads: nothing, if the whole answer is no JSON."""
@@ -263,15 +265,17 @@ def read_object(item: Any) -> tuple[str, tuple[float, float, float, float]]:
         raise FormatError("expected a bbox of four numbers")
     if not all(-LARGEST <= v <= LARGEST for v in box):  # NaN compares false
         raise FormatError("the bbox is not finite")
-    return item["id"], tuple(map(float, box))
+    x1, y1, x2, y2 = map(float, box)
+    return item["id"], (x1, y1, x2, y2)
 
 
 def read_relation(item: Any) -> tuple[str, str, str]:
     """Subject, predicate and object of an item of "relationships", as written. Raises FormatError."""
-    values = tuple(item.get(key) for key in ENDS) if isinstance(item, dict) else ()
+    values: tuple[Any, ...] = tuple(item.get(key) for key in ENDS) if isinstance(item, dict) else ()
     if not values or not all(isinstance(v, str) and len(v) <= MAX_LABEL for v in values):
         raise FormatError("expected subject, predicate and object, three strings")
-    return values
+    subject, predicate, target = values
+    return subject, predicate, target
 
 
 def find_answer(text: str, published: bool = False) -> str:

@@ -126,9 +126,10 @@ class _Reader:
         if not self.ids:
             cells.insert(0, str(number))
         if not is_object(cells):
-            cells = _otherwise(line, self._object_cells) or ()
-            if not cells:
+            read = _otherwise(line, self._object_cells)
+            if not read:
                 return False
+            cells = read
         x1, y1, x2, y2 = map(float, cells[2:6])
         if not (-LARGEST <= x1 <= LARGEST and -LARGEST <= y1 <= LARGEST):
             return False
@@ -225,7 +226,7 @@ def pairs_row(line: str) -> list[tuple[str, str, str]] | None:
     """subj,attention,spatial,contacting,obj in either form, with any labels and any number of them."""
     match = _BRACKETED.match(line)
     if match:
-        return _pairs(match.groups(), ",")
+        return _pairs(list(match.groups()), ",")
     found = _pairs_cells(split_row(line))
     return _otherwise(line, _pairs_cells) if found is None else found
 

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 import re
 
+from sgrl.graph import Box
 from sgrl.text import answer
 from sgrl.text.codec import Codec
 from sgrl.text.labels import MAX_LABEL
@@ -121,8 +122,8 @@ def _behind_colon(line: str) -> list[str]:
     return list(filter(None, [line.partition(":")[2].strip()]))
 
 
-def _objects(lines: list[str]) -> list[tuple[int, str, tuple[float, float, float, float]]]:
-    found = []
+def _objects(lines: list[str]) -> list[tuple[int, str, Box]]:
+    found: list[tuple[int, str, Box]] = []
     for line in lines:
         if line[:4].lower() == "rel[" or len(found) == MAX_RECOVERED:
             break
@@ -143,7 +144,7 @@ def _objects(lines: list[str]) -> list[tuple[int, str, tuple[float, float, float
 
 def _relations(lines: list[str]) -> list[tuple[int, str, int]]:
     """Raises ValueError for an id that is no number to Python, though it consists of digits."""
-    found = []
+    found: list[tuple[int, str, int]] = []
     for line in lines:
         if line.count(",") < 2 or len(found) == MAX_RECOVERED:
             continue

@@ -14,7 +14,7 @@ form throughout.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from sgrl.graph import SceneGraph
@@ -148,9 +148,8 @@ class ToonPairs(Codec):
         tables.check_relations(triplets)
         return ParsedGraph(labels, boxes, triplets)
 
-    def row(self, cells: tuple[str, ...], separator: str) -> list[str]:
-        """The three cells of a row -> "<group>__<label>"; raises FormatError (reason only)."""
-        predicates = []
+    def row(self, cells: Sequence[str], separator: str) -> list[str]:
+        predicates: list[str] = []
         for group, cell, limit in zip(GROUPS, cells, self.limits, strict=True):
             read = _remembered_cell if len(cell) <= MAX_LABEL else _read_cell
             predicates += read(cell, separator, group, limit)
@@ -177,8 +176,10 @@ class ToonPairs(Codec):
         def check_row(line: str, labels: dict[int, str]) -> tuple[int, int, int] | None:
             row, cells = (_BRACKET_LINE, _BRACKET_CELLS) if separator == "," else (_BAR_LINE, _BAR_CELLS)
             match = cells.fullmatch(line) if row.fullmatch(line) else None
+            if match is None:
+                return None
             try:
-                count = len(self.row(match.groups()[1:4], separator)) if match else 0
+                count = len(self.row(match.groups()[1:4], separator))
             except FormatError:
                 return None
             if not count or (self.person_subject and labels.get(int(match[1])) != "person"):
