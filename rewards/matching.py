@@ -10,9 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from sgrl.text.parsed import ParsedGraph
 
@@ -117,6 +114,9 @@ def count_matches(candidates: Sequence[Sequence[int]]) -> int:
     column = {partner: i for i, partner in enumerate(everyone)}
     rows = [i for i, partners in enumerate(candidates) for _ in partners]
     columns = [column[partner] for partners in candidates for partner in partners]
+    from scipy.sparse import csr_array  # takes a while to import, and many a program only asks for a preset's name
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     graph = csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(candidates), len(everyone)))
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
@@ -166,7 +166,9 @@ def label_similarity(predicted: Sequence[str], reference: Reference, similarity:
     )
 
 
-def assign(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Hungarian assignment of least cost: rows and columns of the min(P, N) pairs (no pair is too dear)."""
-    rows, columns = linear_sum_assignment(cost)
+def assign(cost: np.ndarray, maximize: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Hungarian assignment of least (or greatest) cost: rows and columns of the min(P, N) pairs (none is too dear)."""
+    from scipy.optimize import linear_sum_assignment  # half a second to import, which only a score needs
+
+    rows, columns = linear_sum_assignment(cost, maximize=maximize)
     return rows, columns

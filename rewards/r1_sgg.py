@@ -24,7 +24,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from rewards.matching import Reference, Similarity, assign, geometry, in_order, label_similarity
 from rewards.terms import COUNTS, Settings
@@ -226,5 +225,5 @@ def _triplet_recall(triplets: Sequence[tuple[str, str, str]], truth: Reference, 
             for s, p, o in triplets
         ]
     )
-    rows, columns = linear_sum_assignment(similar, maximize=True)
+    rows, columns = assign(similar, maximize=True)
     return float(similar[rows, columns].sum()) / len(truth.relations)

@@ -8,6 +8,8 @@ import pytest
 
 GROUND = (
     "sgrl.errors",
+    "sgrl.extras",
+    "sgrl.progress",
     "sgrl.dotted",
     "sgrl.moved",
     "sgrl.terminal",

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rewards.reading import CompletionError, check_completion, check_frame
+from rewards.evaluation.columns import Columns
+from rewards.evaluation.records import Damage, Records, read_parquet
+from rewards.reading import check_completion, check_frame
 from sgrl import data
 from sgrl.errors import SgrlError, suggest
+from sgrl.extras import require
 from sgrl.files import fingerprint
 from sgrl.terminal import printable
-from sgrl.text import FormatError, ParsedGraph, detect_codec, get_codec
+from sgrl.text import Codec, FormatError, ParsedGraph, detect_codec, get_codec
+from sgrl.vocabulary import Vocabulary
 
 Key = tuple[str, str]
 """What names an image: the data set's name ("" where ids alone are unique) and the image's id."""
 
-FILES = ("predictions.jsonl", "predictions.parquet")
 SHOWN = 3
 
 
@@ -37,9 +39,9 @@ def read_rows(
     Raises:
         SgrlError: a file or a column is missing or damaged.
     """
-    parquet = _parquet()
+    parquet = require("pyarrow.parquet", "data", "reading Parquet")
     for file in data.files(path, split):
-        opened = _read(file, parquet.ParquetFile)
+        opened = read_parquet(file, parquet.ParquetFile)
         found = opened.schema_arrow.names
         missing = [name for name in needed if name not in found]
         if missing:
@@ -53,24 +55,35 @@ def read_rows(
                 number += 1
 
 
-def _parquet() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise SgrlError("reading Parquet needs pyarrow: pip install 'sgrl[data]'") from None
-    return pyarrow.parquet
+class Named:
+    """References whose images go by ids.
+
+    Attributes:
+        keys: of the images. ids_suffice: whether ids are unique without their data set.
+    """
+
+    keys: list[Key]
+    ids_suffice: bool
+
+    def key(self, dataset: object, image_id: object) -> Key:
+        """What names an image here."""
+        # Others' predictions hardly know what we call a data set: ids decide wherever they can.
+        return "" if self.ids_suffice else str(dataset or ""), str(image_id)
+
+    @functools.cached_property
+    def _known(self) -> frozenset[Key]:
+        return frozenset(self.keys)
+
+    def find(self, dataset: object, names: Sequence[str]) -> Key | None:
+        """The image that goes by one of these names, the surest first; None if there is none."""
+        return next((key for name in names if (key := self.key(dataset, name)) in self._known), None)
+
+    def own(self, records: Records) -> bool:
+        """Whether they stand in this file of predictions itself."""
+        return False
 
 
-def _read(file: Path, read: Callable[..., Any], **options: Any) -> Any:
-    import pyarrow
-
-    try:
-        return read(file, **options)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise SgrlError(f"{file} is not a readable Parquet file: {error}; convert or copy it again") from None
-
-
-class References:
+class References(Named):
     """The references of a split, in its order.
 
     Args:
@@ -92,7 +105,6 @@ class References:
         ]
         if not names:
             raise SgrlError(f"split {split!r} of {path} has no rows; convert some, or choose another --split")
-        # Others' predictions hardly know what we call a data set: ids decide wherever they can.
         self.ids_suffice = len({image_id for _, image_id in names}) == len(names)
         self.keys = [self.key(*name) for name in names]
         (twice, count), *_ = Counter(self.keys).most_common(1)
@@ -112,10 +124,6 @@ class References:
     def fingerprint(self) -> str:
         """Of its files, as those who predict them store it."""
         return fingerprint(data.files(self.path, self.split))
-
-    def key(self, dataset: object, image_id: object) -> Key:
-        """What names an image here."""
-        return "" if self.ids_suffice else str(dataset or ""), str(image_id)
 
     def videos(self) -> list[str | None]:
         """The video that each image is of."""
@@ -190,59 +198,94 @@ class ByImage(Protocol):
         """What is predicted of an image, as a row with `prediction`; None if nothing is."""
 
 
+class AnyReferences(Protocol):
+    """References, wherever they stand.
+
+    path, split: for messages. codec: of the texts. vocabulary, fingerprint: None where they do not say. keys: of the
+    images.
+    """
+
+    path: Path
+    split: str
+    codec: Codec
+    vocabulary: Vocabulary | None
+    fingerprint: str | None
+    keys: list[Key]
+
+    def own(self, records: Records) -> bool: ...
+
+    def find(self, dataset: object, names: Sequence[str]) -> Key | None: ...
+
+    def key(self, dataset: object, image_id: object) -> Key: ...
+
+    def videos(self) -> list[str | None]: ...
+
+    def __iter__(self) -> Iterator[tuple[Key, dict[str, Any]]]: ...
+
+
 class Predictions:
-    """A file of predictions with the columns image_id and prediction, JSON lines or Parquet, by image.
+    """A file of predictions by image, in any of the formats of `records`.
 
     A prediction is a text, a chat message, null, or a JSON object with objects and relationships.
 
-    Of two predictions for one image the first counts. Memory is what the ids need, and for Parquet the file.
+    Of two predictions for one image the first counts. Memory is what the ids need, and what `records` says.
 
     Args:
-        path: a .jsonl or .parquet file, or a folder with one of FILES.
+        records: the file.
         references: what they are predictions for.
+        columns: which of its columns is what; None: as they are called.
 
     Attributes:
-        damaged, duplicates, unknown: lines that cannot be read, second predictions for an image, and predictions for
+        damaged, duplicates, unknown: rows that cannot be read, second predictions for an image, and predictions for
             images that the references lack.
 
     Raises:
-        SgrlError: the file is missing, damaged as a whole, empty, or has other columns; not one prediction is for an
-            image of the references.
+        SgrlError: the file has other columns; not one prediction is for an image of the references.
     """
 
-    def __init__(self, path: str | Path, references: References):
-        self.path = path = Path(path)
-        if path.is_dir():
-            self.path = next((path / name for name in FILES if (path / name).is_file()), path)
-        if not self.path.is_file():
-            where = f"{path} holds neither {' nor '.join(FILES)}" if path.is_dir() else f"{path} does not exist"
-            raise SgrlError(f"{where}; expected a file of predictions, or the folder of a run")
+    def __init__(self, records: Records, references: AnyReferences, columns: Columns | None = None):
+        self.path, self._records = records.path, records
+        self.columns = columns = columns or Columns.of(records.columns)
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
-        self._places: dict[Key, int] = {}
-        self._table = None
-        self._codec = references.codec
-        known = set(references.keys)
-        rows = self._parquet_rows() if self.path.suffix == ".parquet" else self._json_rows()
-        for place, name, row in rows:
-            key = references.key(row.get("dataset"), row["image_id"])
-            if key not in known:
-                self.unknown.add(repr(key[1]))
+        self._places: dict[Key, Any] = {}
+        named = columns.has("image_id") or references.own(records)
+        if records.columns and not (named and columns.has("prediction")):
+            _check_columns(self.path, records.columns, columns, ("image_id",) * (not named) + ("prediction",))
+        for place, called, raw in records.rows():
+            try:
+                names = self._names(raw, called, references)
+                key = references.find(columns.get(raw, "dataset"), names)
+            except (ValueError, RecursionError) as error:
+                self.damaged.add(f"{called} ({str(error)[:80]})")
+                continue
+            if key is None:
+                self.unknown.add(repr(names[0]))
             elif key in self._places:
-                self.duplicates.add(f"{key[1]!r} ({name})")
+                self.duplicates.add(f"{key[1]!r} ({called})")
             else:
                 self._places[key] = place
         if not self._places:
             raise nothing_to_score(self, references, "predictions is for an image")
-        self._file = open(self.path, "rb") if self._table is None else None
+
+    def _names(self, raw: dict[str, Any] | Damage, called: str, references: AnyReferences) -> list[str]:
+        """What a row may call its image. Raises ValueError for a row that is no prediction."""
+        if isinstance(raw, Damage):
+            raise raw
+        names = self.columns.names(raw)
+        if not names and references.own(self._records):
+            names = [called]
+        if not names or self.columns.found["prediction"] not in raw:
+            raise Damage("no image_id or no prediction")
+        check_completion(self.columns.said(raw)["prediction"], references.codec)
+        return names
 
     def __enter__(self) -> Predictions:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file:
-            self._file.close()
+        self._records.close()
 
-    def missing(self, references: References) -> Problem:
+    def missing(self, references: AnyReferences) -> Problem:
         """The images without a prediction."""
         problem = Problem()
         for key in references.keys:
@@ -251,76 +294,48 @@ class Predictions:
         return problem
 
     def get(self, key: Key, reference: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """The row of an image; None if there is none. The reference is not needed."""
+        """What is said of an image (see Columns.said), and `scale`, where its boxes have a frame of their own; None
+        if there is nothing. The reference is not needed."""
         place = self._places.get(key)
         if place is None:
             return None
-        if self._table is not None:
-            return {name: column[place].as_py() for name, column in self._table.items()}
-        self._file.seek(place)
-        return json.loads(self._file.readline())
-
-    def _parquet_rows(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        table = _read(self.path, _parquet().read_table)
-        _check_columns(self.path, table.column_names)
-        wanted = ("dataset", "image_id", "prediction", "confidence", "tokens", "seconds", "finish_reason")
-        self._table = {name: table.column(name) for name in wanted if name in table.column_names}
-        said = self._table["prediction"].drop_null()
-        if len(said):  # a column has one type
-            try:
-                check_completion(said[0].as_py(), self._codec)
-            except CompletionError as error:
-                raise SgrlError(f"{self.path}, column prediction: {error}") from None
-        names = [name for name in ("dataset", "image_id") if name in self._table]
-        for number, row in enumerate(table.select(names).to_pylist()):
-            yield number, f"row {number}", row
-
-    def _json_rows(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
-        place, usable, others = 0, False, None
-        with open(self.path, "rb") as lines:
-            for number, line in enumerate(lines, 1):
-                start, place = place, place + len(line)
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    if not isinstance(row, dict):
-                        raise ValueError(f"a {type(row).__name__}, expected an object")
-                    if "image_id" not in row or "prediction" not in row:
-                        others = others or list(row)
-                        raise ValueError("no image_id or no prediction")
-                    check_completion(row["prediction"], self._codec)
-                except (ValueError, RecursionError) as error:
-                    cut = "" if line.endswith(b"\n") else ", which ends in the middle"
-                    self.damaged.add(f"line {number}{cut} ({str(error)[:80]})")
-                    continue
-                usable = True
-                yield start, f"line {number}", row
-        if others and not usable:
-            _check_columns(self.path, others)
+        raw = self._records.get(place)
+        return self.columns.said(raw) | {"scale": self.columns.scale(raw)}
 
 
-def _check_columns(path: Path, found: Sequence[str]) -> None:
-    missing = [name for name in ("image_id", "prediction") if name not in found]
-    if missing:
-        hints = "".join(suggest(name, found) for name in missing)
-        raise SgrlError(f"{path} has no {' and no '.join(missing)}{hints}; predictions have both")
+def _check_columns(path: Path, found: Sequence[str], columns: Columns, needed: Sequence[str]) -> None:
+    missing = [name for name in needed if not columns.has(name)]
+    hints = "".join(suggest(name, found) for name in missing)
+    words = " ".join(f"--map COLUMN={name}" for name in missing)
+    raise SgrlError(f"{path} has no {' and no '.join(missing)}{hints}; {words} says what is another name of it")
 
 
-def joined(predictions: ByImage, references: References) -> Iterator[dict[str, Any]]:
+def joined(predictions: ByImage, references: AnyReferences) -> Iterator[dict[str, Any]]:
     """A row to score for each reference, in their order: what was predicted (None where nothing was), with the
-    reference's graph, frame and place in a video."""
+    reference's graph, frame and place in a video. Where an answer's boxes have a frame of their own the reference is
+    in that one."""
     nowhere = {"video_id": None, "frame": None}  # what predictions say of it does not count
     for key, reference in references:
-        yield {**(predictions.get(key, reference) or {"prediction": None}), **nowhere, **reference}
+        said = dict(predictions.get(key, reference) or {"prediction": None})
+        scale = said.pop("scale", None)
+        yield {**said, **nowhere, **(reference if scale is None else _scaled(reference, *scale))}
+
+
+def _scaled(reference: dict[str, Any], width: float, height: float) -> dict[str, Any]:
+    """A reference in another frame. IoU does not change."""
+    x, y = width / reference["width"], height / reference["height"]
+    graph = reference["solution"]
+    boxes = [(x1 * x, y1 * y, x2 * x, y2 * y) for x1, y1, x2, y2 in graph.boxes]
+    return {**reference, "solution": graph._replace(boxes=boxes), "width": width, "height": height}
 
 
 def nothing_to_score(predictions, references, kind: str) -> SgrlError:
     """The error for predictions of which none fits. kind: e.g. "predictions is for an image"."""
     if predictions.unknown.count:
+        split = f", split {references.split!r}" if references.split else ""
         return SgrlError(
-            f"{predictions.path}: not one of {predictions.unknown.count:,} {kind} of {references.path}, split "
-            f"{references.split!r}: ids are {predictions.unknown} here, {references.keys[0][1]!r} and so on there"
+            f"{predictions.path}: not one of {predictions.unknown.count:,} {kind} of {references.path}{split}: "
+            f"ids are {predictions.unknown} here, {references.keys[0][1]!r} and so on there"
         )
     damaged = f": {predictions.damaged}" if predictions.damaged.count else ""
     return SgrlError(f"{predictions.path} holds no prediction{damaged}")

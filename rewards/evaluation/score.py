@@ -1,7 +1,9 @@
-"""`python -m rewards score PREDICTIONS --reference DATASET`: the figures of any file of predictions.
+"""`python -m rewards score PREDICTIONS [--reference DATASET]`: the figures of any file of predictions.
 
-PREDICTIONS is JSON lines or Parquet with the columns image_id and prediction (the text that a model wrote), or the
-folder of a run. With confidences, one per relation, their calibration is shown and Recall@K is ranked by them too.
+PREDICTIONS is JSON lines, JSON, CSV or Parquet with the columns image_id and prediction (the text that a model wrote),
+or the folder of a run. Files of SceneGraphVLM (content, predict) and R1-SGG (response, gt_objects; a folder of JSON)
+are read as they are, others with --map COLUMN=WHAT; where the reference stands beside the prediction, no --reference
+is needed. With confidences, one per relation, their calibration is shown and Recall@K is ranked by them too.
 
 PREDICTIONS may also be a folder of scored predictions (sgrl.scores). --metrics NAME,NAME gives several rankings of
 either kind at once, with 95 % intervals over images or videos.
@@ -15,13 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rewards.evaluation.beside import FileReferences
 from rewards.evaluation.counters import Counter, counter
 from rewards.evaluation.evaluation import differences
-from rewards.evaluation.files import Predictions, References, joined, predicate_frequency, training_graphs
-from rewards.evaluation.scored import Ranking, ScoredPredictions, ScoredReferences, paired, read, rows_of
+from rewards.evaluation.files import AnyReferences, Predictions, Problem, joined, predicate_frequency, training_graphs
+from rewards.evaluation.scored import Ranking, ScoredPredictions, paired, rows_of
+from rewards.evaluation.sources import Sources
+from rewards.evaluation.sources import add_arguments as add_files
 from rewards.metrics import METRICS, Metric, Settings
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import atomic_path
@@ -34,25 +40,16 @@ PROBLEMS = {
     "unknown": "predictions for images that the reference lacks (left out)",
     "duplicates": "second predictions for an image (the first one counts)",
     "damaged": "damaged lines (left out)",
+    "unreadable": "rows without a readable reference (left out)",
+    "doubles": "second references for an image (the first one counts)",
 }
 
 CHANGED = "made from another data set than the references, or from another state of it (by its files' fingerprint)"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_files(parser)
     add = parser.add_argument
-    add(
-        "predictions",
-        help="file with image_id and prediction, .jsonl or .parquet, the folder of a run, or one of scores",
-    )
-    add(
-        "--reference",
-        required=True,
-        metavar="DATASET",
-        help="folder or file of Parquet with image_id and solution, or a folder of scores",
-    )
-    add("--split", default="test", help="default: %(default)s")
-    add("--limit", type=int, metavar="N", help="the first N images only")
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
     add("--metrics", metavar="NAME,NAME", help="rankings in one table: recall, ag-recall, video-recall")
     add("--protocol", default="default", help="'published' and others reproduce published figures, see docs")
@@ -61,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             words = f"{metric.name}: {option.help} (default: %(default)s)"
             add(f"--{name.replace('_', '-')}", default=option.choices[0], choices=option.choices, help=words)
     add("--format", choices=CODECS, help="layout of the predictions, if not that of the references")
-    add("--against", metavar="PREDICTIONS", help="strict, --metrics: paired differences to other predictions")
     add("--strict", action="store_true", help="stop at predictions that are missing, unknown, double or damaged")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
 
@@ -74,14 +70,10 @@ def run(options: argparse.Namespace) -> str:
     """
     scored = options.metrics is not None or holds_scores(options.predictions)
     kinds = _kinds((options.metrics or options.metric).split(","), options.protocol, scored)
-    if options.limit is not None and options.limit < 1:
-        raise SgrlError(f"--limit is {options.limit}, expected at least 1")
     if options.against and not scored and not kinds[0].matches:
         raise SgrlError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
-    if holds_scores(options.reference):
-        references = ScoredReferences(options.reference, options.limit)
-    else:
-        references = References(options.reference, options.split, options.limit)
+    given = Sources(options)
+    references = given.references
     codec = get_codec(options.format or references.codec)
     if codec.grouped != references.codec.grouped:
         raise SgrlError(
@@ -100,9 +92,9 @@ def run(options: argparse.Namespace) -> str:
         )
 
     if scored:
-        found, lines = _rankings(options, kinds, settings, references, codec)
+        found, lines = _rankings(options, kinds, settings, given, codec)
     else:
-        found, lines = _figures(options, kinds[0], settings(kinds[0]), references)
+        found, lines = _figures(options, kinds[0], settings(kinds[0]), given)
     if options.output:
         with atomic_path(options.output) as path:
             path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -124,22 +116,20 @@ def _kinds(names: Sequence[str], protocol: str, scored: bool) -> list[type[Metri
 
 
 def _figures(
-    options: argparse.Namespace, metric: type[Metric], settings: Settings, references: References
+    options: argparse.Namespace, metric: type[Metric], settings: Settings, given: Sources
 ) -> tuple[dict[str, Any], list[str]]:
     """What one metric says of texts."""
     counted, found = counter(metric, settings), {"metric": options.metric, "protocol": options.protocol}
-    with Predictions(options.predictions, references) as predictions:
-        rows = joined(predictions, references)
-        found |= _count(predictions, references, counted, rows, options.strict)
+    with given.read(options.predictions) as predictions:
+        found |= _count(predictions, given.references, counted, joined, options.strict)
     found |= counted.compute()
-    lines = [*_notices(found), *counted.lines(found)]
+    lines = [*_notices(found, given), *counted.lines(found)]
     if options.against:
         other = counter(metric, settings)
-        with Predictions(options.against, references) as predictions:
-            rows = joined(predictions, references)
-            found["against"] = _count(predictions, references, other, rows, options.strict)
+        with given.read(options.against) as predictions:
+            found["against"] = _count(predictions, given.references, other, joined, options.strict)
         found["differences"] = differences(counted, other)
-        lines += ["", *_notices(found["against"]), f"Difference to {options.against}, paired by image:"]
+        lines += ["", *_notices(found["against"], given), f"Difference to {options.against}, paired by image:"]
         lines += _difference_lines(found["differences"])
     return found, lines
 
@@ -148,26 +138,27 @@ def _rankings(
     options: argparse.Namespace,
     kinds: Sequence[type[Metric]],
     settings: Callable[..., Any],
-    references: References,
+    given: Sources,
     codec: Codec,
 ) -> tuple[dict[str, Any], list[str]]:
     """What several metrics say of scored predictions, or of texts by their confidences."""
 
     def ranked(path: str) -> tuple[Ranking, dict[str, Any]]:
-        with read(path, references, holds_scores(path)) as predictions:
-            vocabulary = getattr(predictions, "vocabulary", references.vocabulary)
+        with given.read(path) as predictions:
+            vocabulary = getattr(predictions, "vocabulary", given.references.vocabulary)
             counted = Ranking(kinds, lambda kind: settings(kind, vocabulary))
-            rows = rows_of(predictions, references, codec)
-            return counted, _count(predictions, references, counted, rows, options.strict)
+            return counted, _count(
+                predictions, given.references, counted, partial(rows_of, codec=codec), options.strict
+            )
 
     counted, found = ranked(options.predictions)
     found = {"metrics": [kind.name for kind in kinds], "protocol": options.protocol, **found}
     found["rankings"] = counted.compute()
-    lines = [*_notices(found), *counted.lines(found["rankings"])]
+    lines = [*_notices(found, given), *counted.lines(found["rankings"])]
     if options.against:
         other, found["against"] = ranked(options.against)
         found["differences"] = paired(counted, other)
-        lines += ["", *_notices(found["against"]), f"Difference to {options.against}, paired:"]
+        lines += ["", *_notices(found["against"], given), f"Difference to {options.against}, paired:"]
         for name, figures in found["differences"].items():
             shown = {key: value for key, value in figures.items() if "@" in key}
             lines += [f"{name}:", *_difference_lines(shown)]
@@ -180,32 +171,46 @@ def _difference_lines(found: Mapping[str, tuple[float, float, float]]) -> list[s
 
 def _count(
     predictions: Predictions | ScoredPredictions,
-    references: References,
+    references: AnyReferences,
     counted: Counter | Ranking,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Callable[[Predictions | ScoredPredictions, AnyReferences], Iterable[Mapping[str, Any]]],
     strict: bool,
 ) -> dict[str, Any]:
-    """Feed the counter with rows; returns what was found of the input: file, and each of PROBLEMS with examples."""
-    missing = predictions.missing(references)
-    problems = {"missing": missing, **{name: getattr(predictions, name) for name in list(PROBLEMS)[1:]}}
-    if strict:
-        for name, problem in problems.items():
-            if problem.count:
-                what = PROBLEMS[name].partition(" (")[0]
-                raise SgrlError(f"{predictions.path}: {problem.count:,} x {what}: {problem}; --strict allows none")
+    """Feed the counter with the rows of both; returns what was found of the input: file, and each of PROBLEMS with
+    examples."""
     changed = getattr(predictions, "changed", False)
     if changed and strict:
         raise SgrlError(f"{predictions.path}: {CHANGED}; --strict does not allow it")
-    counted.add_all(rows)
+    _check_strict(predictions, references, strict)
+    counted.add_all(rows(predictions, references))
+    _check_strict(predictions, references, strict)  # some references are read only now
+    problems = _problems(predictions, references)
     found = {name: {"count": problem.count, "examples": problem.examples} for name, problem in problems.items()}
     about = {"predictions": str(predictions.path), "reference": str(references.path), "changed": changed}
     return {"input": about | found}
 
 
-def _notices(found: Mapping[str, Any]) -> list[str]:
-    lines = [f"Note: {CHANGED}"] if found["input"]["changed"] else []
+def _problems(predictions: Predictions | ScoredPredictions, references: AnyReferences) -> dict[str, Problem]:
+    problems = {"missing": predictions.missing(references)}
+    problems |= {name: getattr(predictions, name) for name in ("unknown", "duplicates", "damaged")}
+    if isinstance(references, FileReferences):
+        problems |= {"unreadable": references.damaged, "doubles": references.doubles}
+    return problems
+
+
+def _check_strict(predictions: Predictions | ScoredPredictions, references: AnyReferences, strict: bool) -> None:
+    for name, problem in _problems(predictions, references).items() if strict else ():
+        if problem.count:
+            what = PROBLEMS[name].partition(" (")[0]
+            raise SgrlError(f"{predictions.path}: {problem.count:,} x {what}: {problem}; --strict allows none")
+
+
+def _notices(found: Mapping[str, Any], given: Sources) -> list[str]:
+    lines = [*given.lines, *getattr(given.references, "lines", list)()]
+    given.lines.clear()
+    lines += [f"Note: {CHANGED}"] if found["input"]["changed"] else []
     for name, what in PROBLEMS.items():
-        problem = found["input"][name]
+        problem = found["input"].get(name, {"count": 0})
         if problem["count"]:
             more = ", ..." if problem["count"] > len(problem["examples"]) else ""
             lines.append(f"Note: {problem['count']:,} {what}: {', '.join(problem['examples'])}{more}")

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
-from rewards.evaluation.files import Key, Predictions, Problem, References, joined, nothing_to_score
+from rewards.evaluation.files import AnyReferences, Key, Named, Predictions, Problem, joined, nothing_to_score
 from rewards.evaluation.tables import at_ks
 from rewards.metrics import Metric, Settings, VideoRecall
 from rewards.reading import completion_of
@@ -45,7 +44,7 @@ class ScoredPredictions:
             references.
     """
 
-    def __init__(self, path: str | Path, references: References | ScoredReferences):
+    def __init__(self, path: str | Path, references: AnyReferences):
         self.folder, self.path = ScoreFolder(path), Path(path)
         self.vocabulary = self.folder.vocabulary
         if references.vocabulary is not None:
@@ -76,7 +75,7 @@ class ScoredPredictions:
     def __exit__(self, *_: object) -> None:
         self._held = None
 
-    def missing(self, references: References | ScoredReferences) -> Problem:
+    def missing(self, references: AnyReferences) -> Problem:
         """The images that neither they nor their video have a prediction."""
         problem = Problem()
         for key, video in self._video_of.items():
@@ -103,7 +102,7 @@ class ScoredPredictions:
         return found if "prediction" in found else None
 
 
-class ScoredReferences:
+class ScoredReferences(Named):
     """A folder of scored predictions as references, such as annotated videos with masks: relations by name, without
     regard to scores. A frame of a whole video has the id "VIDEO/NUMBER".
 
@@ -127,9 +126,6 @@ class ScoredReferences:
             twice = next(key for key in self.keys if self.keys.count(key) > 1)
             raise SgrlError(f"{path}: {twice[1]!r} occurs more than once; ids must be unique")
         self._videos = [video for _, _, video in names]
-
-    def key(self, dataset: object, image_id: object) -> Key:
-        return "" if self.ids_suffice else str(dataset or ""), str(image_id)
 
     def videos(self) -> list[str | None]:
         return self._videos
@@ -315,6 +311,8 @@ def _intervals(whole: Mapping[str, float], left_out: Sequence[Mapping[str, float
     groups = len(left_out)
     if groups < 2:
         return {}
+    from scipy import special
+
     reach = special.stdtrit(groups - 1, 0.975)
     found = {}
     for name, value in whole.items():
@@ -324,13 +322,8 @@ def _intervals(whole: Mapping[str, float], left_out: Sequence[Mapping[str, float
     return found
 
 
-def read(path: str | Path, references: References | ScoredReferences, scored: bool) -> Predictions | ScoredPredictions:
-    """Predictions of either kind."""
-    return ScoredPredictions(path, references) if scored else Predictions(path, references)
-
-
 def rows_of(
-    predictions: Predictions | ScoredPredictions, references: References | ScoredReferences, codec: Codec
+    predictions: Predictions | ScoredPredictions, references: AnyReferences, codec: Codec
 ) -> Iterator[dict[str, Any]]:
     """Joined with the references, texts as scored predictions."""
     rows = joined(predictions, references)

@@ -23,9 +23,8 @@ from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
-from rewards.matching import LARGEST_BROADCAST
+from rewards.matching import LARGEST_BROADCAST, assign
 from rewards.metrics.predicates import PredicateCounts
 from rewards.metrics.protocol import Metric, Settings
 from rewards.metrics.sums import Sums
@@ -332,7 +331,7 @@ class SceneGraphMetrics(Metric):
         start = i0 = j0 = 0
         for found, n, m in zip(graphs, said.sizes, wanted.sizes, strict=True):
             pairs, equal, overlaps = [], [], []
-            rows, columns = linear_sum_assignment(gain[start : start + n * m].reshape(n, m), maximize=True)
+            rows, columns = assign(gain[start : start + n * m].reshape(n, m), maximize=True)
             places = start + rows * m + columns
             chosen = (rows.tolist(), columns.tolist(), overlap[places].tolist(), same[places].tolist())
             for i, j, value, right in zip(*chosen, strict=True):

@@ -246,10 +246,9 @@ def test_graphs_that_have_been_parsed_are_scored(score, name):
 
 def test_a_column_of_another_type_is_refused(score):
     rows = [{"image_id": f"i{n}", "prediction": n} for n in range(10)]
-    status, _, printed = score(rows, name="predictions.parquet")
-    assert status == 2 and "column prediction: expected a text, found int" in printed
-    status, _, printed = score(rows)
-    assert status == 2 and "holds no prediction" in printed and "found int" in printed
+    for name in ("predictions.jsonl", "predictions.parquet"):
+        status, _, printed = score(rows, name=name)
+        assert status == 2 and "holds no prediction" in printed and "found int" in printed
 
 
 @pytest.mark.parametrize("metric, protocol", [("strict", "default"), ("strict", "published"), ("recall", "default")])
