@@ -93,6 +93,7 @@ class Lines(_Some):
     """JSON lines, which are read again where they stand: memory is what the places need."""
 
     _file = None
+    _held: tuple[int, dict[str, Any]] | None = None
 
     def rows(self) -> Iterator[Row]:
         place = 0
@@ -108,10 +109,12 @@ class Lines(_Some):
                     yield start, f"line {number}{cut}", Damage(str(error)[:80])
 
     def get(self, place: int) -> dict[str, Any]:
-        if self._file is None:
-            self._file = open(self.path, "rb")
-        self._file.seek(place)
-        return json.loads(self._file.readline())
+        if self._held is None or self._held[0] != place:  # a reference and its prediction are asked for in turn
+            if self._file is None:
+                self._file = open(self.path, "rb")
+            self._file.seek(place)
+            self._held = place, json.loads(self._file.readline())
+        return self._held[1]
 
     def close(self) -> None:
         if self._file is not None:
