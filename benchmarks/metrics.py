@@ -98,7 +98,7 @@ def peak(job: str, samples: int) -> int:
 
 
 def command_line(rows: list[dict]) -> tuple[float, int]:
-    """CPU seconds and peak memory in MB of `python -m rewards score` on these rows."""
+    """CPU seconds and peak memory in MB of `python -m rewards score` on these rows, with a data set."""
     import pyarrow
     import pyarrow.parquet
 
@@ -108,11 +108,28 @@ def command_line(rows: list[dict]) -> tuple[float, int]:
         with open(f"{folder}/predictions.jsonl", "w") as file:
             for row in rows:
                 file.write(json.dumps({k: row[k] for k in ("image_id", "prediction", "confidence")}) + "\n")
-        words = ["-m", "rewards", "score", f"{folder}/predictions.jsonl", "--reference", f"{folder}/test.parquet"]
-        code = "import os, resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True, "
-        code += "stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN); "
-        code += "print(u.ru_utime + u.ru_stime, u.ru_maxrss // 1024)"
-        done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
+        return spent(f"{folder}/predictions.jsonl", "--reference", f"{folder}/test.parquet")
+
+
+def of_one_file(rows: list[dict]) -> tuple[float, int]:
+    """The same of a file in SceneGraphVLM's layout, whose prompts list the classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        with open(f"{folder}/psg.jsonl", "w") as file:
+            for row in rows:
+                truth = answer.wrap(row["solution"])
+                said = [{"role": "user", "content": "word " * 379}, {"role": "assistant", "content": truth}]
+                found = {"messages": said, "images": [f"C:\\psg\\{row['image_id']}.jpg"], "content": truth}
+                file.write(json.dumps(found | {"predict": row["prediction"], "gen_time_sec": 0.3}) + "\n")
+        return spent(f"{folder}/psg.jsonl")
+
+
+def spent(*arguments: str) -> tuple[float, int]:
+    """CPU seconds and peak memory in MB of `python -m rewards score` with these arguments."""
+    words = ["-m", "rewards", "score", *arguments]
+    code = "import os, resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True, "
+    code += "stdout=subprocess.DEVNULL); u = resource.getrusage(resource.RUSAGE_CHILDREN); "
+    code += "print(u.ru_utime + u.ru_stime, u.ru_maxrss // 1024)"
+    done = subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True, text=True)
     seconds, memory = done.stdout.split()
     return float(seconds), int(memory)
 
@@ -152,8 +169,9 @@ def main() -> None:
         print(f"| {name}: peak memory, {few:,} samples | {published} | {memory[0]} MB | {times} |")
         print(f"| {name}: peak memory, {many:,} samples | | {memory[1]} MB | |", flush=True)
     rows = [row | {"image_id": str(number)} for number, row in enumerate(stream(draw(different), few))]
-    seconds, memory = command_line(rows)
-    print(f"| `python -m rewards score`, {few:,} images | | {seconds:.1f} s CPU, {memory} MB | |")
+    for job, what in ((command_line, ""), (of_one_file, ", SceneGraphVLM's own file")):
+        seconds, memory = job(rows)
+        print(f"| `python -m rewards score`, {few:,} images{what} | | {seconds:.1f} s CPU, {memory} MB | |")
     print(
         f"\n`{' '.join(['python', Path(__file__).parent.name + '/' + Path(__file__).name, *sys.argv[1:]])}`, "
         f"{datetime.date.today()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
