@@ -13,6 +13,7 @@ import numpy as np
 
 from rewards.matching import Similarity
 from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import open_text
 
 Table = Mapping[tuple[str, str], float]
@@ -117,14 +118,9 @@ class EmbeddingSimilarity:
     """
 
     def __init__(self, path: str):
+        embedding = require("sentence_transformers", "similarity", f"similarity: {path}")
         try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise SgrlError(
-                f"similarity: {path} needs the package sentence-transformers; pip install sentence-transformers"
-            ) from None
-        try:
-            self._model = SentenceTransformer(path, device="cpu", local_files_only=True)
+            self._model = embedding.SentenceTransformer(path, device="cpu", local_files_only=True)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SgrlError(f"similarity: {path} is no sentence-transformers model: {error}") from error
         self.path = path

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from sgrl.errors import SgrlError
+from sgrl.extras import missing
 from sgrl.terminal import LogFormatter, printable, printable_lines
 
 PARENT = "SGRL_PARENT"
@@ -84,6 +85,8 @@ def run_command(name: str, main: Callable[[], int | None]) -> int:
 
 def one_line(error: BaseException) -> str | None:
     """What to tell a user about an error that the input or the machine causes; None for a fault of the program."""
+    if isinstance(error, ImportError):
+        error = missing(error, "this command") or error
     if isinstance(error, SgrlError):
         return str(error)
     number = system_number(error)

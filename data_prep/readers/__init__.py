@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from data_prep.readers.own import OPTION, OwnReader
-from sgrl import dotted
+from sgrl import dotted, extras
 from sgrl.errors import SgrlError, suggest
 
 READERS = {
@@ -42,7 +42,7 @@ def open_reader(name: str, root: str | Path, **options):
     try:
         reader = dotted.resolve(name, OPTION) if own else dotted.load(READERS[name])
     except ModuleNotFoundError as error:
-        raise SgrlError(f"reading {name} needs {error.name}: pip install 'sgrl[data]'") from None
+        raise (extras.missing(error, f"reading {name}") or error) from None
     with dotted.named(name, OPTION) if own else nullcontext():
         known = [option for option in inspect.signature(reader).parameters if option != "root"]
         for option in options:

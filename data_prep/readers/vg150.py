@@ -21,6 +21,7 @@ from data_prep.readers.json_stream import read_json
 from data_prep.readers.record import OnDamage, Record, RecordError, SourceError, attempt
 from data_prep.readers.vg_images import ImageList, entry_id, true_size
 from sgrl.errors import SgrlError, suggest
+from sgrl.extras import require
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
@@ -245,10 +246,7 @@ def _class_lists(source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _open(path: Path):
-    try:
-        import h5py
-    except ModuleNotFoundError:
-        raise SgrlError("VG150's annotation needs h5py: pip install 'sgrl[data]'") from None
+    h5py = require("h5py", "data", "VG150's annotation")
     try:
         return h5py.File(path, "r")
     except OSError as error:

@@ -14,6 +14,7 @@ import numpy as np
 
 from data_prep.thin.thinning import Unreadable, check_number
 from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import atomic_path
 from sgrl.images import open_image
 
@@ -52,14 +53,11 @@ class Embedder:
         black_if_unreadable: bool = False,
     ):
         check_number("batch_size", batch_size, 0, whole=True)
+        require("torch", "train", "reading image features")
+        transformers = require("transformers", "train", "reading image features")
         try:
-            import torch  # noqa: F401
-            from transformers import AutoConfig, AutoImageProcessor
-        except ModuleNotFoundError as error:
-            raise SgrlError(f"image features need {error.name}: pip install 'sgrl[train]'") from None
-        try:
-            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-            self._processor = AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(model, trust_remote_code=False)
+            self._processor = transformers.AutoImageProcessor.from_pretrained(model, trust_remote_code=False)
         except Exception as error:  # a damaged folder fails in many ways
             raise SgrlError(
                 f"{model} is not there or has no image processor ({_first_line(error)}); give the name or folder of a "

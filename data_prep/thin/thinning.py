@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, fields
 
 from data_prep.readers.record import Reader, Record
-from sgrl import dotted
+from sgrl import dotted, extras
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
@@ -166,7 +166,7 @@ def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]
     try:
         method = dotted.load(METHODS[name])
     except ModuleNotFoundError as error:
-        raise SgrlError(f"thinning by {name} needs {error.name}: pip install 'sgrl[thin]'") from None
+        raise (extras.missing(error, f"thinning by {name}") or error) from None
     known = [field.name for field in fields(method.Options)]
     for option in options:
         if option not in known:

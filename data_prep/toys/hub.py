@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_prep.toys.scene import SPLITS, Scene, jpeg
 from data_prep.toys.writing import Drawing
-from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import atomic_path
 
 _ROWS = 500  # of a Parquet file's row group
@@ -16,11 +16,8 @@ _ROWS = 500  # of a Parquet file's row group
 
 def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bool = False) -> dict | None:
     """train/ and test/ with a Parquet file each. Arguments and result as of psg.py."""
-    try:
-        import pyarrow
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError:
-        raise SgrlError("rows of the Hub need pyarrow: pip install 'sgrl[data]'") from None
+    pyarrow = require("pyarrow", "data", "writing rows of the Hub")
+    parquet = require("pyarrow.parquet", "data", "writing rows of the Hub")
 
     name = "train-00000-of-00001.parquet"  # of the test rows too, as the Hub's converter calls the files
     output = Path(output)

@@ -12,7 +12,7 @@ import numpy as np
 from data_prep.readers.vg_images import CORRUPT, FOLDERS
 from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, Scene, jpeg
 from data_prep.toys.writing import Drawing
-from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import atomic_path
 
 _URL = "https://cs.stanford.edu/people/rak248/{}/{}.jpg"
@@ -100,10 +100,7 @@ class _Rows:
         self.splits.append(0 if split == "train" else 2)
 
     def save(self, path: Path) -> None:
-        try:
-            import h5py
-        except ModuleNotFoundError:
-            raise SgrlError("VG150's layout needs h5py: pip install 'sgrl[data]'") from None
+        h5py = require("h5py", "data", "VG150's layout")
 
         def column(values, width, kind):
             return np.array(values, kind).reshape(-1, width)

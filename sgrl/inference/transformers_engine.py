@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from sgrl import precision
-from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.inference.engine import EngineSettings, Generation, check_batch
 from sgrl.models.foreign import load_weights
 from sgrl.models.vlm.chat import ChatRenderer, images_of
@@ -111,20 +111,15 @@ class TransformersEngine:
 
     def _constraint(self, grammars: Sequence[str]):
         """xgrammar's logits processor, which serves one call of `generate`."""
-        try:
-            import xgrammar
-            from xgrammar.contrib.hf import LogitsProcessor
-        except ImportError as error:
-            raise SgrlError(
-                f"constrained decoding with transformers needs xgrammar ({error}): pip install xgrammar"
-            ) from None
+        xgrammar = require("xgrammar", "vllm", "constrained decoding with transformers")
+        processors = require("xgrammar.contrib.hf", "vllm", "constrained decoding with transformers")
         if self._compiler is None:
             vocabulary = self._model.config.get_text_config().vocab_size
             info = xgrammar.TokenizerInfo.from_huggingface(
                 self.chat.tokenizer, vocab_size=vocabulary, stop_token_ids=sorted(self._ends)
             )
             self._compiler = xgrammar.GrammarCompiler(info)
-        return LogitsProcessor([self._compiler.compile_grammar(grammar) for grammar in grammars])
+        return processors.LogitsProcessor([self._compiler.compile_grammar(grammar) for grammar in grammars])
 
     def close(self) -> None:
         del self._model

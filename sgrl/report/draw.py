@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sgrl import data
 from sgrl.drawing import ALARM, Drawing
 from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import atomic_path, folder_lock
 from sgrl.images import SUFFIXES
 from sgrl.inference.predictions import Key
@@ -97,10 +98,7 @@ def write_video(path: Path, frames: Iterable[Image.Image], fps: float) -> int:
     Raises:
         SgrlError: OpenCV is missing or can write neither VP9 nor MPEG-4.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise SgrlError(f"{path}: writing videos needs OpenCV: pip install '.[thin]'") from None
+    cv2 = require("cv2", "thin", f"{path}: writing videos")
     import numpy as np
 
     writer, count = None, 0

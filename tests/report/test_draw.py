@@ -171,7 +171,7 @@ def test_what_is_wrong_is_said(toy, tmp_path, monkeypatch):
         with pytest.raises(SgrlError, match=message):
             main([run, "--output", str(tmp_path / "out"), *arguments])
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(SgrlError, match=r"clip.mp4: writing videos needs OpenCV: pip install '.\[thin\]'"):
+    with pytest.raises(SgrlError, match=r"clip.mp4: writing videos needs cv2: pip install 'sgrl\[thin\]'"):
         main([run, "--output", str(tmp_path / "out")])
     monkeypatch.undo()
     (folder / "001.png").write_bytes(b"not an image")
