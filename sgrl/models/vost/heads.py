@@ -13,7 +13,7 @@ class Heads(nn.Module):
     """Object, relations of the three groups, and both boxes (SGDET) or whether the subject is a person (SGCLS).
 
     background: with OED's last row of the head of objects, which is no class and never a target. It takes no part in
-    the logits; it is here because the number of OED's parameters, with which ours is compared, counts it in the spatial
+    the logits; it is here because the count of OED's parameters, with which ours is compared, has it in the spatial
     heads.
     """
 
