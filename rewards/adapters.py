@@ -20,7 +20,7 @@ from typing import Any
 from rewards.presets import FAMILIES, Preset, get_preset
 from rewards.reading import reference_text
 from rewards.scorer import GraphScorer
-from rewards.trl import Term, is_absent, pixels_of, reward_functions
+from rewards.trl import Term, pixels_of, reward_functions
 from sgrl.errors import SgrlError
 from sgrl.text import detect_codec
 
@@ -69,18 +69,18 @@ def compute_score(
     Raises:
         SgrlError: no width and height, or (FormatError) the reference is malformed.
     """
-    preset = get_preset(preset)
-    size: tuple[int | None, int | None] = (None, None)
+    preset, given = get_preset(preset), extra_info or {}
+    width = height = None
     if ground_truth is not None:
         try:
-            size = tuple(pixels_of(name, extra_info[name]) for name in ("width", "height"))
+            width, height = (pixels_of(name, given[name]) for name in ("width", "height"))
         except (KeyError, TypeError):
             found = repr(extra_info)
             raise SgrlError(f"extra_info needs width and height, the frame of the boxes; found {found}") from None
-    if is_absent(ground_truth, size):
+    if width is None or height is None:  # so without a ground truth
         return dict.fromkeys(("score", *FAMILIES[preset.family]), 0.0)
     ground_truth = reference_text(ground_truth)
-    scorer = _scorer(detect_codec(ground_truth), *size, preset.name, tuple(sorted(options.items())))
+    scorer = _scorer(detect_codec(ground_truth), width, height, preset.name, tuple(sorted(options.items())))
     score = scorer(solution_str, ground_truth)
     return {"score": scorer.preset.total(score)} | score.terms
 

@@ -49,21 +49,21 @@ def compute(
     """
     if len(predictions) != len(references):
         raise SgrlError(f"{len(predictions)} predictions, but {len(references)} references; give one for each")
-    metrics = None
+    metrics: SceneGraphMetrics | None = None
     for number, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
         row = reference if isinstance(reference, Mapping) and "solution" in reference else {"solution": reference}
-        size = row.get("width", width), row.get("height", height)
-        if None in size:
+        across, down = row.get("width", width), row.get("height", height)
+        if across is None or down is None:
             raise SgrlError("width and height, the frame of the boxes, are missing: give both, or rows with them")
         try:
-            check_frame(*size)
+            check_frame(across, down)
             solution = row["solution"]
             if metrics is None:
                 if codec is None and is_graph(solution):
                     raise SgrlError("a graph has no layout; give codec=, the layout of the predictions")
                 codec = codec or detect_codec(text_of(solution))
-                metrics = SceneGraphMetrics(codec, *size, protocol=protocol)
-            metrics.add(prediction, solution, *size)
+                metrics = SceneGraphMetrics(codec, across, down, protocol=protocol)
+            metrics.add(prediction, solution, across, down)
         except CompletionError as error:
             raise CompletionError(f"sample {number}: {error}") from None
         except SgrlError as error:

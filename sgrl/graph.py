@@ -249,7 +249,7 @@ class SceneGraph:
                 relations[key] = r if same else replace(r, subject=subject, object=target)
         return SceneGraph(tuple(objects), tuple(relations.values()), self.width, self.height), report
 
-    def to_dict(self, tracks: Sequence[int | str | None] | None = None) -> dict:
+    def to_dict(self, tracks: Sequence[int | str | None] | None = None) -> dict[str, Any]:
         """As a dictionary of plain values (see `sgrl.plain`), which `from_dict` turns back.
 
         A score that is no finite number is left out.
@@ -261,7 +261,7 @@ class SceneGraph:
         return sides | plain.write(self.objects, self.relations, tracks)
 
     @classmethod
-    def from_dict(cls, data: Mapping) -> SceneGraph:
+    def from_dict(cls, data: Mapping[str, Any]) -> SceneGraph:
         """The graph of such a dictionary. What it has besides is passed over; `tracks_of` gives its tracks.
 
         Raises:
@@ -279,7 +279,7 @@ class SceneGraph:
         """The graph that `to_json` wrote. Raises GraphError, as `from_dict` does."""
         return cls.from_dict(plain.parsed(text))
 
-    def draw(self, image=None, tracks: Sequence[int | str | None] | None = None) -> Image.Image:
+    def draw(self, image: Any = None, tracks: Sequence[int | str | None] | None = None) -> Image.Image:
         """The image with the boxes, an arrow for each relation, and the relations in words below it.
 
         Args:
@@ -301,7 +301,7 @@ class SceneGraph:
         return Drawing.of(self).html()
 
 
-def tracks_of(data: Mapping) -> list[int | str | None]:
+def tracks_of(data: Mapping[str, Any]) -> list[int | str | None]:
     """The identity of each object of a dictionary of `to_dict`, None for one without. Raises GraphError."""
     plain.image(data)
     return plain.check_tracks(data["objects"])

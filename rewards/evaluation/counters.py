@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from rewards.evaluation.evaluation import Evaluation
 from rewards.evaluation.tables import at_ks, ranking_lines
-from rewards.metrics import Metric, Settings
+from rewards.metrics import Metric, SceneGraphMetrics, Settings
 from sgrl.errors import SgrlError
 
 
@@ -29,7 +29,7 @@ def counter(kind: type[Metric], settings: Settings) -> Counter:
         SgrlError: it is not for such texts or options.
     """
     if kind.matches:
-        return Evaluation(settings.codec, metric=kind.of(settings))
+        return Evaluation(settings.codec, metric=cast(SceneGraphMetrics, kind.of(settings)))  # what `matches` says
     return Rankings(kind, settings) if kind.ranks else Figures(kind, settings)
 
 

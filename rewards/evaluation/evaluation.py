@@ -33,6 +33,7 @@ LARGEST_SPENT = 1e7
 LARGEST_REASONS = 1000
 """Different reasons that are counted by name."""
 
+_SPENT = ("tokens", "seconds")
 _COLUMNS = (*VALUES, "failure", *COUNTS)
 
 
@@ -61,7 +62,8 @@ class Evaluation:
         self.failure_reasons: Counter[str] = Counter()
         self.format_errors: Counter[str] = Counter()
         self._images = array("f")
-        self._spent = {name: [0, Sums()] for name in ("tokens", "seconds")}  # how many rows say it, and their sum
+        self._spent = {name: Sums() for name in _SPENT}
+        self._spending = dict.fromkeys(_SPENT, 0)  # how many rows say it
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Score and count a row of predictions: prediction (None: there is none), solution, width, height, and perhaps
@@ -103,9 +105,10 @@ class Evaluation:
         self.metrics.count(found)
         self._images.extend([found.values[name] for name in _COLUMNS])
         for name, spent in self._spent.items():
-            if type(value := row.get(name)) in (int, float) and 0 <= value < LARGEST_SPENT:
-                spent[0] += 1
-                spent[1].add(value)
+            value = row.get(name)
+            if value is not None and type(value) in (int, float) and 0 <= value < LARGEST_SPENT:
+                self._spending[name] += 1
+                spent.add(np.array(value))
         cut = row.get("finish_reason") == "length"
         self.truncated += cut
         self.valid += found.error is None and found.graph is not None
@@ -141,9 +144,9 @@ class Evaluation:
             for reason, count in theirs.items():
                 _count_reason(mine, reason, count)
         self._images.extend(other._images)
-        for name, (number, total) in other._spent.items():
-            self._spent[name][0] += number
-            self._spent[name][1] += total
+        for name, total in other._spent.items():
+            self._spending[name] += other._spending[name]
+            self._spent[name] += total
 
     def compute(self, resamples: int = RESAMPLES) -> dict[str, Any]:
         """metrics.json: what `SceneGraphMetrics.compute` gives, and
@@ -165,8 +168,8 @@ class Evaluation:
             **self.metrics.compute(),
             "valid_rate": self.valid / n,
             "missing": self.missing,
-            "mean_tokens": _mean(*self._spent["tokens"]),
-            "seconds_per_graph": _mean(*self._spent["seconds"]),
+            "mean_tokens": self._mean("tokens"),
+            "seconds_per_graph": self._mean("seconds"),
             "truncated": self.truncated,
             "intervals": {name: interval(values) for name, values in self._resampled(resamples).items()},
             "predicates": rows,
@@ -185,6 +188,10 @@ class Evaluation:
     def lines(self, found: Mapping[str, Any]) -> list[str]:
         """What `compute` gives, as text."""
         return [table(found)]
+
+    def _mean(self, name: str) -> float | None:
+        rows = self._spending[name]
+        return float(self._spent[name].total()) / rows if rows else None
 
     def _resampled(self, resamples: int) -> dict[str, np.ndarray]:
         columns = self.columns()
@@ -208,16 +215,12 @@ def differences(ours: Evaluation, theirs: Evaluation, resamples: int = RESAMPLES
     with a paired 95 % interval (the same images are drawn for both)."""
     columns = np.concatenate([ours.columns(), theirs.columns()], axis=1)
     images, half = len(columns), len(_COLUMNS)
-    found = {}
+    found: dict[str, list[np.ndarray]] = {}
     for sums in (columns.sum(axis=0, dtype=np.float64), resampled_sums(columns, resamples)):
         first, second = figures(sums[..., :half], images), figures(sums[..., half:], images)
         for name, values in first.items():
             found.setdefault(name, []).append(values - second[name])
     return {name: (float(difference), *interval(drawn)) for name, (difference, drawn) in found.items()}
-
-
-def _mean(count: int, total: Sums) -> float | None:
-    return float(total.total()) / count if count else None
 
 
 def _count_reason(counter: Counter[str], reason: str, times: int = 1) -> None:

@@ -144,7 +144,8 @@ class ActionGenomeRecall(Metric):
         self._counts = Counts(ks, vocabulary)
         self.ks = self._counts.ks
         self._most = max(NMS_PROPOSALS, self.ks[-1]) if protocol in WITH_NMS else self.ks[-1]
-        group_of = {label: i for i, labels in enumerate(vocabulary.groups.values()) for label in labels}
+        groups = vocabulary.groups or {}
+        group_of = {label: i for i, labels in enumerate(groups.values()) for label in labels}
         # columns of each group; predicates may stand in any order
         self._groups = [
             np.array([i for i, label in enumerate(vocabulary.predicates) if group_of[label] == group])
@@ -166,9 +167,8 @@ class ActionGenomeRecall(Metric):
                 f"--metric {cls.name} is for layouts with groups, as Action Genome's toon-pairs; these texts are "
                 f"{settings.codec.name!r}: use --metric {SceneGraphRecall.name}"
             )
-        return cls(
-            vocabulary=settings.vocabulary, protocol=settings.protocol, codec=settings.codec, **settings.options
-        )
+        options: dict[str, Any] = {"vocabulary": settings.vocabulary, "protocol": settings.protocol}
+        return cls(codec=settings.codec, **options, **dict[str, Any](settings.options))
 
     def add(
         self,
@@ -205,7 +205,7 @@ class ActionGenomeRecall(Metric):
             truth = self._known(truth_graph, "reference")
             proposed = self._proposed(prediction, truth_graph, confidences, width, height)
         failure = proposed is None
-        if failure:
+        if proposed is None:
             proposed = Triplets(np.zeros((0, 4)), *(np.zeros(0, dtype=np.int64) for _ in range(4)))
         if self.protocol in WITH_NMS:
             size = self._size(prediction, reference, width, height)
@@ -241,16 +241,17 @@ class ActionGenomeRecall(Metric):
         return SceneGraphRecall.notes(found)
 
     def _frame(self, width: int | None, height: int | None) -> tuple[int, int]:
-        size = width or self.width, height or self.height
-        if None in size:
+        width, height = width or self.width, height or self.height
+        if width is None or height is None:
             raise SgrlError("texts need width and height; found none, give them to ActionGenomeRecall")
-        return size
+        return width, height
 
     def _size(self, prediction: Any, reference: Any, width: int | None, height: int | None) -> tuple[int, int] | None:
         """Of the image in pixels; None where nobody says it."""
-        for size in ((width, height), (self.width, self.height), *(_size_of(x) for x in (reference, prediction))):
-            if size[0] and size[1] and size != (1, 1):  # boxes in [0, 1] live in an image of one pixel
-                return size
+        sizes = ((width, height), (self.width, self.height), *(_size_of(x) for x in (reference, prediction)))
+        for across, down in sizes:
+            if across and down and (across, down) != (1, 1):  # boxes in [0, 1] live in an image of one pixel
+                return across, down
         return None
 
     def _pixel(self, truth: Triplets, size: tuple[int, int] | None) -> tuple[float, float]:
@@ -285,7 +286,7 @@ class ActionGenomeRecall(Metric):
 
     def _object_id(self, text: str) -> int:
         found = self._object_ids.get(text)
-        return self._object_ids.get(self.vocabulary.from_text(text), -1) if found is None else found
+        return self._object_ids.get(self.vocabulary.from_text(text) or "", -1) if found is None else found
 
     def _predicate_id(self, name: str) -> int:
         found = self._predicate_ids.get(name)
@@ -318,8 +319,10 @@ class ActionGenomeRecall(Metric):
             if not isinstance(prediction, SceneGraph | ParsedGraph):
                 if not is_graph(prediction):
                     prediction = text_of(prediction, SCORED)
-                text = completion_of(prediction, self.codec, *self._frame(width, height))
-                prediction, _ = self.codec.recover_parsed(text, *self._frame(width, height))
+                width, height = self._frame(width, height)
+                prediction = completion_of(prediction, self.codec, width, height)
+                if isinstance(prediction, str):
+                    prediction, _ = self.codec.recover_parsed(prediction, width, height)
             prediction = ranked(prediction, confidences)
         if not prediction.labels:
             return None
@@ -443,7 +446,7 @@ def sttran_frames(
         )
 
 
-def _size_of(graph) -> tuple[int | None, int | None]:
+def _size_of(graph: Any) -> tuple[int | None, int | None]:
     return getattr(graph, "width", None), getattr(graph, "height", None)
 
 

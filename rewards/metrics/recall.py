@@ -329,7 +329,7 @@ class SceneGraphRecall(Metric):
         pooled_names = [f"pooled_recall{key}" for key in self.keys] + [f"ng_pooled_recall@{k}" for k in self.ks]
         found: dict[str, dict[str, float]] = {}
         for predicate, row in self._row.items():
-            values = {"images": int(table[row, 0]), "relations": int(table[row, 1])}
+            values: dict[str, float] = {"images": int(table[row, 0]), "relations": int(table[row, 1])}
             values |= dict(zip(names, shares[row].tolist(), strict=True))
             values |= dict(zip(pooled_names, pooled[row].tolist(), strict=True))
             found[self._names.get(predicate, predicate)] = values

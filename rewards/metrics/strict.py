@@ -296,7 +296,7 @@ class SceneGraphMetrics(Metric):
         """The pairs of boxes of each prediction that is no failure."""
         start = size = 0
         for i, found in enumerate(graphs):
-            pairs = len(found.graph.labels) * len(found.truth.labels)
+            pairs = len(found.graph.labels) * len(found.truth.labels) if found.graph else 0
             # calls are what small graphs cost, and they share them; large ones are faster by themselves
             if i > start and (pairs > LARGEST_SHARED or size + pairs > LARGEST_BROADCAST):
                 yield from self._align_block(graphs[start:i])
@@ -308,6 +308,7 @@ class SceneGraphMetrics(Metric):
     def _align_block(self, graphs: Sequence[Read]) -> Iterator[Aligned]:
         said, wanted = _Stack(), _Stack()
         for found in graphs:
+            assert found.graph is not None  # a failure has no pairs
             said.add(found.graph)
             wanted.add(found.truth)
         number: dict[str, int] = {}

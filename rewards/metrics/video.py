@@ -133,7 +133,7 @@ class VideoRecall(Metric):
         relations = reference.relations
         candidates = list(_candidates(prediction, reference))
         with np.errstate(all="ignore"):  # of boxes as large as a model likes
-            overlaps = self._overlaps(prediction, reference, candidates)
+            overlaps = [] if prediction is None else self._overlaps(prediction, reference, candidates)
         ks = np.array(self.ks)
         hits_of = {kind: np.zeros((len(relations), len(ks))) for kind in KINDS}
         done: set[tuple[str, int]] = set()
@@ -163,7 +163,7 @@ class VideoRecall(Metric):
         self.videos += 1
         self.videos_without_relations += not relations
         self.videos_without_predictions += not predicted
-        self._precision.add(precision or 0.0)
+        self._precision.add(np.array(precision or 0.0))
         table = parts(np.stack([hits_of[kind] for kind in KINDS], axis=1))
         for i, relation in enumerate(relations):
             name = canonical(relation.predicate)

@@ -93,12 +93,15 @@ class WrittenRecall(Metric):
         counts = {name: figures[0][name] for name in ("images", "images_without_relations")}
         counts["images_with_confidences"] = self._sure.images
         writing, confidence = ({name: found[name] for name in _FIGURES} for found in figures)
-        rankings = {"writing": writing, "confidence": confidence}
-        rankings["difference"] = {name: confidence[name] - writing[name] for name in _FIGURES}
-        if not self._sure.images:
-            rankings |= {"confidence": None, "difference": None}
-        writing, confidence = images
-        return counts | rankings | {"intervals": _intervals(writing, confidence, resamples)}
+        difference = {name: confidence[name] - writing[name] for name in _FIGURES}
+        sure = self._sure.images > 0
+        return {
+            **counts,
+            "writing": writing,
+            "confidence": confidence if sure else None,
+            "difference": difference if sure else None,
+            "intervals": _intervals(images[0], images[1], resamples),
+        }
 
 
 def _intervals(writing: np.ndarray, confidence: np.ndarray, resamples: int) -> dict[str, dict[str, tuple[Any, ...]]]:
