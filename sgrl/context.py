@@ -72,7 +72,8 @@ def trained_context(model: str | Path) -> str | None:
     folder = Path(model)
     if folder.is_dir():
         places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-        path = next((place / RECORD for place in places if (place / RECORD).is_file()), None)
+        records = [place / RECORD for place in places if (place / RECORD).is_file()]
+        path = str(records[0]) if records else None
     else:
         path = _of_hub(str(model))
     if path is None:

@@ -218,15 +218,15 @@ def _check_sizes(name: str, some: str, images: _Images, processor, budget, pixel
         )
     several = f"{len(sizes):,} sizes from {_by(order[0])} to {_by(order[-1])}, the most oblong {_by(oblong)}"
     text = name + (several if len(sizes) > 1 else _by(order[0])) + some
-    other = [size for size, seen in found.items() if seen not in (size, None)]
+    other = {size: seen for size, seen in found.items() if seen is not None and seen != size}
     if None in found.values():
         yield Finding("ok", f"{text}, which the processor cuts into tiles or scales to one size")
     elif other:
-        shown = ", ".join(f"{_by(size)} becomes {_by(found[size])}" for size in _few(other))
+        shown = ", ".join(f"{_by(size)} becomes {_by(other[size])}" for size in _few(list(other)))
         number = sum(sizes[size][0] for size in other)
         what = f"{text}, which the processor resizes ({number:,}: {shown}{', ...' * (len(other) > 3)})"
         pixels = [width * height for width, height in other]
-        advice = f"convert with --resize {'x'.join(map(str, found[other[0]]))}"
+        advice = f"convert with --resize {'x'.join(map(str, next(iter(other.values()))))}"
         if budget and not budget[0] <= min(pixels) <= max(pixels) <= budget[1]:
             advice = (
                 f"set max_pixels: {max(*pixels, budget[1])} and min_pixels: {min(*pixels, budget[0])}, or {advice}"

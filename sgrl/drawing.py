@@ -38,7 +38,8 @@ def drawable(text: object, limit: int = MAX_LABEL) -> str:
 
 def colour_of(index: int) -> Colour:
     """One of many colours that differ from those of its neighbours."""
-    return tuple(round(255 * part) for part in colorsys.hls_to_rgb(index * 0.381966 % 1, 0.38, 0.75))
+    red, green, blue = (round(255 * part) for part in colorsys.hls_to_rgb(index * 0.381966 % 1, 0.38, 0.75))
+    return red, green, blue
 
 
 def picture_of(image, width: float, height: float) -> Image.Image:
@@ -106,8 +107,9 @@ class Drawing:
         scale = max(1, -(-MIN_SIDE // max(picture.size)))
         resample = Image.Resampling.NEAREST if scale > 3 else Image.Resampling.BICUBIC
         width, height = (-(-side * scale // 2) * 2 for side in picture.size)
-        font = ImageFont.load_default(max(13, width // 44))
-        line = round(font.size * 1.45)
+        size = max(13, width // 44)
+        font = ImageFont.load_default(size)
+        line = round(size * 1.45)
         canvas = Image.new("RGB", (width, height + (lines or self.lines) * line // 2 * 2 + line // 2 * 2), PAPER)
         canvas.paste(picture.resize((width, height), resample))
         pen = ImageDraw.Draw(canvas)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgrl import plain
-from sgrl.errors import GraphError
+from sgrl.errors import GraphError as GraphError
 
 if TYPE_CHECKING:
     from PIL import Image

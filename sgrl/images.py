@@ -24,7 +24,7 @@ import os
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from sgrl.errors import SgrlError
 from sgrl.terminal import printable
@@ -102,8 +102,9 @@ def opened(source: Source, name: object = None) -> Iterator[Image.Image]:
     Raises SgrlError for what goes wrong in the block that uses it, too.
     """
     if isinstance(source, Mapping):
-        path, source = source.get("path"), source.get("bytes")
-        source = path if source is None else source
+        path: Any = source.get("path")
+        data: Any = source.get("bytes")
+        source = path if data is None else data
         name = path if name is None else name
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source) if name is None else name
@@ -154,11 +155,12 @@ def orientation(image: Image.Image) -> int:
 
 def _exif_may_follow(image: Image.Image) -> bool:
     """False for a PNG without EXIF: Pillow would decode all of it to see whether some comes behind the pixels."""
-    if image.format != "PNG" or "exif" in image.info or image.fp is None:
+    file = getattr(image, "fp", None)  # of an image that is opened
+    if image.format != "PNG" or "exif" in image.info or file is None:
         return True
-    place = image.fp.tell()
-    rest = image.fp.read()
-    image.fp.seek(place)
+    place = file.tell()
+    rest = file.read()
+    file.seek(place)
     return b"eXIf" in rest
 
 

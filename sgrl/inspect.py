@@ -33,7 +33,7 @@ def draw(image, graph: SceneGraph):
     factor = max(1, -(-480 // image.width))
     picture = image.convert("RGB").resize((image.width * factor, image.height * factor), 0)
     frame = (graph.width, graph.height)
-    boxes = scale(graph.boxes, frame, picture.size) if graph.objects else []
+    boxes = scale(graph.boxes, frame, picture.size)
     pen = ImageDraw.Draw(picture)
     for i, (found, box) in enumerate(zip(graph.objects, boxes, strict=True)):
         color = COLORS[i % len(COLORS)]

@@ -30,7 +30,7 @@ MOVED = {
     "rewards.soft": "rewards.metrics.soft",
 }
 
-NAMES = {
+NAMES: dict[str, dict[str, tuple[str, ...]]] = {
     "data_prep.toyworld": {
         "data_prep.toys": ("Layout",),
         "data_prep.toys.psg": ("write",),

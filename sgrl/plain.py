@@ -73,7 +73,7 @@ def _no_number(name: str):
     raise ValueError(f"{name} is no number of JSON")
 
 
-def image(data) -> tuple[list[dict], list[dict], int, int]:
+def image(data) -> tuple[list[dict[str, Any]], list[dict[str, Any]], Any, Any]:
     """Keyword arguments of objects and relations, width and height. Raises GraphError that names the entry."""
     _mapping(data, "a graph", ("width", "height", "objects"))
     width, height = (_number(data[name], name, positive=True) for name in ("width", "height"))
@@ -129,7 +129,8 @@ def video(data) -> tuple[list[tuple[str, str, list]], list[dict], int, int | Non
         spans = tuple(_pair(span, f"{place}: span {i}") for i, span in enumerate(spans))
         predicate = _string(entry, "predicate", place)
         relations.append(ends | {"predicate": predicate, "spans": spans, "score": _score(entry, place)})
-    return objects, relations, frames, *sides
+    height, width = sides
+    return objects, relations, frames, height, width
 
 
 def _edges(data: Mapping):

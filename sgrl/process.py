@@ -154,7 +154,8 @@ def _make_printable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    logging.lastResort.setFormatter(LogFormatter("%(message)s"))
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LogFormatter("%(message)s"))
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = _show
 
@@ -178,7 +179,7 @@ def _signals() -> Iterator[None]:
             for child in sys.modules[module].active_children() if module in sys.modules else ():
                 child.terminate()
         error = Terminated()
-        error.number = number
+        error.number = signal.Signals(number)
         raise error
 
     before = {}
@@ -203,7 +204,7 @@ def end_with_parent() -> None:
 
     def follow() -> None:
         # os.getppid() is another one if it has ended by now; Python knows the right one a moment after the imports
-        while (parent := multiprocessing.parent_process()) is None:
+        while (parent := multiprocessing.parent_process()) is None or parent.pid is None:
             time.sleep(0.05)
         end_with(parent.pid, grace=0.0)
 

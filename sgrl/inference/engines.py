@@ -60,7 +60,7 @@ def load_engine(name: str, model: str | Path, settings: EngineSettings | None = 
     model = str(model)
     if name == "openai":
         return _class_of(name)(model, settings)
-    check_model_folder(model, settings.images)
+    check_model_folder(model, settings.images > 0)
     set_environment()
     if name != "transformers":
         name = _vllm_or_transformers(name)

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sgrl.files import natural
 from sgrl.images import SUFFIXES
@@ -44,8 +44,9 @@ class Folder:
         self.files: list[Found] = []
         self.left_out: dict[str, list[str]] = {}
         name = name_of(top)
-        folders, links = collections.deque([(str(top), name)]), collections.deque()
-        seen, found = set(), {}
+        folders, links = collections.deque([(str(top), name)]), collections.deque[tuple[str, str]]()
+        seen: set[str] = set()
+        found: dict[str, list[tuple[Any, Path, str]]] = {}
         while folders or links:  # links last: a folder is called by its own name where it has one here
             folder, name = (folders or links).popleft()
             place = os.path.realpath(folder)

@@ -71,13 +71,13 @@ def verdict(answer: str) -> bool | None:
     if number := _LIST_NUMBER.match(text):
         text = text[number.end() :]
     text = _BOTH.sub(" ", text)
-    first = _WORD.search(text)
-    if first and first[0] in _ABROAD:
-        return _ABROAD[first[0]]
     found: set[bool] = set()
-    for match in _WORD.finditer(text):
-        if match[0] in _VERDICTS and _stands_alone(text, match, first=match.start() == first.start()):
-            if match.start() == first.start():
+    for place, match in enumerate(_WORD.finditer(text)):
+        first = place == 0
+        if first and match[0] in _ABROAD:
+            return _ABROAD[match[0]]
+        if match[0] in _VERDICTS and _stands_alone(text, match, first=first):
+            if first:
                 return _VERDICTS[match[0]]
             found.add(_VERDICTS[match[0]])
     return _only(found)
@@ -123,7 +123,8 @@ class EngineJudge:
     """
 
     def __init__(self, load: Callable[[], Engine], identity: str, cache: Path, constrain: bool = False):
-        self._load, self._engine = load, None
+        self._load = load
+        self._engine: Engine | None = None
         self.identity, self.cache, self.constrain = identity, Path(cache), constrain
         self.asked = self.known = self.tokens = self.prompt_tokens = 0
         self.unclear: dict[str, str] = {}
@@ -151,17 +152,17 @@ class EngineJudge:
     def _ask(self, questions: list[str]) -> dict[str, dict]:
         from tqdm import tqdm
 
-        self._engine = self._engine or self._load()
+        engine = self._engine = self._engine or self._load()
         answers: dict[str, dict] = {}
         failed: list[str] = []
         # Several batches at once keep the engine busy; what an interruption loses is one such chunk.
-        size = 4 * self._engine.batch_size
+        size = 4 * engine.batch_size
         with tqdm(total=len(questions), unit="question", desc="judge") as progress:
             for start in range(0, len(questions), size):
                 chunk = questions[start : start + size]
                 chats = [[{"role": "user", "content": question}] for question in chunk]
                 grammars = [YES_OR_NO if self.constrain else None] * len(chunk)
-                done = generate_apart(self._engine, [None] * len(chunk), chats, grammars)
+                done = generate_apart(engine, [None] * len(chunk), chats, grammars)
                 rows = [self._row(*pair) for pair in zip(chunk, done, strict=True) if pair[1].error is None]
                 self._append(rows)
                 self.asked += len(rows)

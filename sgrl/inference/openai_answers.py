@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from sgrl.inference.engine import Generation
 
@@ -69,7 +70,7 @@ def _count(usage: Mapping, name: str) -> int:
     return int(value)
 
 
-def _finite(value: object) -> bool:
+def _finite(value: Any) -> bool:
     """Whether a JSON value is a number that a float holds."""
     return type(value) in (int, float) and abs(value) <= 1e300 and math.isfinite(value)
 
@@ -97,6 +98,6 @@ def _is_sound(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("token"), str):
         return False
     logprob, data = entry.get("logprob"), entry.get("bytes")
-    if not _finite(logprob) or logprob > ROUNDING:
+    if logprob is None or not _finite(logprob) or logprob > ROUNDING:
         return False
     return data is None or (isinstance(data, list) and all(type(byte) is int and 0 <= byte <= 255 for byte in data))

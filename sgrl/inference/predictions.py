@@ -62,10 +62,10 @@ class PredictionFolder:
         found = read_run_file(self.folder)
         if not found and self.path.exists():
             raise SgrlError(f"{self.path} has no {RUN_FILE} beside it that says whose it is; choose another --output")
-        for key in identity:
-            if found and found.get(key) != run[key]:
+        for name in identity:
+            if found and found.get(name) != run[name]:
                 raise SgrlError(
-                    f"{self.folder} holds another run: its {key} is {found.get(key)!r}, this one's {run[key]!r} "
+                    f"{self.folder} holds another run: its {name} is {found.get(name)!r}, this one's {run[name]!r} "
                     f"(model {found.get('model')}, data set {found.get('dataset')}); choose another --output, or "
                     "remove the folder to start anew"
                 )
@@ -154,7 +154,7 @@ def write_usage(folder: PredictionFolder, price: Sequence[float] | None = None) 
     price: of a million tokens in prompts and in answers.
     """
     names = ("tokens", "prompt_tokens", "seconds")
-    usage = {"images": 0, "repaired": 0, **dict.fromkeys(names, 0)}
+    usage: dict[str, float] = {"images": 0, "repaired": 0, **dict.fromkeys(names, 0)}
     for row in folder:
         usage["images"] += 1
         usage["repaired"] += bool(row.get("repaired"))

@@ -57,7 +57,8 @@ class Presentation:
         if pixels == width * height:
             return width, height
         whole = math.floor if pixels == most else math.ceil
-        return tuple(max(1, whole(side * math.sqrt(pixels / (width * height)))) for side in (width, height))
+        across, down = (max(1, whole(side * math.sqrt(pixels / (width * height)))) for side in (width, height))
+        return across, down
 
     def frame(self, shown: Image.Image) -> tuple[int, int]:
         """Width and height of the coordinates that the model writes for what it is shown."""

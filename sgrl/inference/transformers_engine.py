@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from sgrl import precision
 from sgrl.extras import require
@@ -44,7 +45,7 @@ class TransformersEngine:
             pad_token_id=chat.tokenizer.pad_token_id,
         )
         self._banned = placeholder_ids(self._model.config, chat.processor)
-        self._compiler = None
+        self._compiler: Any = None  # xgrammar's, made with the first grammar
         logger.info("transformers runs %s in %s on %s.", model, dtype, self._device)
 
     def generate(

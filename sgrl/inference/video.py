@@ -40,10 +40,10 @@ def batches(units: Sequence[Sequence[int]], width: int) -> Iterator[list[int]]:
                 batch.append(index)
                 still.append(unit)
         while len(batch) < width:
-            unit = next(waiting, None)
-            if unit is None:
+            numbers = next(waiting, None)
+            if numbers is None:
                 break
-            unit = iter(unit)
+            unit = iter(numbers)
             index = next(unit, None)
             if index is not None:
                 batch.append(index)
@@ -142,7 +142,7 @@ class SceneGraphStream:
             shown = self._presentation.shown(image)
             size = self._presentation.frame(shown)
             chat = [{"role": "user", "content": self._presentation.prompt(size)}]
-        if self._previous is not None and size != self._frame:
+        if self._previous is not None and self._frame is not None and size != self._frame:
             self._previous = resized_text(self._previous, self.codec, self._frame, size)
         self._frame = size
         (done,) = generate_apart(self.engine, [shown], [with_context(chat, self._previous)], [self.grammar])

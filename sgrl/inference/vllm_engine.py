@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from sgrl import precision
 from sgrl.errors import SgrlError
@@ -115,7 +116,7 @@ class VllmEngine:
 
     def _request(self, image, prompt) -> dict:
         images = [one.convert("RGB") for one in images_of(image)]
-        request = {"prompt_token_ids": self.chat.token_ids(prompt, len(images))}
+        request: dict[str, Any] = {"prompt_token_ids": self.chat.token_ids(prompt, len(images))}
         if images:
             request["multi_modal_data"] = {"image": images}
         return request

@@ -13,7 +13,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 LONGEST_REASON = 300  # characters of an error that is handed on
 
 
-def load_pretrained(kind: type, path: str, what: str, **kwargs: Any):
+def load_pretrained(kind: Any, path: str, what: str, **kwargs: Any):
     """`kind.from_pretrained(path, **kwargs)`, where a model's own code runs only if `trust_remote_code` is True.
 
     Args:

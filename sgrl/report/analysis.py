@@ -151,13 +151,14 @@ def _predicate_row(title: str, reference: int, group: str, rows: Sequence[dict |
     values = [row["f1"] if row else None for row in rows]
     texts = ["–" if value is None else f"{value:.3f}" for value in values]
     best = best_of(texts, values, 1)
-    for row, value, text in zip(rows, values, texts, strict=True):
-        if row is None:
+    for found, value, text in zip(rows, values, texts, strict=True):
+        if found is None or value is None:
             cells += "<td>–</td>"
             continue
         names = "share best" if text in best else "share"
         share = f"--share:{100 * value:.1f}%;--low:0%;--high:0%"
-        told = f"precision {row['precision']:.3f}, recall {row['recall']:.3f}, predicted {row['predicted']:,} times"
+        told = f"precision {found['precision']:.3f}, recall {found['recall']:.3f}"
+        told += f", predicted {found['predicted']:,} times"
         cells += f'<td class="{names}" style="{share}" title="{told}"><span>{text}</span></td>'
     return f'<tr><th scope="row">{title}</th>{cells}</tr>'
 

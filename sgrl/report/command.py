@@ -63,8 +63,8 @@ def read_curves(runs: Sequence[Run], more: Sequence[tuple[str, str]]) -> list[Cu
         folder = model.parent if re.fullmatch(r"checkpoint-\d+", model.name) else model
         if folder.is_dir() and state_file(folder):
             curves.setdefault(folder.resolve(), read_curve(run.name, folder))
-    for name, folder in more:
-        curves[Path(folder).resolve()] = read_curve(name, folder)
+    for name, place in more:
+        curves[Path(place).resolve()] = read_curve(name, place)
     return list(curves.values())
 
 

@@ -59,7 +59,7 @@ def overlay(row: Mapping, codec: Codec) -> Drawing:
     frame = float(row["width"]), float(row["height"])
     graph = graph_of(row, codec)[0]
     solution = row["solution"]
-    truth = None if solution is None else codec.recover_parsed(solution, *frame)[0]
+    truth = None if solution is None else codec.recover_parsed(solution, *map(int, frame))[0]
     judged = [[COLOURS.get(verdict.state) for verdict in kind] for kind in verdicts(graph, truth, row.get("matched"))]
     return Drawing(
         graph.labels, graph.boxes, frame, graph.relations, object_colours=judged[0], relation_colours=judged[1]
@@ -108,14 +108,15 @@ def write_video(path: Path, frames: Iterable[Image.Image], fps: float) -> int:
             for picture in frames:
                 if writer is None:
                     for code in ("vp09", "mp4v"):
-                        writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*code), fps, picture.size)
+                        writer = cv2.VideoWriter(str(part), cv2.VideoWriter.fourcc(*code), fps, picture.size)
                         if writer.isOpened():
                             break
                     else:
                         raise SgrlError(f"{path}: this OpenCV can write neither VP9 nor MPEG-4; install opencv-python")
                 writer.write(cv2.cvtColor(np.asarray(picture), cv2.COLOR_RGB2BGR))
                 count += 1
-            writer.release()
+            if writer is not None:
+                writer.release()
             if cv2.VideoCapture(str(part)).get(cv2.CAP_PROP_FRAME_COUNT) != count:  # OpenCV does not say so itself
                 raise SgrlError(f"{path}: the video was not written to its end; is the disk full?")
             part.rename(temporary)

@@ -125,7 +125,7 @@ def _details(runs: Sequence[Run], key: Key, codec: Codec) -> tuple[dict, list[li
     rows: list[Mapping] = [run.rows[key] for run in runs]
     frame = float(rows[0]["width"]), float(rows[0]["height"])
     solution = rows[0]["solution"]
-    truth = codec.recover_parsed(solution, *frame)[0] if solution is not None else None
+    truth = codec.recover_parsed(solution, *map(int, frame))[0] if solution is not None else None
     panels, facts = [], []
     hits: list[set[int]] = []
     for row in rows:
@@ -142,7 +142,7 @@ def _details(runs: Sequence[Run], key: Key, codec: Codec) -> tuple[dict, list[li
         if score:
             panel["score"] = [round(score[name], 4) for name in ("sgg_score", "object_f1", "relation_f1")]
         panels.append(panel)
-        hits.append({verdict.match for verdict in judged[1] if verdict.state == RIGHT})
+        hits.append({verdict.match for verdict in judged[1] if verdict.state == RIGHT and verdict.match is not None})
         wrong = [sum(verdict.state == WRONG for verdict in kind) for kind in judged]
         missed = len(truth.relations) - len(hits[-1]) if truth else 0
         # a failure counts as zero even if a lenient reader finds something in it

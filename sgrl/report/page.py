@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
@@ -85,7 +86,7 @@ def render(
     behind, names = analysis.sections(runs)
     sections = {"results": "Results" if scored else "", "gallery": "Images", **names}
     sections |= {"training": "Training" if charts else "", "details": "Commands"}
-    inside = {"index": gallery.index}
+    inside: dict[str, Any] = {"index": gallery.index}
     if single:
         inside |= {f"chunk-{number}": chunk for number, chunk in enumerate(gallery.chunks)}
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(

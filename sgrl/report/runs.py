@@ -119,8 +119,8 @@ def read_run(name: str, folder: str | Path) -> Run:
     count = len(run.keys)
     if not count:
         raise SgrlError(f"{path} is empty; {hint}")
-    for score, (total, squares) in sums.items() if run.scored and count > 1 else ():
-        mean = total / count
+    for score, (summed, squares) in sums.items() if run.scored and count > 1 else ():
+        mean = summed / count
         half = 1.96 * math.sqrt(max(squares / count - mean**2, 0.0) / count)
         run.intervals[score] = mean - half, mean + half
     for score, ends in (run.metrics.get("intervals") or {}).items():

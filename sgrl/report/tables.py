@@ -146,7 +146,8 @@ def details(runs: Sequence[Run], command: str) -> str:
         items.append(
             _facts(facts | {"protocol": run.metrics.get("protocol"), "finished": run.metrics.get("finished")})
         )
-        items.append(_facts(info.get("versions") if isinstance(info.get("versions"), dict) else {}))
+        versions = info.get("versions")
+        items.append(_facts(versions if isinstance(versions, dict) else {}))
     items.append(f"<h3>this page</h3><pre>{escape(command)}</pre>")
     items.append(_facts({"sgrl": sgrl.__version__, "python": platform.python_version()}))
     return "".join(items)

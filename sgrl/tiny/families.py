@@ -121,7 +121,7 @@ def _qwen2_5_vl_config(tokenizer, image_size: int) -> PretrainedConfig:
 
 def _qwen_processor(processor: type, video_processor: type) -> Callable[[Any, int], ProcessorMixin]:
     def build(tokenizer, image_size: int) -> ProcessorMixin:
-        vision = {"patch_size": PATCH_SIZE, "merge_size": MERGE_SIZE, "temporal_patch_size": 1}
+        vision: dict[str, Any] = {"patch_size": PATCH_SIZE, "merge_size": MERGE_SIZE, "temporal_patch_size": 1}
         vision |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
         # Equal bounds: an image of the toy world passes unchanged, so its boxes stay in pixels.
         budget = {"min_pixels": image_size**2, "max_pixels": image_size**2}

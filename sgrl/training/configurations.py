@@ -96,8 +96,9 @@ def command_line(recipe: Path, arguments: list[str]) -> list[str]:
 def _read(path: Path) -> Configuration:
     before = path.with_name(path.name.replace("grpo", "sft", 1))
     steps = [] if before == path else _steps(before)
-    title = re.match(r"# (.*?)(?: \(|\.?$|\.\s)", path.read_text(encoding="utf-8"), re.M).group(1)
-    memory = re.search(r"^# (Memory: .*)$", path.read_text(encoding="utf-8"), re.M).group(1)
+    text = path.read_text(encoding="utf-8")
+    (title,) = re.findall(r"\A# (.*?)(?: \(|\.?$|\.\s)", text, re.M)
+    memory, *_ = re.findall(r"^# (Memory: .*)$", text, re.M)
     return Configuration(path, title, memory, [*steps, *_steps(path)])
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def model_card(
     script_args,
     training_args,
     base: str,
-    history: list[Mapping[str, Any]] = (),
+    history: Sequence[Mapping[str, Any]] = (),
     rewards: Mapping[str, float] | None = None,
     command: str | None = None,
 ) -> str:

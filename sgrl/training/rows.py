@@ -76,9 +76,9 @@ def check_dataset(path: str, kind: DataKind) -> None:
         what = ("images", "frames of videos")
         raise SgrlError(f"{path} holds {what[video]}, but this recipe is for {what[kind.video]}; {remedy}")
     if not kind.takes(codec):
-        right = sorted(filter(kind.takes, CODECS), key=lambda name: name != kind.codec)  # its own is named first
+        layouts = sorted(filter(kind.takes, CODECS), key=lambda name: name != kind.codec)  # its own is named first
         raise SgrlError(
-            f"the texts of {path} are {codec}, but this recipe is for {' or '.join(right)}; convert the data "
+            f"the texts of {path} are {codec}, but this recipe is for {' or '.join(layouts)}; convert the data "
             f"with data_prep/to_toon.py --format {kind.codec}, or take the recipe for it"
         )
 

@@ -32,10 +32,13 @@ def check_report_to(report_to: list[str] | str | None) -> None:
 
 def best_total(rewards: Sequence[Callable], weights: Sequence[float]) -> float | None:
     """The greatest total of rewards that declare their `range`, (least, greatest); None where one does not."""
-    ranges = [getattr(reward, "range", None) for reward in rewards]
-    if None in ranges:
-        return None
-    return sum(max(weight * low, weight * high) for weight, (low, high) in zip(weights, ranges, strict=True))
+    total = 0.0
+    for weight, reward in zip(weights, rewards, strict=True):
+        ends = getattr(reward, "range", None)
+        if ends is None:
+            return None
+        total += max(weight * ends[0], weight * ends[1])
+    return total
 
 
 class TrainingWatch(TrainerCallback):

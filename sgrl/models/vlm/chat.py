@@ -39,7 +39,7 @@ def images_of(shown: Image | Sequence[Image] | None) -> list[Image]:
     """What an engine is given beside one prompt, as a list."""
     if shown is None:
         return []
-    return list(shown) if isinstance(shown, (list, tuple)) else [shown]
+    return list(shown) if isinstance(shown, Sequence) else [shown]
 
 
 class ChatRenderer:

@@ -33,14 +33,16 @@ class Convention:
         if self.bins:
             return self.bins, self.bins
         step = self.multiple
-        found = tuple(round(side / step) * step for side in (width, height))
+        found = round(width / step) * step, round(height / step) * step
         fewest, most = self.pixels or (0, math.inf)
         if found[0] * found[1] > most:
             scaled = math.sqrt(width * height / most)
-            return tuple(max(math.floor(side / scaled / step), 1) * step for side in (width, height))
+            across, down = (max(math.floor(side / scaled / step), 1) * step for side in (width, height))
+            return across, down
         if found[0] * found[1] < fewest:
             scaled = math.sqrt(fewest / (width * height))
-            return tuple(math.ceil(side * scaled / step) * step for side in (width, height))
+            across, down = (math.ceil(side * scaled / step) * step for side in (width, height))
+            return across, down
         return found
 
 
@@ -80,12 +82,11 @@ def _as_processed(convention: Convention, folder: Path) -> Convention:
     found = _read(folder / "preprocessor_config.json") or _read(folder / "processor_config.json")
     found = found.get("image_processor") or found
     size = found.get("size") or {}
-    limits = (
-        found.get("min_pixels") or size.get("shortest_edge"),
-        found.get("max_pixels") or size.get("longest_edge"),
-    )
-    known = all(isinstance(limit, int) for limit in limits)
-    return replace(convention, pixels=limits) if known and limits != convention.pixels else convention
+    fewest = found.get("min_pixels") or size.get("shortest_edge")
+    most = found.get("max_pixels") or size.get("longest_edge")
+    if isinstance(fewest, int) and isinstance(most, int) and (fewest, most) != convention.pixels:
+        return replace(convention, pixels=(fewest, most))
+    return convention
 
 
 def _read(path: Path) -> dict:

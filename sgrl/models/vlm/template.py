@@ -95,7 +95,7 @@ def _try(processor, sees: bool, write: int) -> None:
             resource.setrlimit(resource.RLIMIT_AS, (size + TRY_BYTES, size + TRY_BYTES))
         text = [{"type": "image"}, {"type": "text", "text": TRY_TEXT}] if sees else TRY_TEXT
         chat = [{"role": "user", "content": text}]
-        switches = ({"enable_thinking": True}, {"enable_thinking": False}, {})
+        switches: tuple[dict[str, bool], ...] = ({"enable_thinking": True}, {"enable_thinking": False}, {})
         for arguments in switches if "enable_thinking" in str(processor.chat_template) else ({},):
             length = len(render(processor, chat, **arguments))
             if length > LONGEST_PROMPT:

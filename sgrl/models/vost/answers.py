@@ -173,7 +173,9 @@ def parse_frame(
     """
     if coords not in COORDS:
         raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
-    person, pairs, dropped = None, [], []
+    person: list[float] | None = None
+    pairs: list[dict[str, Any]] = []
+    dropped: list[str] = []
     seen: set[tuple] = set()
     for item in _items(values(answer.without_thoughts(as_text(text)))):
         if len(pairs) >= MAX_RECOVERED or len(dropped) >= MAX_RECOVERED:
@@ -247,10 +249,10 @@ class _Labels:
         if not text:
             return
         label = self._vocabulary.from_text(text) if len(text) <= MAX_LABEL else None
-        group = self._group_of.get(label)
+        group = None if label is None else self._group_of.get(label)
         if label in self._seen:
             return
-        if group is None or (group == "attention" and self._found[group]):
+        if label is None or group is None or (group == "attention" and self._found[group]):
             self._drop(text)
         else:
             self._seen.add(label)
@@ -261,7 +263,8 @@ class _Labels:
             self._dropped.append(text[:MAX_LABEL])
 
     def answer(self) -> PairAnswer:
-        return PairAnswer(*(self._found[name] for name in GROUPS), self._dropped, self._found[OTHER])
+        attention, spatial, contacting = (self._found[name] for name in GROUPS)
+        return PairAnswer(attention, spatial, contacting, self._dropped, self._found[OTHER])
 
 
 def _grouped(vocabulary: Vocabulary) -> dict[str, Sequence[str]]:
@@ -312,8 +315,8 @@ def _box(given: Any, width: int, height: int, coords: str) -> list[float] | None
     """Corners in pixels, in order and inside the image; None if that leaves no area, or if they are no numbers."""
     if not isinstance(given, list) or len(given) != 4:
         return None
-    numbers = [_number(value) for value in given]
-    if None in numbers:
+    numbers = [number for value in given if (number := _number(value)) is not None]
+    if len(numbers) < 4:
         return None
     if coords == "norm1000":
         numbers = scale([numbers], (1000, 1000), (width, height))[0].tolist()

@@ -129,9 +129,8 @@ class PriorsInfo:
             raise SgrlError(f"format {printable(found['format'], 20)}; expected {FORMAT}")
         names = ("dataset", "fingerprints", "prompt", "text_encoder", "vision_encoder")
         models = tuple(AskedModel(**model) for model in found["models"])
-        return cls(
-            vocabulary=Vocabulary.from_json(found["vocabulary"]), models=models, **{n: found.get(n) for n in names}
-        )
+        rest: dict[str, Any] = {name: found.get(name) for name in names}
+        return cls(vocabulary=Vocabulary.from_json(found["vocabulary"]), models=models, **rest)
 
 
 def write_text(folder: str | Path, objects: np.ndarray, predicates: np.ndarray) -> None:
