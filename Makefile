@@ -32,9 +32,10 @@ test-fast: $(ENVIRONMENT)
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 demo: $(ENVIRONMENT)
 	PATH="$(abspath $(BIN)):$$PATH" recipes/demo.sh $(DEMO)
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .mypy_cache .pytest_cache .ruff_cache .hypothesis

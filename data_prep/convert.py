@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
@@ -205,18 +206,18 @@ class Part:
         """As of a Reader."""
 
         def damaged(error: RecordError) -> None:
-            if self.selects or self._mine(error.place):
+            if on_damage and (self.selects or self._mine(error.place)):
                 on_damage(error)
 
         if self.selects:
-            self._reader.wanted = self._mine
+            setattr(self._reader, "wanted", self._mine)  # noqa: B010  not of every Reader
         try:
             for record in self._reader.records(on_damage and damaged):
                 if self._mine(record.image_id if record.video_id is None else record.video_id):
                     yield record
         finally:
             if self.selects:
-                self._reader.wanted = None
+                setattr(self._reader, "wanted", None)  # noqa: B010
 
     def _mine(self, name: str) -> bool:
         return zlib.crc32(name.encode(errors="backslashreplace")) % self._parts == self._index
@@ -254,10 +255,10 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
     splits, thinning, report, reader = set(run.splits), run.thinning, Report(), converter.reader
     behind = {split: 0 for split in splits}  # records of finished shards
     own_damage: dict[str, list[str]] = {split: [] for split in splits}  # found here, not by the reader
-    for split, state in writer.states.items():
-        report.add_json({"splits": {split: state["report"]}, "damaged": state["damaged"]})
-        converter.resume(split, state["after"])
-        behind[split], own_damage[split] = state["records"], list(state["damaged"])
+    for split, before in writer.states.items():
+        report.add_json({"splits": {split: before["report"]}, "damaged": before["damaged"]})
+        converter.resume(split, before["after"])
+        behind[split], own_damage[split] = before["records"], list(before["damaged"])
     if thinning is not None:
         if run.strict and thinning.unreadable:
             raise SgrlError(thinning.unreadable[0])
@@ -310,7 +311,7 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
             if draft.row is not None and error is None:
                 if image is not None:
                     draft.row["image"] = {"bytes": image, "path": None}
-                writer.add(split, draft.row, lambda split=split: state(split))
+                writer.add(split, draft.row, functools.partial(state, split))
     return report
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from data_prep.readers.record import EmbeddedImage
 from sgrl.errors import SgrlError
@@ -18,6 +18,8 @@ from sgrl.terminal import printable
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
+
+T = TypeVar("T")
 
 _CHUNK = 16  # images that a process gets at once
 
@@ -117,8 +119,8 @@ def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
 
 
 def encode_all(
-    drafts: Iterable[tuple[object, Job | None]], workers: int = 1
-) -> Iterator[tuple[object, bytes | SgrlError | None]]:
+    drafts: Iterable[tuple[T, Job | None]], workers: int = 1
+) -> Generator[tuple[T, bytes | SgrlError | None], None, None]:
     """Each first item of the pairs with its encoded image, in their order: bytes, the error, or None without a job.
 
     workers: processes that encode, in addition to this one; 1 for this one alone. A few chunks wait at any time,

@@ -300,8 +300,8 @@ def _thinned(args: argparse.Namespace, reader: Reader, folder: Path, progress: b
         return thin.Thinning(found["method"], kept, rows, found["unreadable"])
     outcome = thin.thin(reader, args.thin, args.split, progress, **_thin_options(args.thin_options))
     with atomic_path(path) as temporary:
-        kept = {split: sorted(ids) for split, ids in outcome.kept.items()}
-        temporary.write_text(json.dumps({**asdict(outcome), "kept": kept}))
+        in_order = {split: sorted(ids) for split, ids in outcome.kept.items()}
+        temporary.write_text(json.dumps({**asdict(outcome), "kept": in_order}))
     return outcome
 
 

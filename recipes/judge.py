@@ -44,9 +44,10 @@ class Samples:
         if not self.run or not (folder / PREDICTIONS_FILE).is_file():
             raise SgrlError(f"{folder} holds no run; expected a folder that recipes/evaluate.py wrote")
         self.folder = PredictionFolder(folder, self.run, ())
-        self.first = next(iter(self.folder), None)
-        if self.first is None:
+        first = next(iter(self.folder), None)
+        if first is None:
             raise SgrlError(f"{self.folder.path} holds no prediction; let recipes/evaluate.py finish first")
+        self.first = first
 
     def __iter__(self) -> Iterator[tuple]:
         for row in self.folder:

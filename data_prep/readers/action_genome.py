@@ -174,7 +174,8 @@ class ActionGenomeReader:
         objects, relations = [], []
         person = frames.person[row] == PERSON
         if person:
-            objects.append(Object("person", tuple(frames.person_box[4 * row : 4 * row + 4])))
+            x1, y1, x2, y2 = frames.person_box[4 * row : 4 * row + 4]
+            objects.append(Object("person", (x1, y1, x2, y2)))
         for i in range(frames.first[row], frames.first[row + 1]):
             if not frames.has_box[i]:
                 continue
@@ -191,8 +192,9 @@ class ActionGenomeReader:
     def _relation(self, index: int, target: int) -> Relation:
         """Relation `index` of the table from the person to object `target`."""
         label, group = self._frames.names[self._frames.predicate[index]], GROUPS[self._frames.group[index]]
-        if label not in self.vocabulary.groups[group]:
-            for other, labels in self.vocabulary.groups.items():
+        groups = self.vocabulary.groups or {}
+        if label not in groups[group]:
+            for other, labels in groups.items():
                 if label in labels:
                     self.notes["relations listed under another group than theirs"] += 1
                     group = other

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -176,7 +177,8 @@ def _person(entry) -> tuple[list[float] | None, tuple[int, int], int]:
     if not isinstance(entry, dict):
         raise GraphError(f"expected bbox and bbox_size, found {shown(entry)}")
     try:
-        width, height = map(int, entry.get("bbox_size"))
+        size: Any = entry.get("bbox_size")
+        width, height = map(int, size)
         boxes = entry.get("bbox")
         if not isinstance(boxes, list | tuple | np.ndarray):
             raise TypeError

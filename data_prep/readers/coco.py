@@ -17,6 +17,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.json_stream import walk
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, identity, raised, shown
@@ -106,8 +107,9 @@ class CocoReader:
             )
         database.execute("CREATE TABLE IF NOT EXISTS damaged (file INTEGER, place TEXT, reason TEXT)")
         classes: dict[str, dict] = {"categories": {}, "rel_categories": {}}
-        counts = Counter()
-        group, pending = None, []  # neighbours of one list and image share a row of the database
+        counts: Counter[str] = Counter()
+        group: tuple[str, str] | None = None
+        pending: list[str] = []  # neighbours of one list and image share a row of the database
         database.execute("BEGIN")
 
         def damaged(error: RecordError) -> None:
@@ -124,13 +126,13 @@ class CocoReader:
                         group, pending = (key, image), []
                     pending.append(text)
             elif key in classes:
-                named = isinstance(item, dict) and isinstance(item.get("name"), str)
-                found = _id(item.get("id")) if named else None
+                fields = item if isinstance(item, dict) else {}
+                found = _id(fields.get("id")) if isinstance(fields.get("name"), str) else None
                 if found is None or found in classes[key]:
                     raise SgrlError(
                         f"{path}: {key} must be objects with a name and an id of their own, found {shown(item)}"
                     )
-                classes[key][found] = item["name"]
+                classes[key][found] = fields["name"]
             counts[key] += 1
         self._insert(number, group, pending)
         database.execute("COMMIT")
@@ -181,17 +183,19 @@ class CocoReader:
             objects.append(Object(_class(f"object {i}", "category_id", entry, categories), _xyxy(i, entry)))
         relations = []
         for i, entry in enumerate(relationships):
-            ends = []
+            ends: list[int] = []
             for end in ("subject_id", "object_id"):
-                ends.append(position.get(_id(entry.get(end))))
-                if ends[-1] is None:
+                found = _id(entry.get(end))
+                if found is None or found not in position:
                     raise GraphError(
                         f"relation {i}: {end} must be the id of one of the image's {len(objects)} annotations, found "
                         f"{shown(entry.get(end))}"
                     )
+                ends.append(position[found])
             predicate = _class(f"relation {i}", "predicate_id", entry, predicates)
             relations.append(Relation(ends[0], predicate, ends[1]))
-        width, height = image.get("width"), image.get("height")
+        width: Any = image.get("width")
+        height: Any = image.get("height")
         if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (width, height)):
             raise GraphError(
                 f"width and height must be whole numbers above 0, found {shown(width)} and {shown(height)}"

@@ -13,9 +13,20 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.json_stream import Unreadable, parse_json
-from data_prep.readers.record import EmbeddedImage, OnDamage, Record, attempt, below, class_list, identity, shown
+from data_prep.readers.record import (
+    EmbeddedImage,
+    OnDamage,
+    Record,
+    RecordError,
+    attempt,
+    below,
+    class_list,
+    identity,
+    shown,
+)
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, suggest
 from sgrl.files import natural, open_text
@@ -82,7 +93,9 @@ class HubReader:
         return {}
 
     def _recognise(self) -> Vocabulary:
-        labels, predicates, damage = {}, {}, []
+        labels: dict[str, None] = {}
+        predicates: dict[str, None] = {}
+        damage: list[RecordError] = []
 
         def collect(row) -> None:
             row = _columns(row)
@@ -102,7 +115,7 @@ class HubReader:
         for name in VOCABULARIES:
             official = get_vocabulary(name)
             shares[name] = len(found & {*official.objects, *official.predicates}) / len(found)
-        best = max(shares, key=shares.get)
+        best = max(shares, key=lambda name: shares[name])
         if shares[best] >= _RECOGNISED:
             return get_vocabulary(best)
         return Vocabulary(
@@ -114,19 +127,22 @@ def _record(place: str, row, path: Path, split: str) -> Record:
     row = _columns(row)
     image_id = identity(row.get("image_id"), "image_id")
     image = _image(place, row, path)
-    objects, position = [], {}
+    objects: list[Object] = []
+    position: dict[str, int] = {}
     for i, entry in enumerate(_parsed(row, "objects")):
         label = _label(entry)
         if entry["id"] in position:
             raise GraphError(f"object {i}: the id {shown(entry['id'])} stands twice")
         position[entry["id"]] = len(objects)
-        objects.append(Object(label, entry.get("bbox")))
+        box: Any = entry.get("bbox")  # Object and Relation say what is wrong
+        objects.append(Object(label, box))
     relations = []
     for i, entry in enumerate(_parsed(row, "relationships")):
         for end in ("subject", "object"):
             if not isinstance(entry.get(end), str) or entry[end] not in position:
                 raise GraphError(f"relation {i}: {end} must be the id of an object, found {shown(entry.get(end))}")
-        relations.append(Relation(position[entry["subject"]], entry.get("predicate"), position[entry["object"]]))
+        predicate: Any = entry.get("predicate")
+        relations.append(Relation(position[entry["subject"]], predicate, position[entry["object"]]))
     graph = SceneGraph(objects, relations, *_size(image))
     return Record(image_id, image, graph, split, f"{place} (image_id {shown(image_id)})")
 
@@ -175,7 +191,7 @@ def _size(image: Path | EmbeddedImage) -> tuple[int, int]:
         raise GraphError(f"{error}; the rows do not say how large it is") from None
 
 
-def _rows(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict]:
+def _rows(path: Path, columns: tuple[str, ...] | None = None) -> Iterator[dict | str | Unreadable]:
     """The rows of a file; `columns` alone spare the images."""
     if path.suffix == ".jsonl":
         yield from _lines(path)

@@ -66,7 +66,8 @@ class _Text:
     def peek(self) -> str:
         """The next character that is not white space, '' at the end of the file."""
         while True:
-            self.position = _SPACE.match(self.buffer, self.position).end()
+            space = _SPACE.match(self.buffer, self.position)
+            self.position = space.end() if space else self.position
             if self.position < len(self.buffer):
                 return self.buffer[self.position]
             if not self.more():

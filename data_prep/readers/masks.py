@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -129,13 +129,13 @@ def _check_pixels(path: Path, *shape: int) -> None:
         raise GraphError(f"mask {path} has the shape {shape}; expected {_LARGEST:,} pixels at most")
 
 
-def numbered(folder: Path, suffixes: Collection[str] = (".png", ".jpg", ".jpeg")) -> dict[int, Path]:
+def numbered(folder: Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg")) -> dict[int, Path]:
     """Number of a frame -> its file; of several the suffix that stands first. Empty without such a folder."""
     try:
         names = os.listdir(folder)
     except (OSError, ValueError):  # a name with a zero byte is no folder either
         return {}
-    found = {suffix: {} for suffix in suffixes}
+    found: dict[str, dict[int, Path]] = {suffix: {} for suffix in suffixes}
     for name in sorted(names):
         stem, suffix = os.path.splitext(name)
         if suffix in found and stem.isascii() and stem.isdecimal():

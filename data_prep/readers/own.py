@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.record import OnDamage, Reader, Record, RecordError, SourceError
 from sgrl import dotted
@@ -12,7 +13,7 @@ from sgrl.errors import SettingError, SgrlError
 from sgrl.vocabulary import Vocabulary
 
 OPTION = "--dataset"
-_NEEDED = {"name": str, "vocabulary": Vocabulary, "source": Path, "records": Callable}
+_NEEDED: dict[str, Any] = {"name": str, "vocabulary": Vocabulary, "source": Path, "records": Callable}
 _DEFAULTS = {"default_size": (640, 480), "codec": "toon"}
 
 
@@ -56,7 +57,8 @@ class OwnReader:
     @property
     def notes(self) -> Counter[str]:
         """As of a Reader."""
-        return getattr(self._reader, "notes", Counter())
+        notes: Any = getattr(self._reader, "notes", Counter())
+        return notes
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """As of a Reader."""

@@ -135,7 +135,8 @@ def _pieces(file) -> Iterator[tuple[bool, bytes]]:
         if len(buffer) - position < _LONGEST and not ended:
             chunk = file.read(_CHUNK)
             buffer, position, ended = buffer[position:] + chunk, 0, not chunk
-        end = _RUN.match(buffer, position).end()
+        run = _RUN.match(buffer, position)
+        end = run.end() if run else position
         if end > position:
             yield True, buffer[position:end]
             position = end

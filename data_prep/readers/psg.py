@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.json_stream import items, values
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, below, identity, shown
@@ -118,8 +119,9 @@ class PSGReader:
         except GraphError as error:
             raise RecordError(place, str(error)) from None
 
-    def _objects(self, annotations: list[dict]) -> list[Object]:
-        categories, number, objects = self._categories, len(self._categories), []
+    def _objects(self, annotations: list[dict[str, Any]]) -> list[Object]:
+        categories, number = self._categories, len(self._categories)
+        objects: list[Object] = []
         for entry in annotations:
             category = entry.get("category_id")
             if type(category) is not int or not 0 <= category < number:  # True is none
@@ -131,11 +133,13 @@ class PSGReader:
                 raise GraphError(
                     f"object {len(objects)}: bbox_mode must be 0 (x1, y1, x2, y2), found {shown(entry['bbox_mode'])}"
                 )
-            objects.append(Object(categories[category], entry.get("bbox")))
+            box: Any = entry.get("bbox")  # Object says what is wrong with it
+            objects.append(Object(categories[category], box))
         return objects
 
     def _relations(self, entries: list[list]) -> list[Relation]:
-        predicates, number, relations = self._predicates, len(self._predicates), []
+        predicates, number = self._predicates, len(self._predicates)
+        relations: list[Relation] = []
         for entry in entries:
             if len(entry) != 3:
                 raise GraphError(

@@ -14,6 +14,7 @@ one frame at a time; depth is not needed.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,7 @@ from sgrl.vocabulary import Vocabulary
 _BACKGROUND = 1000  # what the official script adds to background classes when it merges the two masks
 
 
-class _PSG4DReader:
+class _PSG4DReader(ABC):
     """What the two data sets share; see `data_prep.readers.record.Reader`.
 
     Args:
@@ -49,6 +50,8 @@ class _PSG4DReader:
     official: str  # the name, where the files are the official ones
     files: tuple[str, ...]
     videos: int  # in the official data set
+    mask_suffix: str
+    image_suffixes: tuple[str, ...]
 
     def __init__(self, root: str | Path, annotations: str | None = None):
         self.root = Path(root)
@@ -128,6 +131,21 @@ class _PSG4DReader:
             raise RecordError(video.place, str(error)) from None
         return video, frames
 
+    @abstractmethod
+    def _prepare(self) -> None: ...
+
+    @abstractmethod
+    def _categories(self) -> dict[int, str]: ...
+
+    @abstractmethod
+    def _is_official(self, objects: list[str], videos: list[str]) -> bool: ...
+
+    @abstractmethod
+    def _mask_folder(self, video_id: str) -> Path: ...
+
+    @abstractmethod
+    def _image_folder(self, video_id: str) -> Path: ...
+
     def totals(self) -> dict[str, tuple[int, int]]:
         """The number of videos; empty where the files are not the official ones."""
         return {"videos": (self._found["videos"], self.videos)} if self.name == self.official else {}
@@ -136,7 +154,8 @@ class _PSG4DReader:
         """Read all annotation once for what stands nowhere else: names, and the id that relations use."""
         schema = Schema(self._categories())
         found: tuple[dict, dict] = {}, {}
-        ids, names = Counter(), []
+        ids: Counter[str] = Counter()
+        names: list[str] = []
         for number, raw in enumerate(items(self.source, "data")):
             place = f"{self.source.name}, video {number}"
             video = attempt(_ignored, place, schema.video, place, raw, _ignored)
@@ -146,7 +165,7 @@ class _PSG4DReader:
             found[0].update(dict.fromkeys(label for _, label in video.objects))
             found[1].update(dict.fromkeys(relation.predicate for relation in video.relations))
             ids.update(video.only)
-        self._schema = Schema(self._categories(), default=max(ids, key=ids.get) if ids else "object_id")
+        self._schema = Schema(self._categories(), default=max(ids, key=lambda name: ids[name]) if ids else "object_id")
         objects = objects or list(self._categories().values()) or sorted(found[0])
         predicates = predicates or sorted(found[1])
         if not objects or not predicates:
@@ -169,7 +188,8 @@ class _PSG4DReader:
     def _frame(self, video: Video, relations: list, frame: int, path: Path) -> tuple[Path, SceneGraph]:
         image, mask = self._whole_mask(video, path)
         seen = masks.boxes(mask, [value for value, _ in video.objects])
-        position, objects = {}, []
+        position: dict[int, int] = {}
+        objects: list[Object] = []
         for i, (value, label) in enumerate(video.objects):
             if value in seen:
                 position[i] = len(objects)

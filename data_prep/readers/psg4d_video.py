@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any, TypeGuard
 
 from data_prep.readers.record import RecordError, shown
 from sgrl.terminal import printable
@@ -50,7 +51,8 @@ class Video:
 
     def clipped(self, frames: int) -> tuple[list[TimedRelation], Counter[str]]:
         """Relations with their spans clipped to the video, those without any left out, and how many of each."""
-        kept, counts = [], Counter()
+        kept: list[TimedRelation] = []
+        counts: Counter[str] = Counter()
         for relation in self.relations:
             spans = tuple((max(first, 0), min(last, frames - 1)) for first, last in relation.spans)
             counts["spans clipped to the video"] += sum(a != b for a, b in zip(spans, relation.spans, strict=True))
@@ -107,8 +109,8 @@ class Schema:
             relations.append(TimedRelation(position[subject], predicate, position[target], spans))
         meta = raw.get("meta")
         frames = meta.get("num_frames") if isinstance(meta, dict) else raw.get("num_frames")
-        frames = frames if _is_whole(frames) and frames > 0 else None
-        return Video(video_id, place, objects, relations, frames and int(frames), only)
+        length = int(frames) if _is_whole(frames) and frames > 0 else None
+        return Video(video_id, place, objects, relations, length, only)
 
     def _object(self, place: str, index: int, entry: dict) -> tuple[int, str]:
         value = entry.get("mask_id", entry.get("object_id"))
@@ -163,5 +165,5 @@ def _spans(values: list) -> tuple[tuple[int, int], ...] | None:
     return None
 
 
-def _is_whole(value) -> bool:
+def _is_whole(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -279,7 +280,7 @@ def _labels(place: str, objects) -> dict[int, str]:
         raise RecordError(place, f"objects must be a list, found {shown(objects)}")
     labels: dict[int, str] = {}
     for i, entry in enumerate(objects):
-        number = entry.get("object_id") if isinstance(entry, dict) else None
+        number: Any = entry.get("object_id") if isinstance(entry, dict) else None
         if not _whole(number) or number < 1 or not isinstance(entry.get("category"), str):
             raise RecordError(place, f"object {i}: expected object_id (from 1) and category, found {shown(entry)}")
         if number in labels:
@@ -334,11 +335,13 @@ def _splits(path: Path, table) -> dict[str, tuple[str, str]]:
 
 
 def _vocabulary(path: Path, lists: dict) -> Vocabulary:
-    objects, predicates = lists.get("objects"), lists.get("relations")
-    names = [objects.get("thing"), objects.get("stuff"), predicates] if isinstance(objects, dict) else [None]
+    classes = lists.get("objects")
+    names: list[Any] = [None]
+    if isinstance(classes, dict):
+        names = [classes.get("thing"), classes.get("stuff"), lists.get("relations")]
     if not all(isinstance(group, list) and all(isinstance(name, str) for name in group) for group in names):
         raise SgrlError(f"{path} lacks the lists objects (thing, stuff) and relations; expected PVSG's pvsg.json")
-    objects, predicates = (*names[0], *names[1]), tuple(predicates)
+    objects, predicates = (*names[0], *names[1]), tuple(names[2])
     official = get_vocabulary("pvsg")
     if (objects, predicates) == (official.objects, official.predicates):
         return official

@@ -12,8 +12,9 @@ from __future__ import annotations
 import gc
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class _Array(np.ndarray):
     """The empty array that _reconstruct makes and the next opcode fills."""
 
     __slots__ = ("budget",)
+    budget: Budget
 
     def __setstate__(self, state):
         _version, shape, dtype, fortran, data = state
@@ -70,7 +72,7 @@ class _Array(np.ndarray):
         super().__setstate__((1, tuple(shape), dtype.real, bool(fortran), data))  # compares the number of bytes
 
 
-def _array(data: bytes, dtype: _DType, shape, order: str = "C") -> np.ndarray:
+def _array(data: bytes, dtype: _DType, shape: Any, order: Any = "C") -> np.ndarray:
     return np.frombuffer(data, dtype.real).reshape(shape, order=order)
 
 
@@ -88,7 +90,7 @@ class _Functions:
     refused: str | None = None
 
     def __init__(self, file: BinaryIO, budget: Budget, own: dict[tuple[str, str], object]):
-        super().__init__(file)
+        super().__init__(file)  # type: ignore[call-arg]  # of the Unpickler that stands beside it
         self._budget = budget
         self._allowed = {
             ("numpy", "ndarray"): "ndarray",  # only ever an argument
@@ -127,13 +129,15 @@ class _Functions:
 class _Quick(_Functions, pickle.Unpickler):
     """For what `pickle_stream` made harmless. A tuple followed by BINPERSID becomes a list."""
 
-    persistent_load = staticmethod(list)
+    persistent_load: Callable[[Any], list] = staticmethod(list)  # type: ignore[assignment]  # called for each tuple
 
 
 class _Whole(_Functions, pickle._Unpickler):
     """Python's own in Python, for any file: its memo is a dictionary, and what makes keys is checked here."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
+    stack: list[Any]  # this and the next are pickle's own
+    pop_mark: Callable[[], list[Any]]
 
     def _load_dict(self) -> None:
         items = self.pop_mark()

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.json_stream import items
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised, shown
@@ -95,7 +96,8 @@ class VisualGenomeReader:
             _check_list(key, lists[i])
         image = self._images.file(entry)
         width, height = true_size(image, entry)
-        return Record(image_id, image, _graph(*lists, width, height), split, place)
+        objects, relationships = lists
+        return Record(image_id, image, _graph(objects, relationships, width, height), split, place)
 
     def totals(self) -> dict[str, tuple[int, int]]:
         """The number of images."""
@@ -154,7 +156,9 @@ def _check_list(key: str, found) -> None:
 
 
 def _graph(entries: list[dict], relationships: list[dict], width: int, height: int) -> SceneGraph:
-    objects, relations, position = [], [], {}
+    objects: list[Object] = []
+    relations: list[Relation] = []
+    position: dict[Any, int] = {}
     for entry in entries:
         for object_id in (entry.get("object_id"), *(entry.get("merged_object_ids") or ())):
             position.setdefault(object_id, len(objects))

@@ -123,8 +123,8 @@ class VG150Reader:
             predicates = columns["predicates"].range("relations", first_relation, last_relation)
             graph = SceneGraph(
                 [
-                    Object(_name(self.vocabulary.objects, "object", i, label), box)
-                    for i, (label, box) in enumerate(
+                    Object(_name(self.vocabulary.objects, "object", i, label), (x1, y1, x2, y2))
+                    for i, (label, (x1, y1, x2, y2)) in enumerate(
                         zip(labels.ravel().tolist(), self._pixels(boxes, width, height), strict=True)
                     )
                 ],
@@ -237,7 +237,8 @@ def _class_lists(source: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     raw = read_json(path)
     try:
         lists = [raw["idx_to_label"], raw["idx_to_predicate"]]
-        return tuple(tuple(names[str(i + 1)] for i in range(len(names))) for names in lists)
+        objects, predicates = (tuple(names[str(i + 1)] for i in range(len(names))) for names in lists)
+        return objects, predicates
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SgrlError(
             f"{path} is not VG150's: expected idx_to_label and idx_to_predicate with the keys '1', '2', ...; "

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_prep.readers.json_stream import items
 from data_prep.readers.record import below, identity, shown
@@ -90,7 +91,7 @@ def true_size(image: Path, entry: dict) -> tuple[int, int]:
     Several sizes in the official image_data.json are wrong, and boxes are scaled by them. Raises GraphError for a size
     that is none, with no image to ask.
     """
-    stated = (entry.get("width"), entry.get("height"))
+    stated: tuple[Any, Any] = (entry.get("width"), entry.get("height"))
     try:
         sizes = image_sizes(image)
         return stated if stated in sizes else sizes.upright  # turned by its EXIF, as the annotators saw it

@@ -56,7 +56,7 @@ class BaseAnnot(Method):
         relations = {(r.subject, r.predicate, r.object) for r in graph.relations if r.subject != r.object}
         if self.published:
             if self.grouped:
-                relations = {(subject, target) for subject, _, target in relations}
+                return frozenset(labels), len({(subject, target) for subject, _, target in relations})
             return frozenset(labels), len(relations)
         joined = [
             (labels[subject], predicate, labels[target])

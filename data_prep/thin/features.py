@@ -76,7 +76,7 @@ class Embedder:
         cache, beside the folder of the first frame.
         """
         keys = [_frame_key(frame) for frame in frames]
-        file = self._file(frames[0], video) if self._folder and frames else None
+        file = _file(self._folder, frames[0], video) if self._folder and frames else None
         stored = _load(file) if file else {}
         rows = {i: stored[key] for i, key in enumerate(keys) if key in stored}
         new = {}
@@ -92,10 +92,6 @@ class Embedder:
         for i, row in rows.items():
             features[i] = row
         return features
-
-    def _file(self, first_frame: Path, video: str) -> Path:
-        name = "".join(c if c.isalnum() else "-" for c in video)[:64]
-        return self._folder / f"{name}-{_digest(first_frame.parent.resolve(), video)}.npz"
 
     def _computed(
         self, frames: Sequence[Path], wanted: list[int], unreadable: Unreadable
@@ -215,6 +211,11 @@ def _frame_key(frame: Path) -> str:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:16]
+
+
+def _file(folder: Path, first_frame: Path, video: str) -> Path:
+    name = "".join(c if c.isalnum() else "-" for c in video)[:64]
+    return folder / f"{name}-{_digest(first_frame.parent.resolve(), video)}.npz"
 
 
 def _load(file: Path) -> dict[str, np.ndarray]:

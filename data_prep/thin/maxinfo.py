@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh, lu_factor
@@ -67,7 +68,8 @@ class MaxInfo(Method):
             return {name: getattr(self, name) for name in ("tolerance", "count", "ratio", "rank", "protocol")}
 
     def __init__(self, vocabulary: Vocabulary, options: Options):
-        self.options, self.embedder = options, options.model
+        self.options = options
+        self.embedder: Any = options.model
         if not hasattr(self.embedder, "features"):
             from data_prep.thin.features import Embedder
 

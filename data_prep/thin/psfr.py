@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ _BLOCK = 3  # pixels: neighbourhood of the response and aperture of its derivati
 _CELL = 10  # pixels: one corner per cell of this size
 _RANK_PENALTY = 0.2  # per rank within the patch, so that corners are taken from all patches in turn
 _MAX_ERROR = 15.0  # grey levels between the windows around a corner before and after
-_FLOW = {
+_FLOW: dict[str, Any] = {
     "winSize": (21, 21),
     "maxLevel": 3,
     "criteria": (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, 30, 0.01),
@@ -72,7 +72,7 @@ class PSFR(Method):
         order = list(range(len(records)))
         if self.options.protocol == "published":
             order.sort(key=lambda position: records[position].image.name)
-        paths = [records[position].image for position in order]
+        paths = [cast(Path, records[position].image) for position in order]  # frames of videos are files
         found = keyframes(_decoded(paths, unreadable), **asdict(self.options))
         return sorted(order[position] for position in found)
 

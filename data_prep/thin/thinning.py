@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from data_prep.readers.record import Reader, Record
 from sgrl import dotted, extras
@@ -147,7 +148,7 @@ def check_protocol(protocol: str) -> None:
         raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
 
 
-def check_number(name: str, value: object, above: float, most: float = math.inf, whole: bool = False) -> None:
+def check_number(name: str, value: Any, above: float, most: float = math.inf, whole: bool = False) -> None:
     """Raises SgrlError unless `value` is a (whole) number that is larger than `above` and at most `most`."""
     number = isinstance(value, int) or (isinstance(value, float) and not whole)
     if not number or isinstance(value, bool) or not above < value <= most or value == math.inf:

@@ -65,12 +65,14 @@ def write_rich(
 
 
 def _write(output: Path, drawing: Drawing, progress: bool) -> dict | None:
-    frames, rich = drawing.frames, drawing.labels == "rich"
+    frames, rich = drawing.length, drawing.labels == "rich"
     if frames >= _MOST_FRAMES:
         raise SgrlError(f"cannot draw videos of {frames} frames; give less than {_MOST_FRAMES:,}")
     if not drawing.begin(output, ANNOTATIONS, ("frames",), _MOST):
         return None
-    objects, persons, counts = {}, {}, {split: Counter() for split in SPLITS}
+    objects: dict[str, list[dict]] = {}
+    persons: dict[str, dict] = {}
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
     for split, index, drawn in drawing.videos(progress, person=True, blurred=_BLURRED if rich else 0.0):
         name = _video_id(split, index)
         _save(drawn, output / "frames" / f"{name}.mp4")
@@ -146,11 +148,13 @@ def _number(frame: int) -> int:
 def _object(drawn: Video, frame: int, index: int, key: str, split: str, rich: bool) -> dict:
     """One entry of the official file. Without a person there is nothing to relate to: relations are empty lists."""
     box, person, label = drawn.boxes[frame][index], drawn.boxes[frame][0], drawn.labels[index]
-    found = dict.fromkeys(("attention", "spatial", "contacting"))
+    groups = ("attention", "spatial", "contacting")
+    found: dict[str, list[str]] | dict[str, None] = dict.fromkeys(groups)
     if box is not None:
-        found = {group: [] for group in found} if person is None else relations(person, box, drawn.facing[frame])
+        related = {group: [] for group in groups} if person is None else relations(person, box, drawn.facing[frame])
         if rich and person is not None:
-            found = rich_relations(found, label, carried(drawn, frame, index))
+            related = rich_relations(related, label, carried(drawn, frame, index))
+        found = related
     folder, _, name = key.partition("/")
     return {
         "class": label,

@@ -21,7 +21,7 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
         return None
     counts: Counter[str] = Counter()
     for split in SPLITS:
-        content = {
+        content: dict[str, list[dict]] = {
             "images": [],
             "annotations": [],
             "rel_annotations": [],

@@ -41,7 +41,8 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
 
 
 def _hub_row(image_id: str, drawn: Scene) -> dict:
-    ids, numbers = [], Counter()
+    ids: list[str] = []
+    numbers: Counter[str] = Counter()
     for label in drawn.labels:
         numbers[label] += 1
         ids.append(f"{label}.{numbers[label]}")

@@ -65,7 +65,7 @@ def _write(layout: _Layout, output: str | Path, drawing: Drawing, progress: bool
         (output / "categories.json").write_text(json.dumps({str(_class(name)): name for name in OBJECTS}))
         names = [name for part in splits.values() for name in part]
         (output / "hoi4d_id.json").write_text(json.dumps({f"{i + 1:04d}": name for i, name in enumerate(names)}))
-    counts = Counter()
+    counts: Counter[str] = Counter()
     with atomic_path(output / layout.annotations) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "data": [')
         for number, (split, index, drawn) in enumerate(drawing.videos(progress)):

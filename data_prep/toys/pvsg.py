@@ -32,11 +32,11 @@ def write(
     drawing = Drawing("pvsg", train, test, seed, frames)
     if not drawing.begin(output, ANNOTATIONS, SOURCES, _MOST):
         return None
-    splits = {source: {"train": [], "val": []} for source in SOURCES}
+    splits: dict[str, dict[str, list[str]]] = {source: {"train": [], "val": []} for source in SOURCES}
     for split, index in drawing.todo():
         splits[SOURCES[index % 3]]["train" if split == "train" else "val"].append(_video_id(split, index))
     head = {"objects": {"thing": OBJECTS, "stuff": []}, "relations": PREDICATES, "split": splits}
-    counts = Counter()
+    counts: Counter[str] = Counter()
     with atomic_path(output / ANNOTATIONS) as temporary, temporary.open("w") as file:
         file.write(json.dumps(head)[:-1] + ', "data": [')
         for number, (split, index, drawn) in enumerate(drawing.videos(progress)):

@@ -155,7 +155,9 @@ def scene(seed: int, index: int, split: str = "train") -> Scene:
         raise SgrlError(f"split is {split!r}, expected 'train' or 'test'")
     rng = np.random.Generator(np.random.SFC64([seed, SPLITS.index(split), index]))
     count = int(rng.integers(2, 5))
-    boxes, nested, labels = [], [], []
+    boxes: list[tuple[int, int, int, int]] = []
+    nested: list[bool] = []
+    labels: list[str] = []
     while len(boxes) < count:
         box, is_nested = place(rng, boxes, nested)
         if box is None or box in boxes:

@@ -41,7 +41,8 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
     drawing = Drawing("vg150", train, test, seed)
     if not drawing.begin(output, "VG-SGG.h5", FOLDERS):
         return None
-    rows, entries, counts = _Rows(), [], Counter()
+    rows, entries = _Rows(), []
+    counts: Counter[str] = Counter()
     image_id = 0
     for split, _, drawn in drawing.scenes(counts, progress):
         image_id += 1

@@ -98,9 +98,12 @@ def _path(rng, frames: int, label: str, earlier: list[_Path]) -> _Path | None:
     if box is None:
         return None
     side = box[2] - box[0]
-    host = next((path for path in earlier if path.boxes[0] and _inside(box, path.boxes[0])), None)
-    if nested and host is not None and rng.random() < 0.6:  # it rides along, and is gone when its host is
-        dx, dy = box[0] - host.boxes[0][0], box[1] - host.boxes[0][1]
+    started = ((path, path.boxes[0]) for path in earlier)
+    host, at = next(((path, at) for path, at in started if at and _inside(box, at)), (None, None))
+    if (
+        nested and host is not None and at is not None and rng.random() < 0.6
+    ):  # it rides along, and is gone when its host is
+        dx, dy = box[0] - at[0], box[1] - at[1]
         corners = [(there[0] + dx, there[1] + dy) if there else None for there in host.boxes]
     else:
         vx, vy = (GRID * int(step) for step in rng.integers(-1, 2, size=2))
@@ -138,8 +141,8 @@ def _inside(a: Box, b: Box) -> bool:
 
 def _present(paths: list[_Path], frame: int) -> tuple[list[int], list[Box], list[str]]:
     """(indices, boxes, names of the pictures) of the shapes that are there."""
-    there = [i for i, path in enumerate(paths) if path.boxes[frame] is not None]
-    return there, [paths[i].boxes[frame] for i in there], [paths[i].drawn(frame) for i in there]
+    there = [(i, path, box) for i, path in enumerate(paths) if (box := path.boxes[frame]) is not None]
+    return [i for i, _, _ in there], [box for _, _, box in there], [path.drawn(frame) for _, path, _ in there]
 
 
 def _visible(paths: list[_Path], frame: int) -> bool:

@@ -89,12 +89,18 @@ class Drawing:
             counts[split] += 1
             yield split, index, drawn
 
+    @property
+    def length(self) -> int:
+        """Frames of a video."""
+        assert self.frames is not None  # of what draws videos
+        return self.frames
+
     def videos(self, progress: bool, person: bool = False, blurred: float = 0.0) -> Iterator[tuple[str, int, Video]]:
         """(split, index, Video) of every video, in order."""
         from tqdm import tqdm
 
         for split, index in tqdm(self.todo(), desc="drawing videos", unit=" videos", disable=not progress):
-            yield split, index, video(self.seed, index, split, self.frames, person, blurred)
+            yield split, index, video(self.seed, index, split, self.length, person, blurred)
 
 
 def count_video(counts: Counter, split: str, drawn: Video) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     def __init__(
         self,
         model: PreTrainedModel,
-        reward_funcs: list[Callable[..., list[float]]],
+        reward_funcs: Sequence[Callable[..., list[float | None]]],
         args: GRPOConfig,
         processor: ProcessorMixin,
         vllm_engine_kwargs: dict[str, Any] | None = None,
@@ -90,7 +90,9 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
             # vLLM compiles small functions of its sampler even then.
             torch._dynamo.config.disable = True
         with _engine_built_with(engine) if colocated else nullcontext():
-            super().__init__(model=model, reward_funcs=reward_funcs, args=args, processing_class=processor, **kwargs)
+            super().__init__(
+                model=model, reward_funcs=list(reward_funcs), args=args, processing_class=processor, **kwargs
+            )
         if colocated and on_cpu():
             self.vllm_generation.sync_weights = functools.partial(sync_weights_on_cpu, self.vllm_generation)
         if args.use_vllm and not colocated:
