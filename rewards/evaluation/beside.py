@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class FileReferences(Named):
                 f"{self.path} holds no references (it has {', '.join(map(repr, records.columns[:12])) or 'no rows'}); "
                 "give --reference, or --map COLUMN=reference"
             )
-        self.codec: Codec | None = None
+        codec: Codec | None = None
         found: list[tuple[str, str, Any, str, str | None]] = []
         for place, called, raw in records.rows():
             if len(found) == limit:
@@ -104,15 +104,16 @@ class FileReferences(Named):
                     self.damaged.add(f"{called} ({raw})")
                 continue
             try:
-                self.codec = self.codec or get_codec(detect_codec(_text(columns.reference(raw))))
+                codec = codec or get_codec(detect_codec(_text(columns.reference(raw))))
                 image = (columns.names(raw) or [called])[0]
             except (ValueError, RecursionError) as error:
                 self.damaged.add(f"{called} ({str(error)[:120]})")
                 continue
             video = columns.get(raw, "video_id")
             found.append((str(columns.get(raw, "dataset") or ""), image, place, called, video and str(video)))
-        if self.codec is None:
+        if codec is None:
             raise SgrlError(f"{self.path} holds no reference that can be read: {self.damaged}")
+        self.codec = codec
         self.ids_suffice = len({image for _, image, *_ in found}) == len(found)
         self._places: dict[Key, tuple[Any, str, str | None]] = {}
         for dataset, image, place, called, video in found:
@@ -126,7 +127,7 @@ class FileReferences(Named):
     def own(self, records: Records) -> bool:
         return records is self._records
 
-    def find(self, dataset: object, names: list[str]) -> Key | None:
+    def find(self, dataset: object, names: Sequence[str]) -> Key | None:
         """As of Named; paths also by their ends, where these are unique: another machine has other folders."""
         return super().find(dataset, names) or next((self._ends[name] for name in names if self._ends.get(name)), None)
 
@@ -161,7 +162,7 @@ class FileReferences(Named):
         if not read:
             raise SgrlError(f"{self.path} holds no reference that can be read: {self.damaged}")
 
-    def _graph(self, text: str, width: float, height: float) -> ParsedGraph:
+    def _graph(self, text: str, width: Any, height: Any) -> ParsedGraph:  # a frame need not be of whole pixels
         try:
             return self.codec.parse(text, width, height, tags=None)
         except FormatError as error:
@@ -172,7 +173,7 @@ class FileReferences(Named):
 
     def lines(self) -> list[str]:
         """What had to be assumed, after all has been read."""
-        found: dict[str, Counter] = {}
+        found: dict[str, Counter[tuple[float, float]]] = {}
         for (source, size), count in self.assumed.items():
             found.setdefault(source, Counter())[size] += count
         return [

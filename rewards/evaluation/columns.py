@@ -169,7 +169,7 @@ def _is_chat(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
-def _assistant(messages: list) -> Any:
+def _assistant(messages: list[Any]) -> Any:
     """What the assistant said last."""
     said = [message for message in messages if isinstance(message, dict) and message.get("role") == "assistant"]
     return said[-1].get("content") if said else None

@@ -116,7 +116,7 @@ class References(Named):
         except FormatError as error:
             raise SgrlError(f"{path}, {first['row']}: {error}") from None
         try:
-            self.vocabulary = data.vocabulary_of(data.read_metadata(path))
+            self.vocabulary: Vocabulary | None = data.vocabulary_of(data.read_metadata(path))
         except SgrlError:
             self.vocabulary = None
 
@@ -198,6 +198,14 @@ class ByImage(Protocol):
         """What is predicted of an image, as a row with `prediction`; None if nothing is."""
 
 
+class Checked(Protocol):
+    """Predictions, wherever they stand, of which some may be damaged or for other images."""
+
+    path: Path
+    damaged: Problem
+    unknown: Problem
+
+
 class AnyReferences(Protocol):
     """References, wherever they stand.
 
@@ -205,12 +213,20 @@ class AnyReferences(Protocol):
     images.
     """
 
-    path: Path
-    split: str
     codec: Codec
-    vocabulary: Vocabulary | None
-    fingerprint: str | None
     keys: list[Key]
+
+    @property
+    def path(self) -> str | Path: ...
+
+    @property
+    def split(self) -> str: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary | None: ...
+
+    @property
+    def fingerprint(self) -> str | None: ...
 
     def own(self, records: Records) -> bool: ...
 
@@ -253,6 +269,8 @@ class Predictions:
             _check_columns(self.path, records.columns, columns, ("image_id",) * (not named) + ("prediction",))
         for place, called, raw in records.rows():
             try:
+                if isinstance(raw, Damage):
+                    raise raw
                 names = self._names(raw, called, references)
                 key = references.find(columns.get(raw, "dataset"), names)
             except (ValueError, RecursionError) as error:
@@ -267,10 +285,8 @@ class Predictions:
         if not self._places:
             raise nothing_to_score(self, references, "predictions is for an image")
 
-    def _names(self, raw: dict[str, Any] | Damage, called: str, references: AnyReferences) -> list[str]:
+    def _names(self, raw: dict[str, Any], called: str, references: AnyReferences) -> list[str]:
         """What a row may call its image. Raises ValueError for a row that is no prediction."""
-        if isinstance(raw, Damage):
-            raise raw
         names = self.columns.names(raw)
         if not names and references.own(self._records):
             names = [called]
@@ -329,7 +345,7 @@ def _scaled(reference: dict[str, Any], width: float, height: float) -> dict[str,
     return {**reference, "solution": graph._replace(boxes=boxes), "width": width, "height": height}
 
 
-def nothing_to_score(predictions, references, kind: str) -> SgrlError:
+def nothing_to_score(predictions: Checked, references: AnyReferences, kind: str) -> SgrlError:
     """The error for predictions of which none fits. kind: e.g. "predictions is for an image"."""
     if predictions.unknown.count:
         split = f", split {references.split!r}" if references.split else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,10 +67,11 @@ def open_records(path: str | Path) -> Records:
         return Folder(path) if inside is None else open_records(inside)
     if not path.is_file():
         raise SgrlError(f"{path} does not exist; expected a file of predictions, or the folder of a run")
-    return _KINDS.get(path.suffix.lower(), Lines)(path)
+    kind = _KINDS.get(path.suffix.lower(), Lines)
+    return kind(path)
 
 
-class _Some:
+class _Some(ABC):
     """What the kinds of files share."""
 
     def __init__(self, path: Path):
@@ -79,14 +81,17 @@ class _Some:
             if isinstance(row, dict):
                 self.columns += [name for name in row if name not in self.columns]
 
-    def rows(self) -> Iterator[Row]:
-        raise NotImplementedError
+    @abstractmethod
+    def rows(self) -> Iterator[Row]: ...
+
+    @abstractmethod
+    def get(self, place: Any) -> dict[str, Any]: ...
 
     def select(self, columns: Collection[str]) -> None:
-        pass
+        return
 
     def close(self) -> None:
-        pass
+        return
 
 
 class Lines(_Some):
@@ -129,27 +134,29 @@ class _Loaded(_Some):
         self._rows = self._load(path)
         super().__init__(path)
 
-    def _load(self, path: Path) -> list[tuple[str, dict | Damage]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _load(self, path: Path) -> list[tuple[str, dict[str, Any] | Damage]]: ...
 
     def rows(self) -> Iterator[Row]:
         for number, (called, row) in enumerate(self._rows):
             yield number, called, row
 
     def get(self, place: int) -> dict[str, Any]:
-        return self._rows[place][1]
+        row = self._rows[place][1]
+        assert isinstance(row, dict)  # nobody asks for a damaged one again
+        return row
 
 
 class Json(_Loaded):
     """One JSON value: a list of rows, a row by image, or an object with one of them; or JSON lines by another name."""
 
-    def __new__(cls, path: Path):
+    def __new__(cls, path: Path) -> Any:
         with open(path, "rb") as file:
             first, second = file.readline().strip(), file.readline().strip()
         lines = second.startswith(b"{") and first.startswith(b"{") and first.endswith(b"}")
         return Lines(path) if lines else super().__new__(cls)
 
-    def _load(self, path: Path) -> list[tuple[str, dict | Damage]]:
+    def _load(self, path: Path) -> list[tuple[str, dict[str, Any] | Damage]]:
         try:
             found = json.loads(path.read_bytes())
         except (ValueError, RecursionError) as error:
@@ -167,9 +174,9 @@ class Json(_Loaded):
 class Csv(_Loaded):
     """Comma separated values with a line of names; an empty cell is nothing."""
 
-    def _load(self, path: Path) -> list[tuple[str, dict | Damage]]:
+    def _load(self, path: Path) -> list[tuple[str, dict[str, Any] | Damage]]:
         csv.field_size_limit(LARGEST_CELL)
-        found = []
+        found: list[tuple[str, dict[str, Any] | Damage]] = []
         with open(path, encoding="utf-8-sig", errors="replace", newline="") as lines:
             cells = csv.reader(lines)
             names = next(cells, [])
@@ -238,7 +245,7 @@ class Folder(_Some):
         return {"image_id": place.stem, **_object(json.loads(place.read_bytes()))}
 
 
-_KINDS = {".json": Json, ".csv": Csv, ".parquet": Parquet}
+_KINDS: dict[str, Callable[[Path], Records]] = {".json": Json, ".csv": Csv, ".parquet": Parquet}
 
 
 def read_parquet(file: Path, read: Callable[..., Any], **options: Any) -> Any:

@@ -19,11 +19,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rewards.evaluation.beside import FileReferences
 from rewards.evaluation.counters import Counter, counter
-from rewards.evaluation.evaluation import differences
+from rewards.evaluation.evaluation import Evaluation, differences
 from rewards.evaluation.files import AnyReferences, Predictions, Problem, joined, predicate_frequency, training_graphs
 from rewards.evaluation.scored import Ranking, ScoredPredictions, paired, rows_of
 from rewards.evaluation.sources import Sources
@@ -128,7 +128,7 @@ def _figures(
         other = counter(metric, settings)
         with given.read(options.against) as predictions:
             found["against"] = _count(predictions, given.references, other, joined, options.strict)
-        found["differences"] = differences(counted, other)
+        found["differences"] = differences(cast(Evaluation, counted), cast(Evaluation, other))  # see `run`
         lines += ["", *_notices(found["against"], given), f"Difference to {options.against}, paired by image:"]
         lines += _difference_lines(found["differences"])
     return found, lines

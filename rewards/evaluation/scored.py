@@ -17,6 +17,7 @@ from rewards.metrics import Metric, Settings, VideoRecall
 from rewards.reading import completion_of
 from sgrl.errors import SgrlError
 from sgrl.scores import ScoredGraph, ScoreFolder, from_text
+from sgrl.scores.files import Place
 from sgrl.text import Codec, get_codec
 from sgrl.tubes import VideoGraph
 from sgrl.vocabulary import Vocabulary, canonical
@@ -52,15 +53,16 @@ class ScoredPredictions:
         found = self.folder.fingerprint
         self.changed = None not in (found, references.fingerprint) and found != references.fingerprint
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
-        self._places: dict[Key, tuple[Any, ...]] = {}
-        self._videos: dict[Key, tuple[Any, ...]] = {}
-        self._held: tuple[Key, ScoredGraph, ScoredGraph] | None = None
+        self._places: dict[Key, Place] = {}
+        self._videos: dict[tuple[str, str | None], Place] = {}
+        self._held: tuple[tuple[str, str | None], ScoredGraph, ScoredGraph] | None = None
         self._video_of = dict(zip(references.keys, references.videos(), strict=True))
         videos = {(key[0], video) for key, video in self._video_of.items()}
         for place, graph in self.folder.places(self.damaged.add):
             key = references.key(*graph.key)
-            known, taken = (videos, self._videos) if graph.whole_video else (self._video_of, self._places)
-            if key not in known:
+            known = key in (videos if graph.whole_video else self._video_of)
+            taken: dict[Any, Place] = self._videos if graph.whole_video else self._places
+            if not known:
                 self.unknown.add(repr(key[1]))
             elif key in taken:
                 self.duplicates.add(repr(key[1]))
@@ -92,10 +94,11 @@ class ScoredPredictions:
             found["prediction"] = self.folder.get(place).resized(*size)
         video = key[0], reference.get("video_id")
         if (place := self._videos.get(video)) is not None:
-            if self._held is None or self._held[0] != video:
+            held = self._held
+            if held is None or held[0] != video:
                 whole = self.folder.get(place).resized(*size)
-                self._held = video, whole, whole.boxed()
-            _, found["video"], boxed = self._held
+                self._held = held = video, whole, whole.boxed()
+            _, found["video"], boxed = held
             if "prediction" not in found and reference["frame"] in boxed.numbers:
                 found["prediction"] = boxed.at(boxed.numbers.index(reference["frame"]), image_id=key[1])
             found.setdefault("prediction", None)
@@ -145,7 +148,7 @@ class ScoredReferences(Named):
                 graph.fail(
                     "predicate_scores", "scores of all predicates", "predicates: a reference names its relations"
                 )
-            row = {"dataset": graph.dataset, "video_id": graph.video_id}
+            row: dict[str, Any] = {"dataset": graph.dataset, "video_id": graph.video_id}
             if not graph.whole_video:
                 yield row | {"image_id": graph.image_id, "frame": graph.frame, "graph": graph}
                 continue
@@ -256,9 +259,10 @@ def as_scores(rows: Iterable[Mapping[str, Any]], codec: Codec) -> Iterator[dict[
     """Rows of texts as rows of scored predictions, confidences as the scores of relations."""
     for row in rows:
         size, given = (row["width"], row["height"]), row["prediction"]
-        names = {"image_id": str(row["image_id"]), "confidences": row.get("confidence")}
+        name, sure = str(row["image_id"]), row.get("confidence")
         given = None if given is None else completion_of(given, codec, *size)
-        yield {**row, "prediction": None if given is None else from_text(given, codec, *size, **names)}
+        scores = None if given is None else from_text(given, codec, *size, image_id=name, confidences=sure)
+        yield {**row, "prediction": scores}
 
 
 def _units(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -266,7 +270,7 @@ def _units(rows: Iterable[Mapping[str, Any]]) -> Iterator[list[dict[str, Any]]]:
     `whole`, in the frames of its rows."""
     seen: set[str] = set()
 
-    def unit(numbered: tuple[int, Mapping[str, Any]]):
+    def unit(numbered: tuple[int, Mapping[str, Any]]) -> int | str:
         return numbered[0] if numbered[1]["video_id"] is None else str(numbered[1]["video_id"])
 
     for name, group in itertools.groupby(enumerate(rows), unit):

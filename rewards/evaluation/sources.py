@@ -57,7 +57,8 @@ class Sources:
     def __init__(self, options: argparse.Namespace):
         if options.limit is not None and options.limit < 1:
             raise SgrlError(f"--limit is {options.limit}, expected at least 1")
-        self._options, self._records = options, {}
+        self._options = options
+        self._records: dict[str, Records] = {}
         self.lines: list[str] = []
         self._check_map()
         self.references = self._find()
