@@ -298,9 +298,8 @@ class ActionGenomeRecall(Metric):
     def _published(self, prediction: Any, truth: Triplets, width: int | None, height: int | None) -> Triplets | None:
         if not isinstance(prediction, str | bytes | bytearray | dict | list | None):
             raise CompletionError(f"the protocol 'published' reads texts, found {type(prediction).__name__}")
-        return published.proposals(
-            text_of(prediction), truth, *self._frame(width, height), self.constraint, self.task, self.vocabulary
-        )
+        rules = published.Rules(self.constraint, self.task, self.vocabulary)
+        return published.proposals(text_of(prediction), truth, *self._frame(width, height), rules)
 
     def _proposed(
         self,

@@ -26,6 +26,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -60,15 +61,23 @@ def reversed_spatial(graph: Triplets, spatial: np.ndarray) -> Triplets:
     )
 
 
-def proposals(
-    text: str, truth: Triplets, width: int, height: int, constraint: str, task: str, vocabulary: Vocabulary
-) -> Triplets | None:
+@dataclass(frozen=True)
+class Rules:
+    """What enters a ranking: `constraint` is "with" or "no", `task` what the model was given."""
+
+    constraint: str
+    task: str
+    vocabulary: Vocabulary
+
+
+def proposals(text: str, truth: Triplets, width: int, height: int, rules: Rules) -> Triplets | None:
     """The ranked proposals of a text, spatial ones reversed; None where the published evaluator finds no graph.
 
     Args:
         truth: the reference with its spatial relations reversed.
-        constraint: "with" or "no".
+        rules: those of the metric.
     """
+    constraint, task, vocabulary = rules.constraint, rules.task, rules.vocabulary
     read = _read(text, width, height)
     if read is None:
         return None

@@ -22,7 +22,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference.predictions import Key
 from sgrl.report import tables
 from sgrl.report.gallery import PICKS, build, choose
-from sgrl.report.page import Folder, render, write_chunks, write_page
+from sgrl.report.page import Folder, Frame, render, write_chunks, write_page
 from sgrl.report.pictures import Pictures, encode
 from sgrl.report.runs import Curve, Run, read_curve, state_file
 from sgrl.report.scored import keep_rows, open_run
@@ -106,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     subtitle = f"{counts} images of {pictures.name}{split}"
     command = ["python", "-m", "sgrl", "report", *(sys.argv[2:] if arguments is None else arguments)]
 
+    frame = Frame(args.title, subtitle, shown, command, single, note)
+
     def page(gallery) -> str:
-        return render(runs, curves, gallery, shown, args.title, subtitle, command, single, note)
+        return render(runs, curves, gallery, frame)
 
     if single:
         text = page(build(runs, keys, codec, place_images(pictures, keys, None)))

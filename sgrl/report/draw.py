@@ -13,6 +13,7 @@ import argparse
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,17 +126,22 @@ def write_video(path: Path, frames: Iterable[Image.Image], fps: float) -> int:
     return count
 
 
-def draw_unit(
-    unit: Sequence[Key],
-    run: Run,
-    pictures: Pictures,
-    codec: Codec,
-    names: Mapping[Key, Path],
-    output: Path,
-    fps: float,
-) -> None:
+@dataclass(frozen=True)
+class Album:
+    """Where drawings come from and go to: `names` are the files' in `output` without suffix, `fps` that of videos."""
+
+    run: Run
+    pictures: Pictures
+    codec: Codec
+    names: Mapping[Key, Path]
+    output: Path
+    fps: float
+
+
+def draw_unit(unit: Sequence[Key], album: Album) -> None:
     """Draw an image, or all frames of a video and the video."""
-    overlays = {key: overlay(run.rows[key], codec) for key in unit}
+    run, names, output = album.run, album.names, album.output
+    overlays = {key: overlay(run.rows[key], album.codec) for key in unit}
     video = unit[0] in run.places
     lines = max(drawing.lines for drawing in overlays.values())
     size = None
@@ -143,7 +149,7 @@ def draw_unit(
     def drawn():
         nonlocal size
         for key in unit:
-            picture = pictures[key]
+            picture = album.pictures[key]
             size = size or picture.size  # all frames of a video as large as the first
             result = overlays[key].draw(picture if picture.size == size else picture.resize(size), lines)
             with atomic_path((output / names[key]).with_name(f"{names[key].name}.png")) as path:
@@ -152,7 +158,7 @@ def draw_unit(
 
     if video:
         folder = (output / names[unit[0]]).parent
-        write_video(folder.with_name(f"{folder.name}.mp4"), drawn(), fps)
+        write_video(folder.with_name(f"{folder.name}.mp4"), drawn(), album.fps)
     else:
         list(drawn())
 
@@ -171,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures = Pictures(run, run.keys, args.dataset)
     codec = get_codec(run.info.get("codec") or data.read_metadata(args.dataset or pictures.name)["codec"])
     names = names_of(units, run)
+    album = Album(run, pictures, codec, names, args.output, args.fps)
     videos = sum(unit[0] in run.places for unit in units)
     with folder_lock(args.output), tqdm(total=len(run.keys), unit="image", desc="draw") as progress:
         for start, unit in enumerate(units):
@@ -179,6 +186,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 keep_rows(run, ahead, codec)
             if not all(key in run.rows for key in unit):
                 keep_rows(run, unit, codec)
-            draw_unit(unit, run, pictures, codec, names, args.output, args.fps)
+            draw_unit(unit, album)
             progress.update(len(unit))
     print(f"Wrote {len(names):,} PNG files" + (f" and {videos:,} MP4 files" if videos else "") + f" to {args.output}")

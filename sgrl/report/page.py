@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
@@ -62,47 +63,53 @@ def _controls(runs: Sequence[Run]) -> dict[str, str]:
     return {"sorts": _options(sorts), "kinds": _options(kinds), "judge": judge}
 
 
-def render(
-    runs: Sequence[Run],
-    curves: Sequence[Curve],
-    gallery: Gallery,
-    shown: str,
-    title: str,
-    subtitle: str,
-    command: Sequence[str] = (),
-    single: bool = False,
-    note: str = "",
-) -> str:
-    """The page as text.
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a page.
 
-    `shown` says which images the gallery holds. All text in runs, curves and arguments is escaped. `single` puts the
-    gallery's data into the page. `note`: HTML to warn with.
+    Args:
+        title, subtitle: at its top. shown: which images the gallery holds. command: that made it.
+        single: puts the gallery's data into the page.
+        note: HTML to warn with; all other text is escaped.
     """
+
+    title: str
+    subtitle: str
+    shown: str
+    command: Sequence[str] = ()
+    single: bool = False
+    note: str = ""
+
+
+def render(runs: Sequence[Run], curves: Sequence[Curve], gallery: Gallery, frame: Frame) -> str:
+    """The page as text. All text in runs and curves is escaped."""
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     charts = "".join(curve_charts(curve) for curve in curves)
     scored = [run for run in runs if run.scored]
-    results = RESULTS.format(note=tables.coverage_note(runs) + note, table=tables.results(scored)) if scored else note
+    results = frame.note
+    if scored:
+        results = RESULTS.format(note=tables.coverage_note(runs) + results, table=tables.results(scored))
     behind, names = analysis.sections(runs)
     sections = {"results": "Results" if scored else "", "gallery": "Images", **names}
     sections |= {"training": "Training" if charts else "", "details": "Commands"}
     inside: dict[str, Any] = {"index": gallery.index}
-    if single:
+    if frame.single:
         inside |= {f"chunk-{number}": chunk for number, chunk in enumerate(gallery.chunks)}
     return Template((HERE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title),
-        subtitle=escape(subtitle),
+        title=escape(frame.title),
+        subtitle=escape(frame.subtitle),
         style=(HERE / "page.css").read_text(encoding="utf-8"),
         script=script,
         script_hash=digest,
-        sources="" if single else "'self' file:",
+        sources="" if frame.single else "'self' file:",
         nav="".join(f'<a href="#{name}">{text}</a>' for name, text in sections.items() if text),
         results=results,
-        shown=escape(shown),
+        shown=escape(frame.shown),
         **_controls(runs),
         analysis=behind,
         curves=f'<section id="training"><h2>Training</h2>{charts}</section>' if charts else "",
-        details=tables.details(runs, shlex.join(command)),
+        details=tables.details(runs, shlex.join(frame.command)),
         data="\n".join(
             f'<script type="application/json" id="{name}">{to_json(value)}</script>' for name, value in inside.items()
         ),

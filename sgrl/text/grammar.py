@@ -11,10 +11,20 @@ tokens, those of the trainer are not.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sgrl.text import Codec, answer, get_codec
 from sgrl.text.parsed import FormatError
 from sgrl.text.productions import integers, literal
 from sgrl.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest graph, in objects and relations; the grammar grows with their product."""
+
+    objects: int = 30
+    relations: int = 40
 
 
 def ebnf(
@@ -22,8 +32,7 @@ def ebnf(
     vocabulary: Vocabulary,
     width: int,
     height: int,
-    max_objects: int = 30,
-    max_relations: int = 40,
+    limits: Limits = Limits(),
     tags: bool = True,
 ) -> str:
     """The grammar of a codec's texts.
@@ -32,7 +41,7 @@ def ebnf(
         codec: a codec or its name.
         vocabulary: its labels are the only ones allowed; `toon-pairs` needs groups.
         width, height: of the image, in pixels.
-        max_objects, max_relations: the largest graph; the grammar grows with their product.
+        limits: the largest graph.
         tags: whether the text stands between answer tags, as completions do.
 
     Raises:
@@ -40,10 +49,10 @@ def ebnf(
             relations.
     """
     codec = get_codec(codec)
-    if max_objects < 1 or max_relations < 0 or width < 1 or height < 1:
+    if limits.objects < 1 or limits.relations < 0 or width < 1 or height < 1:
         raise FormatError(
-            f"expected width, height and max_objects of at least 1 and max_relations of at least 0, found {width}, "
-            f"{height}, {max_objects} and {max_relations}"
+            f"expected width, height and objects of at least 1 and relations of at least 0, found {width}, {height}, "
+            f"{limits.objects} and {limits.relations}"
         )
     line = literal("\n")
     rules = {"root": f"{literal(answer.OPEN)} {line} graph {line} {literal(answer.CLOSE)}" if tags else "graph"}
@@ -53,5 +62,5 @@ def ebnf(
         "x2": integers(1, width),
         "y2": integers(1, height),
     }
-    rules |= codec.grammar(vocabulary, max_objects, max_relations)
+    rules |= codec.grammar(vocabulary, limits.objects, limits.relations)
     return "".join(f"{rule} ::= {body}\n" for rule, body in rules.items())

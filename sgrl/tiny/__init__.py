@@ -6,6 +6,6 @@ families that the recipes are for, Qwen3.5, Qwen2.5-VL, InternVL and SmolVLM (Id
 to try out a setting in seconds before a real model is loaded.
 """
 
-from sgrl.tiny.model import build_tiny_vlm
+from sgrl.tiny.model import Tiny, build_tiny_vlm
 
-__all__ = ["build_tiny_vlm"]
+__all__ = ["Tiny", "build_tiny_vlm"]

@@ -9,7 +9,7 @@ from sgrl.files import folder_lock
 from sgrl.process import run_command
 from sgrl.text import CODECS
 from sgrl.tiny.families import FAMILIES
-from sgrl.tiny.model import TOY_OBJECTS, TOY_PREDICATES, build_tiny_vlm
+from sgrl.tiny.model import TOY_OBJECTS, TOY_PREDICATES, Tiny, build_tiny_vlm
 
 
 def main() -> None:
@@ -26,14 +26,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     with folder_lock(arguments.output):
-        build_tiny_vlm(
-            arguments.output,
-            arguments.seed,
-            arguments.objects,
-            arguments.predicates,
-            family=arguments.family,
-            codec=arguments.format,
-        )
+        tiny = Tiny(arguments.objects, arguments.predicates, family=arguments.family, codec=arguments.format)
+        build_tiny_vlm(arguments.output, arguments.seed, tiny)
     print(f"wrote {arguments.output}")
 
 

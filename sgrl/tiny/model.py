@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,15 +23,26 @@ TOY_PREDICATES = ("inside", "overlapping", "left-of", "above")
 IMAGE_SIZE = 96  # pixels: the side of a toy scene, and of the square whose area is every image's pixel budget
 
 
-def build_tiny_vlm(
-    folder: str | Path,
-    seed: int = 0,
-    objects: Sequence[str] = TOY_OBJECTS,
-    predicates: Sequence[str] = TOY_PREDICATES,
-    texts: Iterable[str] = (SHORT,),
-    family: str = "qwen3_vl",
-    codec: str = "toon",
-) -> None:
+@dataclass(frozen=True)
+class Tiny:
+    """Which tiny model.
+
+    Args:
+        objects, predicates: labels, as text spells them, that the tokenizer knows as single tokens.
+        texts: prompts whose words are single tokens.
+        family: the architecture, one of `FAMILIES`. The default learns the toy world; the others are for trying out
+            what depends on a family.
+        codec: the layout that the tokenizer has tokens for, one of `sgrl.text.CODECS`.
+    """
+
+    objects: Sequence[str] = TOY_OBJECTS
+    predicates: Sequence[str] = TOY_PREDICATES
+    texts: Sequence[str] = (SHORT,)
+    family: str = "qwen3_vl"
+    codec: str = "toon"
+
+
+def build_tiny_vlm(folder: str | Path, seed: int = 0, tiny: Tiny = Tiny()) -> None:
     """Save a tiny vision-language model with random weights as an ordinary model folder.
 
     `AutoModelForImageTextToText`, `AutoProcessor` and vLLM load the folder. The same `seed` gives the same weights.
@@ -38,17 +50,13 @@ def build_tiny_vlm(
     Args:
         folder: where to write; a folder of that name is replaced.
         seed: of the random weights.
-        objects, predicates: labels, as text spells them, that the tokenizer knows as single tokens.
-        texts: prompts whose words are single tokens.
-        family: the architecture, one of `FAMILIES`. The default learns the toy world; the others are for trying out
-            what depends on a family.
-        codec: the layout that the tokenizer has tokens for, one of `sgrl.text.CODECS`.
+        tiny: which model.
     """
     folder = Path(folder)
-    if family not in FAMILIES:
-        raise SgrlError(f"unknown family {family!r}{suggest(family, FAMILIES)}")
-    parts = FAMILIES[family]
-    tokenizer = build_tokenizer(objects, predicates, IMAGE_SIZE, texts, parts.chat, codec)
+    if tiny.family not in FAMILIES:
+        raise SgrlError(f"unknown family {tiny.family!r}{suggest(tiny.family, FAMILIES)}")
+    parts = FAMILIES[tiny.family]
+    tokenizer = build_tokenizer(tiny.objects, tiny.predicates, IMAGE_SIZE, tiny.texts, parts.chat, tiny.codec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForImageTextToText.from_config(parts.config(tokenizer, IMAGE_SIZE))

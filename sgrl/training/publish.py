@@ -46,7 +46,6 @@ def model_card(
     base: str,
     history: Sequence[Mapping[str, Any]] = (),
     rewards: Mapping[str, float] | None = None,
-    command: str | None = None,
 ) -> str:
     """The text of README.md: data, reward, settings, what was measured in training, versions and the command.
 
@@ -56,7 +55,6 @@ def model_card(
         base: the model that was trained from.
         history: `trainer.state.log_history`.
         rewards: name -> weight, for GRPO.
-        command: default: this process's.
     """
     metadata = data.read_metadata(script_args.dataset)
     vocabulary = metadata["vocabulary"]
@@ -109,8 +107,7 @@ def model_card(
         lines = ["| in training | first | last |", "| --- | --- | --- |", *rows]
         parts.append("## Metrics\n\n" + "\n".join(lines) + "\n\nHeld-out figures: `recipes/evaluate.py`.")
     parts.append("## Versions\n\n" + _table(_versions()))
-    command = command or shlex.join(["python", *sys.argv])
-    parts.append(f"## Command\n\n```\n{command}\n```")
+    parts.append(f"## Command\n\n```\n{shlex.join(['python', *sys.argv])}\n```")
     return "\n\n".join(parts) + "\n"
 
 

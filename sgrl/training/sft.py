@@ -59,7 +59,6 @@ def build_sft_trainer(
     train_rows: Dataset,
     eval_rows: Dataset | None = None,
     template_kwargs: dict[str, Any] | None = None,
-    peft_config=None,
     **kwargs: Any,
 ) -> SFTTrainer:
     """A trainer whose loss is on the answers alone.
@@ -69,8 +68,7 @@ def build_sft_trainer(
         args: with `max_length=None`.
         train_rows, eval_rows: with the columns of `COLUMNS`; others are ignored.
         template_kwargs: for the chat template, the same as in GRPO and at inference.
-        peft_config: of LoRA.
-        **kwargs: of `SFTTrainer`, e.g. `callbacks`.
+        **kwargs: of `SFTTrainer`, e.g. `peft_config`, `callbacks`.
     """
     check_config(args)
     check_inside(SFT)
@@ -85,6 +83,5 @@ def build_sft_trainer(
         train_dataset=train_rows.select_columns(columns),
         eval_dataset=None if eval_rows is None else eval_rows.select_columns(columns),
         processing_class=processor,
-        peft_config=peft_config,
         **kwargs,
     )

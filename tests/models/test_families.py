@@ -26,7 +26,7 @@ from sgrl.models.vlm.parts import placeholder_ids
 from sgrl.models.vlm.processor import load_processor, pixel_budget, set_pixel_budget, visual_tokens
 from sgrl.models.vlm.template import template_arguments
 from sgrl.text.answer import strict
-from sgrl.tiny import build_tiny_vlm
+from sgrl.tiny import Tiny, build_tiny_vlm
 from sgrl.tiny.families import FAMILIES
 from sgrl.training import model as m
 from sgrl.training.rows import drop_long_rows
@@ -51,7 +51,7 @@ def family(request) -> str:
 def folder(family, tmp_path_factory) -> str:
     """A model folder of the family, with random weights."""
     path = tmp_path_factory.mktemp(family) / "model"
-    build_tiny_vlm(path, seed=3, family=family)
+    build_tiny_vlm(path, seed=3, tiny=Tiny(family=family))
     return str(path)
 
 
@@ -68,7 +68,7 @@ def test_published_names():
     """The names are those of the architectures; a typing error is told the right one."""
     assert set(PARTS) == set(FAMILIES)
     with pytest.raises(SgrlError, match="unknown family 'qwen3_6'; did you mean 'qwen3_5'"):
-        build_tiny_vlm("unused", family="qwen3_6")
+        build_tiny_vlm("unused", tiny=Tiny(family="qwen3_6"))
 
 
 def test_the_table_knows_each_family_by_all_its_names(family, processor):

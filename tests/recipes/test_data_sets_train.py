@@ -50,7 +50,7 @@ def logged(folder):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_from_official_layout_to_a_report(layout, root, tmp_path, monkeypatch):
     from sgrl.models.vlm.processor import load_processor
-    from sgrl.tiny import build_tiny_vlm
+    from sgrl.tiny import Tiny, build_tiny_vlm
 
     name, number, options = LAYOUTS[layout]
     of_sft, of_grpo = MORE.get(layout, ({}, {}))
@@ -66,7 +66,7 @@ def test_from_official_layout_to_a_report(layout, root, tmp_path, monkeypatch):
     assert rewards_command(["validate", str(rows)]) == 0
     vocabulary = vocabulary_of(read_metadata(rows))
     names = [[vocabulary.to_text(name) for name in names] for names in (vocabulary.objects, vocabulary.predicates)]
-    build_tiny_vlm(tmp_path / "model", 0, *names)
+    build_tiny_vlm(tmp_path / "model", 0, Tiny(*names))
     tokenizer = load_processor(str(tmp_path / "model")).tokenizer
     answers = [row["completion"][0]["content"] for row in load(rows)]
     ids = [tokenizer(answer)["input_ids"] for answer in answers]

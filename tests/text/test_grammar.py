@@ -7,7 +7,7 @@ import pytest
 
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import CODECS, FormatError, answer, get_codec
-from sgrl.text.grammar import ebnf
+from sgrl.text.grammar import Limits, ebnf
 from sgrl.text.parsed import GROUPS
 from sgrl.text.productions import integers
 from sgrl.vocabulary import Vocabulary, get_vocabulary
@@ -28,7 +28,7 @@ def grammars(compiler):
     psg, genome = get_vocabulary("psg"), get_vocabulary("action_genome")
     vocabularies = {name: genome if name == "toon-pairs" else psg for name in CODECS}
     return {
-        name: (vocabulary, compiler.compile_grammar(ebnf(name, vocabulary, W, H, max_objects=12, max_relations=15)))
+        name: (vocabulary, compiler.compile_grammar(ebnf(name, vocabulary, W, H, Limits(objects=12, relations=15))))
         for name, vocabulary in vocabularies.items()
     }
 
@@ -179,7 +179,7 @@ def test_small_limits(compiler, name, objects, relations):
     vocabulary = Vocabulary(
         "v", ["person", "42"], ["on", "in", "at"], {"attention": ["on"], "spatial": ["in"], "contacting": ["at"]}
     )
-    grammar = compiler.compile_grammar(ebnf(name, vocabulary, W, H, objects, relations, tags=False))
+    grammar = compiler.compile_grammar(ebnf(name, vocabulary, W, H, Limits(objects, relations), tags=False))
     people = [Object("person", (0, 0, 1, 1)), Object("42", (0, 0, 1, 1))]
     for n in (1, 2, 3):
         graph = SceneGraph((people * 2)[:n], [], W, H)
@@ -196,5 +196,5 @@ def test_bad_arguments_are_named():
     with pytest.raises(FormatError, match="unknown codec 'yaml'"):
         ebnf("yaml", psg, W, H)
     with pytest.raises(FormatError, match="found 640, 480, 0 and 1"):
-        ebnf("toon", psg, W, H, 0, 1)
+        ebnf("toon", psg, W, H, Limits(0, 1))
     assert ebnf(get_codec("toon"), psg, W, H) == ebnf("toon", psg, W, H)

@@ -151,11 +151,11 @@ def test_rows_for_training(world, tmp_path):
     """Through the checks of the recipes for PSG, into the batch that the loss is made of."""
     from transformers import AutoProcessor
 
-    from sgrl.tiny import build_tiny_vlm
+    from sgrl.tiny import Tiny, build_tiny_vlm
     from sgrl.training.rows import DataKind, check_dataset, drop_long_rows, load_rows
     from sgrl.training.sft import COLUMNS, SceneGraphCollator
 
-    build_tiny_vlm(tmp_path / "model", codec="sentences")
+    build_tiny_vlm(tmp_path / "model", tiny=Tiny(codec="sentences"))
     processor = AutoProcessor.from_pretrained(tmp_path / "model")
     check_dataset(str(world), DataKind("psg", codec="json"))
     with pytest.raises(SgrlError, match="are sentences, but this recipe is for toon-pairs; convert .* toon-pairs"):

@@ -6,7 +6,7 @@ import pytest
 
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import CODECS, answer, get_codec
-from sgrl.text.grammar import ebnf
+from sgrl.text.grammar import Limits, ebnf
 from sgrl.text.repair import repair
 from sgrl.vocabulary import get_vocabulary
 
@@ -71,7 +71,7 @@ def test_whatever_a_grammar_lets_through_becomes_valid(name, compiler):
 
     vocabulary = get_vocabulary("action_genome" if name == "toon-pairs" else "psg")
     codec = get_codec(name)
-    grammar = compiler.compile_grammar(ebnf(name, vocabulary, W, H, max_objects=4, max_relations=6))
+    grammar = compiler.compile_grammar(ebnf(name, vocabulary, W, H, Limits(objects=4, relations=6)))
     rng = random.Random(5)
     invalid = 0
     for _ in range(40):
