@@ -19,9 +19,8 @@ from typing import Any
 from rewards.evaluation import score
 from rewards.evaluation.files import read_rows
 from rewards.presets import PRESETS, Preset, get_preset
-from rewards.reading import as_answer
+from rewards.reading import as_answer, is_absent
 from rewards.scorer import GraphScorer
-from rewards.trl import is_absent
 from sgrl.errors import SgrlError
 from sgrl.process import run_command
 from sgrl.terminal import printable

@@ -18,9 +18,9 @@ from functools import lru_cache
 from typing import Any
 
 from rewards.presets import FAMILIES, Preset, get_preset
-from rewards.reading import reference_text
+from rewards.reading import pixels_of, reference_text
 from rewards.scorer import GraphScorer
-from rewards.trl import Term, pixels_of, reward_functions
+from rewards.trl import Term, reward_functions
 from sgrl.errors import SgrlError
 from sgrl.text import detect_codec
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rewards import r1_sgg, terms
@@ -153,3 +154,16 @@ def get_preset(preset: str | Preset) -> Preset:
     if preset not in PRESETS:
         raise SgrlError(f"unknown reward preset {preset!r}{suggest(preset, PRESETS)}")
     return PRESETS[preset]
+
+
+def check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
+    """Raises SgrlError unless there is a finite weight for each of the names, and not all are zero."""
+    if len(weights) != len(names):
+        raise SgrlError(
+            f"reward_weights has {len(weights)} numbers, but reward names {len(names)} terms ({', '.join(names)}); "
+            "give one for each, in this order, or remove the line"
+        )
+    if not all(math.isfinite(weight) for weight in weights) or not any(weights):
+        raise SgrlError(
+            f"reward_weights {list(weights)} must be finite and not all zero; penalties are negative terms"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
@@ -188,3 +188,18 @@ def check_frame(width: Any, height: Any) -> None:
         number = isinstance(value, Real)
         if not (number and 0 < value < math.inf):
             raise SgrlError(f"width and height must be positive, found {width!r} x {height!r}")
+
+
+def is_absent(solution: Any, size: Sequence[Any]) -> bool:
+    """Whether a row has no reference: a null in its solution, width or height."""
+    return solution is None or None in size
+
+
+def pixels_of(name: str, value: Any) -> int | None:
+    """A side of a frame; None for a null, also as tables write it."""
+    if value is None or value != value:
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SgrlError(f"the column {name!r} holds {value!r}; expected a number of pixels, or null") from None

@@ -21,9 +21,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, get_preset
+from rewards.presets import FAMILIES, PRESETS, R1_SGG, SCENEGRAPHVLM, Preset, check_term, check_weights, get_preset
 from rewards.published import check_family
-from rewards.reading import check_frame, check_protocol, is_graph, reference_text, text_of
+from rewards.reading import check_frame, check_protocol, is_absent, is_graph, pixels_of, reference_text, text_of
 from rewards.scorer import GraphScorer
 from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
@@ -123,11 +123,6 @@ class BatchScorer:
                 self._scorers.clear()
             self._scorers[key] = GraphScorer(codec, width, height, **self.options)
         return self._scorers[key]
-
-
-def is_absent(solution: Any, size: Sequence[Any]) -> bool:
-    """Whether a row has no reference: a null in its solution, width or height."""
-    return solution is None or None in size
 
 
 def _log(
@@ -288,16 +283,6 @@ def _column(name: str, values: Any, count: int) -> list[int | None]:
     return pixels
 
 
-def pixels_of(name: str, value: Any) -> int | None:
-    """A side of a frame; None for a null, also as tables write it."""
-    if value is None or value != value:
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SgrlError(f"the column {name!r} holds {value!r}; expected a number of pixels, or null") from None
-
-
 _scenegraphvlm = BatchScorer(SCENEGRAPHVLM.family)
 _r1_sgg = BatchScorer(R1_SGG.family)
 
@@ -390,7 +375,7 @@ def rewards_named(
     presets = {preset.family: preset.weights for preset in (SCENEGRAPHVLM, R1_SGG)}
     found = [float(presets[f.scorer.family][f.term]) if isinstance(f, Term) else 1.0 for f in functions]
     if weights is not None:
-        _check_weights(weights, names)
+        check_weights(weights, names)
         found = [float(weight) for weight in weights]
     if options:
         families = {function.scorer.family for function in functions if isinstance(function, Term)}
@@ -410,16 +395,3 @@ def _function(name: str) -> Term | OwnReward:
             _KEY, f"unknown reward {name!r}{own if '.' in name else suggest(name, (*PRESETS, *FUNCTIONS))}"
         )
     return FUNCTIONS[name]
-
-
-def _check_weights(weights: Sequence[float], names: Sequence[str]) -> None:
-    """Raises SgrlError unless there is a finite weight for each of the names, and not all are zero."""
-    if len(weights) != len(names):
-        raise SgrlError(
-            f"reward_weights has {len(weights)} numbers, but reward names {len(names)} terms ({', '.join(names)}); "
-            "give one for each, in this order, or remove the line"
-        )
-    if not all(math.isfinite(weight) for weight in weights) or not any(weights):
-        raise SgrlError(
-            f"reward_weights {list(weights)} must be finite and not all zero; penalties are negative terms"
-        )

@@ -9,12 +9,13 @@
 Each is a `Metric` (rewards/metrics/protocol.py): what several of a kind have counted can be merged.
 """
 
-from rewards.metrics.action_genome import ActionGenomeRecall, sttran_frames
+from rewards.metrics.action_genome import ActionGenomeRecall
 from rewards.metrics.protocol import Metric, Option, Settings
 from rewards.metrics.ranking import PairScores
 from rewards.metrics.recall import SceneGraphRecall, triplets
 from rewards.metrics.soft import SoftMetrics, soft_metrics
 from rewards.metrics.strict import SceneGraphMetrics
+from rewards.metrics.sttran import sttran_frames
 from rewards.metrics.video import VideoRecall, videos_of_rows
 from rewards.metrics.written import WrittenRecall
 

@@ -25,15 +25,14 @@ detector's scores come with the boxes and classes of their task. For graphs ther
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 
-from rewards.matching import assign, in_order
 from rewards.metrics import action_genome_published as published
-from rewards.metrics.action_genome_counts import Counts, Triplets, hits, own_partner, suppressed
-from rewards.metrics.protocol import Metric, Option, Settings
+from rewards.metrics.action_genome_counts import TASKS, Counts, Triplets, aligned, hits, own_partner, suppressed
+from rewards.metrics.protocol import Metric, Option, Settings, check_choice
 from rewards.metrics.ranking import (
     SCORED,
     PairScores,
@@ -42,8 +41,8 @@ from rewards.metrics.ranking import (
     ranked,
 )
 from rewards.metrics.recall import SceneGraphRecall
+from rewards.metrics.sttran import sttran_frames as sttran_frames
 from rewards.reading import CompletionError, check_reference, completion_of, is_graph, read_reference, text_of
-from sgrl.boxes import iou
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
@@ -52,7 +51,6 @@ from sgrl.text.parsed import GROUPS
 from sgrl.vocabulary import Vocabulary, get_vocabulary
 
 CONSTRAINTS = ("with", "no", "semi")
-TASKS = ("sgdet", "sgcls", "predcls")
 PROTOCOLS = ("default", "published", "sttran", "oed", "oed-nms", "oed-published")
 KS = (10, 20, 50, 100)
 SEMI = 0.9
@@ -62,9 +60,6 @@ WITH_NMS = ("oed-nms", "oed-published")
 
 NMS_PROPOSALS = 500
 """How many enter OED's non-maximum suppression."""
-
-BACKGROUND = "__background__"
-_TIE = 1e-6  # what an equal class adds to an IoU
 
 
 class ActionGenomeRecall(Metric):
@@ -122,9 +117,9 @@ class ActionGenomeRecall(Metric):
         vocabulary: Vocabulary | None = None,
         codec: str | Codec = "toon-pairs",
     ):
-        _choose("constraint", constraint, CONSTRAINTS)
-        _choose("task", task, TASKS)
-        _choose("protocol", protocol, PROTOCOLS)
+        check_choice("constraint", constraint, CONSTRAINTS)
+        check_choice("task", task, TASKS)
+        check_choice("protocol", protocol, PROTOCOLS)
         if not 0 <= iou_threshold <= 1:
             raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
         if constraint == "semi" and protocol not in ("default", "sttran"):
@@ -326,7 +321,7 @@ class ActionGenomeRecall(Metric):
         if not prediction.labels:
             return None
         if self.task != "sgdet":
-            prediction = _aligned(prediction, truth, classes=self.task == "predcls")
+            prediction = aligned(prediction, truth, classes=self.task == "predcls")
         known = self._known(prediction)
         if self.constraint == "no" or not len(known.predicates):
             return known
@@ -389,66 +384,5 @@ class ActionGenomeRecall(Metric):
         return np.concatenate(rows), np.concatenate(columns)
 
 
-def _aligned(graph: Ranked, truth: Ranked, classes: bool) -> Ranked:
-    """Objects on the boxes, with `classes` also with the classes, of the reference objects that they overlap with."""
-    mine, my_order = in_order(ParsedGraph(graph.labels, list(map(tuple, graph.boxes.tolist())), []))
-    others, other_order = in_order(ParsedGraph(truth.labels, list(map(tuple, truth.boxes.tolist())), []))
-    equal = np.array([[label == other for other in others.labels] for label in mine.labels])
-    overlap = iou(mine.boxes, others.boxes)
-    labels, boxes = list(graph.labels), graph.boxes.copy()
-    for i, j in zip(*assign(-(overlap + _TIE * equal.reshape(overlap.shape))), strict=True):
-        if overlap[i, j] > 0:
-            boxes[my_order[i]] = truth.boxes[other_order[j]]
-            if classes:
-                labels[my_order[i]] = truth.labels[other_order[j]]
-    return graph._replace(labels=labels, boxes=boxes)
-
-
-def sttran_frames(
-    entry: Mapping[str, Any], task: str, frames: int, vocabulary: Vocabulary | None = None
-) -> Iterator[PairScores]:
-    """The frames of a video as STTran and its successors hand it to their evaluator.
-
-    Args:
-        entry: arrays (or tensors on the CPU) boxes (N, 5) with the frame's number first; labels and scores (N,) for
-            PredCLS, pred_labels and pred_scores otherwise (1 is the person, 0 the background); pair_idx (P, 2) of
-            person and object; im_idx (P,) the pair's frame; attention_distribution (P, 3) before the softmax,
-            spatial_distribution (P, 6) and contacting_distribution (P, 17).
-        task: one of TASKS.
-        frames: how many the video has; one without pairs proposes nothing.
-        vocabulary: Action Genome's unless given.
-    """
-    _choose("task", task, TASKS)
-    names = [BACKGROUND, *(get_vocabulary("action_genome") if vocabulary is None else vocabulary).objects]
-    prefix = "" if task == "predcls" else "pred_"
-    boxes = np.asarray(entry["boxes"], dtype=np.float64).reshape(-1, 5)[:, 1:]
-    labels = np.asarray(entry[f"{prefix}labels"]).astype(np.int64)
-    scores = np.asarray(entry[f"{prefix}scores"], dtype=np.float64)
-    pairs = np.asarray(entry["pair_idx"]).astype(np.int64).reshape(-1, 2)
-    attention, *others = (np.asarray(entry[f"{group}_distribution"], dtype=np.float64) for group in GROUPS)
-    if len(pairs):
-        attention = np.exp(attention - attention.max(axis=1, keepdims=True))
-        attention /= attention.sum(axis=1, keepdims=True)
-        probabilities = np.concatenate([attention, *others], axis=1)
-    else:
-        probabilities = np.zeros((0, 0))
-    frame_of = np.asarray(entry["im_idx"]).astype(np.int64)
-    for frame in range(frames):
-        rows = np.flatnonzero(frame_of == frame)
-        used, ends = np.unique(pairs[rows], return_inverse=True)
-        yield PairScores(
-            [names[label] for label in labels[used].tolist()],
-            boxes[used],
-            scores[used],
-            ends.reshape(-1, 2),
-            probabilities[rows],
-        )
-
-
 def _size_of(graph: Any) -> tuple[int | None, int | None]:
     return getattr(graph, "width", None), getattr(graph, "height", None)
-
-
-def _choose(what: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise SgrlError(f"unknown {what} {value!r}{suggest(str(value), choices)}")

@@ -7,12 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rewards.matching import assign, in_order
+from rewards.metrics.ranking import Ranked
 from rewards.metrics.sums import Sums
 from sgrl.boxes import iou
 from sgrl.errors import SgrlError
+from sgrl.text import ParsedGraph
 from sgrl.vocabulary import Vocabulary
 
 NMS_OVERLAP = 0.9
+_TIE = 1e-6  # what an equal class adds to an IoU
+
+TASKS = ("sgdet", "sgcls", "predcls")
+"""What a model is given: nothing, the reference's boxes, or its boxes and classes."""
 
 
 class Triplets(NamedTuple):
@@ -34,6 +41,21 @@ class Triplets(NamedTuple):
         return self._replace(
             subjects=self.subjects[which], predicates=self.predicates[which], objects=self.objects[which]
         )
+
+
+def aligned(graph: Ranked, truth: Ranked, classes: bool) -> Ranked:
+    """Objects on the boxes, with `classes` also with the classes, of the reference objects that they overlap with."""
+    mine, my_order = in_order(ParsedGraph(graph.labels, list(map(tuple, graph.boxes.tolist())), []))
+    others, other_order = in_order(ParsedGraph(truth.labels, list(map(tuple, truth.boxes.tolist())), []))
+    equal = np.array([[label == other for other in others.labels] for label in mine.labels])
+    overlap = iou(mine.boxes, others.boxes)
+    labels, boxes = list(graph.labels), graph.boxes.copy()
+    for i, j in zip(*assign(-(overlap + _TIE * equal.reshape(overlap.shape))), strict=True):
+        if overlap[i, j] > 0:
+            boxes[my_order[i]] = truth.boxes[other_order[j]]
+            if classes:
+                labels[my_order[i]] = truth.labels[other_order[j]]
+    return graph._replace(labels=labels, boxes=boxes)
 
 
 def hits(predicted: Triplets, truth: Triplets, iou_threshold: float, pixel: float = 0.0) -> np.ndarray:

@@ -15,11 +15,11 @@ A metric of one's own is a class like this one, and a line in `rewards.metrics.M
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, suggest
 from sgrl.text import Codec, ParsedGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -139,3 +139,9 @@ class Metric(ABC):
                 raise SgrlError(
                     f"counts of different settings cannot be added{found}; make both with the same arguments"
                 )
+
+
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+    """Raises SgrlError for a value that is none of the choices."""
+    if value not in choices:
+        raise SgrlError(f"unknown {what} {value!r}{suggest(str(value), choices)}")
