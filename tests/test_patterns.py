@@ -29,6 +29,11 @@ CONSTRUCTORS = {
 """Classes that users make by hand, in a script or a notebook: their options are keywords, of which one gives few, and
 a dataclass of options would be one more name to import and to look up."""
 
+OTHERS = {
+    "sgrl/models/vost/config.py: __init__",  # transformers makes it from the names in config.json
+    "sgrl/models/vost/decoder.py: decode",  # tensors, which stand in the order of DETR's own layers
+}
+
 
 @pytest.mark.parametrize("folder", SOURCES)
 def test_functions_take_at_most_six_parameters(root, folder):
@@ -42,8 +47,8 @@ def test_functions_take_at_most_six_parameters(root, folder):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 by_place = [each for each in node.args.posonlyargs + node.args.args if each.arg not in ("self", "cls")]
                 if len(by_place) + (0 if node in spared else len(node.args.kwonlyargs)) > 6:
-                    found.append(f"{path.relative_to(root)}:{node.lineno}: {node.name}")
-    assert not found, "\n".join(found)
+                    found.append(f"{path.relative_to(root)}: {node.name}")
+    assert set(found) <= OTHERS, "\n".join(found)
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)

@@ -80,7 +80,7 @@ def take(model: nn.Module, detr: DetrForObjectDetection) -> Taken:
     theirs, done, found = detr.state_dict(), set(), Taken()
     for name, tensor in model.state_dict().items():
         source = _source(name)
-        if source not in theirs:
+        if source is None or source not in theirs:
             found.new.append(name)
             continue
         value = theirs[source]

@@ -20,7 +20,7 @@ class Heads(nn.Module):
     def __init__(self, config: VostConfig, background: bool = False):
         super().__init__()
         size, labels = config.detr.d_model, config.labels
-        attention, spatial, contacting = (len(group) for group in labels.groups.values())
+        attention, spatial, contacting = (len(group) for group in (labels.groups or {}).values())
         self.logits = len(labels.objects) + 1
         self.object = nn.Linear(size, self.logits + background)
         self.attention = nn.Linear(size, attention + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +118,12 @@ class VostForSceneGraphs(PreTrainedModel):
             self.pair_position = nn.Embedding(slots, size)
         else:
             self.pair_position = nn.Sequential(nn.Linear(GEOMETRY_SIZE, size), nn.ReLU(), nn.Linear(size, size))
-        self.content = self.bank = self.bank_encoder = self.anchors = self.temporal = None
+        # parts that not every configuration has
+        self.content: Any = None
+        self.bank: Any = None
+        self.bank_encoder: Any = None
+        self.anchors: Any = None
+        self.temporal: Any = None
         if config.content == "priors" or config.task == "predcls" or config.bank != "none":
             self.content = ContentQueries(config.text_size, size, slots)
         if config.bank != "none":
