@@ -15,16 +15,13 @@ The prompt is made from it when a row is read, and none, ground truth or corrupt
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from sgrl.data import vocabulary_of
 from sgrl.errors import SgrlError, suggest
-from sgrl.files import atomic_path
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.prompts import with_context
 from sgrl.text import Codec, get_codec
@@ -52,56 +49,6 @@ def context_of(text: str, codec: Codec, width: int, height: int) -> str | None:
     objects = graph.objects[: MAX_CONTEXT[0]]
     relations = [r for r in graph.relations if max(r.subject, r.object) < len(objects)][: MAX_CONTEXT[1]]
     return codec.encode(SceneGraph(objects, relations, width, height)) if objects else None
-
-
-RECORD = "sgrl.json"
-"""A file of a model folder: what its prompts held in training, which nothing else in the folder says."""
-
-
-def store_context(folder: str | Path, context: str) -> None:
-    """Write into a model folder which of TRAINING_CONTEXTS it was trained with."""
-    with atomic_path(Path(folder) / RECORD) as path:
-        path.write_text(json.dumps({"context": context}) + "\n", encoding="utf-8")
-
-
-def trained_context(model: str | Path) -> str | None:
-    """Which of TRAINING_CONTEXTS a model was trained with; None where it does not say.
-
-    model: a folder, a checkpoint of an unfinished run, or a name on the Hub (asked as transformers asks).
-    """
-    folder = Path(model)
-    if folder.is_dir():
-        places = [folder, folder.parent] if folder.name.startswith("checkpoint-") else [folder]
-        records = [place / RECORD for place in places if (place / RECORD).is_file()]
-        path = str(records[0]) if records else None
-    else:
-        path = _of_hub(str(model))
-    if path is None:
-        return None
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        found = None
-    context = found.get("context") if isinstance(found, dict) else None
-    if context not in TRAINING_CONTEXTS:
-        logger.warning("%s does not say which of %s the model was trained with", path, ", ".join(TRAINING_CONTEXTS))
-        return None
-    return context
-
-
-def _of_hub(name: str) -> str | None:
-    from transformers.utils import cached_file
-
-    try:
-        return cached_file(
-            name,
-            RECORD,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except OSError:  # no such model: what loads it says so
-        return None
 
 
 def warn_of_context(context: str, trained: str | None) -> None:

@@ -173,6 +173,15 @@ def read_metadata(path: str | Path) -> dict:
     return first
 
 
+def first_row(path: str | Path) -> dict:
+    """prompt, width and height of the first row of a data set; {} where there is none."""
+    for file in files(path):
+        for batch in _open(file).iter_batches(columns=["prompt", "width", "height"], batch_size=1):
+            if len(batch):
+                return batch.to_pylist()[0]
+    return {}
+
+
 def pixel_range(path: str | Path) -> tuple[int, int]:
     """Width times height of the smallest and the largest image of a data set whose coordinates are pixels.
 

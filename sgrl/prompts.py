@@ -6,15 +6,14 @@ example); the words are ours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 from sgrl.boxes import COORDS
 from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import Codec, answer, get_codec
 from sgrl.vocabulary import Vocabulary
-
-STYLES = ("full", "short")
 
 SHORT = "Write the scene graph."
 """For models that are trained on the task anyway: everything else is learnt from the answers."""
@@ -32,6 +31,14 @@ Answer with the graph alone, in exactly this layout (an example of another image
 
 Objects: {objects}
 {predicates}"""
+
+STYLES = {"full": _FULL, "short": SHORT}
+"""The prompts of ours by name, with slots: names in braces."""
+
+SLOTS = ("example", "rules", "frame", "width", "height", "objects", "predicates")
+"""What may stand in the slots of a prompt."""
+
+_SLOT = re.compile(r"\{([A-Za-z_][A-Za-z_0-9]*)\}")  # neither a header of TOON nor JSON
 
 _PREVIOUS = "\n\nThe scene graph of the frame before it in the video:\n"
 
@@ -56,32 +63,40 @@ def scene_graph_prompt(
         codec: name of the text layout ("toon", "json", ...), or the codec itself.
         width, height: the frame of the coordinates: the image as the model sees it in pixels, 1000 x 1000 for
             `coords="norm1000"`.
-        style: "full" explains the task, "short" is one line.
+        style: "full" explains the task, "short" is one line; or a text of one's own, in which each of SLOTS in braces
+            stands for what is known here: {objects} for the classes.
         coords: "pixel" or "norm1000" (thousandths of the image's width and height).
 
     Raises:
-        SgrlError: an unknown codec, style or coordinate frame.
+        SgrlError: an unknown codec, style, slot or coordinate frame.
     """
-    if style not in STYLES:
-        raise SgrlError(f"unknown prompt style {style!r}{suggest(style, STYLES)}")
+    check_style(style)
     if coords not in COORDS:
         raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
     codec = get_codec(codec)
-    if style == "short":
-        return SHORT
     if coords == "pixel":
         frame = f"They are pixels of the image, which is {width} wide and {height} high."
     else:
         frame = "They are thousandths of the image: x from 0 (left) to 1000, y from 0 (top) to 1000."
-    return _FULL.format(
-        example=answer.wrap(codec.encode(_example(vocabulary, codec, width, height))),
-        rules=codec.rules,
-        frame=frame,
-        width=width,
-        height=height,
-        objects=_listed(vocabulary, vocabulary.objects),
-        predicates=_predicates(vocabulary, codec),
-    )
+    slots: dict[str, Callable[[], str]] = {
+        "example": lambda: answer.wrap(codec.encode(_example(vocabulary, codec, width, height))),
+        "rules": lambda: codec.rules,
+        "frame": lambda: frame,
+        "width": lambda: str(width),
+        "height": lambda: str(height),
+        "objects": lambda: _listed(vocabulary, vocabulary.objects),
+        "predicates": lambda: _predicates(vocabulary, codec),
+    }
+    return _SLOT.sub(lambda slot: slots[slot[1]](), STYLES.get(style, style))
+
+
+def check_style(style: object) -> None:
+    """Raise SgrlError unless it is one of STYLES, or a text whose slots are all among SLOTS."""
+    if not isinstance(style, str) or (style not in STYLES and len(style.split()) < 2):
+        raise SgrlError(f"unknown prompt style {style!r}{suggest(style, STYLES)}, or write a text of several words")
+    for name in _SLOT.findall(style):
+        if name not in SLOTS:
+            raise SgrlError(f"the prompt has a slot {{{name}}} that nothing is known for{suggest(name, SLOTS)}")
 
 
 def with_previous(prompt: str, graph: str) -> str:

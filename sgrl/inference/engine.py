@@ -86,8 +86,6 @@ class Engine(Protocol):
     """One of "vllm", "transformers" and "openai"."""
     batch_size: int
     """How many images it works on at a time; `generate` takes any number."""
-    trained_context: str | None
-    """What its model's prompts held of the frame before in training (`sgrl.context`); None if that is not known."""
 
     def generate(
         self,
@@ -101,7 +99,8 @@ class Engine(Protocol):
             images: seen through the processor saved with the model; a list for a prompt of several, None for a
                 prompt of text alone.
             prompts: chats as in a data set's `prompt` column ([{"role": "user", "content": str}]); the images are put
-                before the text of the first user turn.
+                before the text of the first user turn. A last message of the assistant is how the answer begins; the
+                generation is what follows.
             grammars: an EBNF (see `sgrl.text.grammar`) that an answer must follow, or None, for each image.
         """
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from sgrl.command import set_environment
-from sgrl.context import trained_context
 from sgrl.errors import SgrlError, suggest
 from sgrl.extras import install
 from sgrl.inference.engine import Engine, EngineSettings, Generation
@@ -67,9 +66,7 @@ def load_engine(name: str, model: str | Path, settings: EngineSettings | None = 
     from transformers import AutoConfig
 
     load_pretrained(AutoConfig, model, "config of")  # what is wrong here has many faces later
-    engine = _class_of(name)(model, settings)
-    engine.trained_context = trained_context(model)
-    return engine
+    return _class_of(name)(model, settings)
 
 
 def _vllm_or_transformers(name: str) -> str:

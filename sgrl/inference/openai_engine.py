@@ -96,7 +96,6 @@ class OpenAIEngine:
     """
 
     name = "openai"
-    trained_context = None
 
     def __init__(
         self, model: str, settings: EngineSettings | None = None, pause: Callable[[float], None] = time.sleep
@@ -174,6 +173,8 @@ class OpenAIEngine:
 
     def _encode(self, image, prompt, grammar: str | None) -> bytes:
         body = self._body | {"messages": messages(prompt, image)}
+        if prompt[-1]["role"] == "assistant":  # how the answer begins: vLLM's fields, which others have no need of
+            body |= {"add_generation_prompt": False, "continue_final_message": True}
         if grammar:
             body["structured_outputs"] = {"grammar": grammar}  # vLLM's field
         return json.dumps({key: value for key, value in body.items() if value is not None}).encode()

@@ -1,4 +1,4 @@
-"""How images that belong to no data set are shown to a model and asked about: as those that it was trained with.
+"""How an image is shown to a model and asked about, by the model's task, and how its answer gets into other pixels.
 
 What a model writes is in the frame of what it was shown. `moved` brings it into the image's own pixels.
 """
@@ -6,51 +6,86 @@ What a model writes is in the frame of what it was shown. `moved` brings it into
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sgrl import data
-from sgrl.prompts import scene_graph_prompt
+from sgrl.boxes import COORDS
+from sgrl.inference import zeroshot
+from sgrl.models.vlm.coordinates import Convention, convention_of
+from sgrl.prompts import scene_graph_prompt, with_context
+from sgrl.task import Task
 from sgrl.text import Codec, answer, get_codec
 
 if TYPE_CHECKING:
     from PIL import Image
 
-UNTRAINED_PIXELS = 1024 * 768
-"""The most that models which were never trained here are shown: none of the servers makes it smaller on its own."""
+    from sgrl.models.vlm.chat import Chat
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a model is asked of an image.
+
+    Attributes:
+        shown: the image as the model sees it, or several.
+        chat: the messages.
+        seen: width and height of the coordinates that it writes.
+        frame: of those that are wanted.
+        convention: of a model that was never trained to write here.
+        into: the layout that is wanted; None: that in which the model writes.
+    """
+
+    shown: Image.Image | Sequence[Image.Image]
+    chat: Chat
+    seen: Size
+    frame: Size
+    convention: Convention | None = None
+    into: Codec | None = None
 
 
 class Presentation:
-    """The prompt, layout, coordinates and image size of a data set, for other images.
+    """The prompt, coordinates and image size of a task, for any image.
 
-    A data set of one size shows every image in that size, whatever its shape, as training did. Otherwise the shape
-    stays: where coordinates are pixels, the model gets no more of them than the largest image of the data set has and
-    no fewer than the smallest, for its processor would scale them and it would write another frame.
+    A task of one size shows every image in that size, whatever its shape, as training did. Otherwise the shape stays,
+    with no more pixels than the task's most and no fewer than its fewest.
 
     Args:
-        dataset: what the model was trained with.
-        trained: False for a model that was never trained on it: it is shown what it can see best.
+        task: how the model is to be asked.
+        model: its folder or name, for coordinates "auto".
+        convention: in place of the task's coordinates.
 
     Attributes:
-        metadata, codec, vocabulary: of the data set.
+        codec, vocabulary: of the task. convention: None for coordinates that models are trained in here.
+
+    Raises:
+        SgrlError: "auto" for a model of no known family.
     """
 
-    def __init__(self, dataset: str, trained: bool = True):
-        self.metadata = data.read_metadata(dataset)
-        self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
-        self._coords = self.metadata.get("coords", "pixel")
-        self._size = tuple(self.metadata["size"]) if trained and self.metadata.get("size") else None
-        self._pixels = (0, math.inf) if trained else (0, UNTRAINED_PIXELS)
-        if trained and not self._size and self._coords == "pixel":
-            self._pixels = data.pixel_range(dataset)
+    def __init__(self, task: Task, model: str = "", convention: Convention | None = None):
+        self.task, self.convention = task, convention
+        if convention is None and task.coordinates not in COORDS:
+            self.convention = convention_of(task.coordinates, model)
+        self.codec, self.vocabulary = get_codec(task.codec), task.vocabulary
+        self._pixels = task.pixels or (0, math.inf)
+
+    def question(self, image: Image.Image, previous: str | None = None) -> Question:
+        """What is asked of an image whose graph is wanted in its own pixels. previous: the graph of the frame before,
+        as text in the frame of this one."""
+        shown = self.shown(image)
+        seen = self.frame(shown.size)
+        return Question(shown, self.chat(seen, shown.size, previous), seen, image.size, self.convention)
 
     def shown(self, image: Image.Image) -> Image.Image:
         """The image as the model is to see it."""
         from PIL import Image
 
-        size = self._size or self._fitting(*image.size)
+        size = self.task.size or self._fitting(*image.size)
         return image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
 
-    def _fitting(self, width: int, height: int) -> tuple[int, int]:
+    def _fitting(self, width: int, height: int) -> Size:
         """The size of the same shape whose pixels are neither too few nor too many."""
         fewest, most = self._pixels
         pixels = min(max(width * height, fewest), most)
@@ -60,22 +95,45 @@ class Presentation:
         across, down = (max(1, whole(side * math.sqrt(pixels / (width * height)))) for side in (width, height))
         return across, down
 
-    def frame(self, shown: Image.Image) -> tuple[int, int]:
-        """Width and height of the coordinates that the model writes for what it is shown."""
-        return (1000, 1000) if self._coords == "norm1000" else shown.size
+    def frame(self, shown: Size) -> Size:
+        """Width and height of the coordinates that the model writes for an image of this size."""
+        if self.convention:
+            return self.convention.frame(*shown)
+        return (1000, 1000) if self.task.coordinates == "norm1000" else shown
 
-    def prompt(self, frame: tuple[int, int]) -> str:
-        """The user's message for an image of this frame, without a graph of the frame before."""
-        return scene_graph_prompt(self.vocabulary, self.codec, *frame, self.metadata["prompt"], self._coords)
+    def chat(self, frame: Size, shown: Size, previous: str | None = None) -> list[dict]:
+        """The messages for an image that is shown in the size `shown`; the answer's opening is the last, if there is
+        one."""
+        task = self.task
+        if self.convention:
+            text = zeroshot.prompt(self.vocabulary, self.codec, *shown, self.convention, task.prompt)
+        else:
+            text = scene_graph_prompt(self.vocabulary, self.codec, *frame, task.prompt, task.coordinates)
+        chat = with_context([{"role": "user", "content": text}], previous)
+        return framed(task, chat)
 
 
-def resized_text(text: str, codec: Codec, seen: tuple[int, int], frame: tuple[int, int]) -> str:
-    """A graph's text in another frame of the same image, both (width, height); as it is where no object is in it."""
+def framed(task: Task, chat: Sequence[dict]) -> list[dict]:
+    """A chat with the task's system message before it and the answer's opening after it, where it has none."""
+    chat = list(chat)
+    if task.system and chat[0]["role"] != "system":
+        chat.insert(0, {"role": "system", "content": task.system})
+    if task.opening:
+        chat.append({"role": "assistant", "content": task.opening})
+    return chat
+
+
+def resized_text(text: str, codec: Codec, seen: Size, frame: Size, into: Codec | None = None) -> str:
+    """A graph's text in another frame of the same image; as it is where no object is in it.
+
+    into: the layout of the result, by default the same.
+    """
     graph, _ = codec.recover(text, *seen)
-    return codec.encode(graph.resized(*frame)) if graph.objects else text
+    return (into or codec).encode(graph.resized(*frame)) if graph.objects else text
 
 
-def moved(text: str, codec: Codec, seen: tuple[int, int], frame: tuple[int, int]) -> str:
-    """An answer in another frame, with answer tags; as it is if no object can be read, or the frame is the same."""
-    found = text if seen == frame else resized_text(text, codec, seen, frame)
+def moved(text: str, codec: Codec, seen: Size, frame: Size, into: Codec | None = None) -> str:
+    """An answer in another frame and layout, with answer tags; as it is if no object can be read, or both are the
+    same."""
+    found = text if seen == frame and into in (None, codec) else resized_text(text, codec, seen, frame, into)
     return text if found == text else answer.wrap(found)

@@ -24,10 +24,12 @@ _ORDERS = (
 )
 
 
-def prompt(vocabulary: Vocabulary, codec: Codec, width: int, height: int, convention: Convention) -> str:
-    """The full prompt for an image of `width` x `height` pixels, in a convention."""
+def prompt(
+    vocabulary: Vocabulary, codec: Codec, width: int, height: int, convention: Convention, style: str = "full"
+) -> str:
+    """The prompt for an image of `width` x `height` pixels, in a convention. style: see `scene_graph_prompt`."""
     frame = convention.frame(width, height)
-    text = scene_graph_prompt(vocabulary, codec, *frame)
+    text = scene_graph_prompt(vocabulary, codec, *frame, style)
     if convention.y_first:
         text = _BOX.sub(r"\1\4,\3\2,\5\8,\7\6", text)
         for usual, other in _ORDERS:
@@ -45,18 +47,22 @@ _BOX = re.compile(r"(?<=[,\[])( ?)([0-9]+),( ?)([0-9]+),( ?)([0-9]+),( ?)([0-9]+
 
 
 def in_frame_of(
-    text: str, codec: Codec, image: tuple[int, int], frame: tuple[int, int], convention: Convention
+    text: str,
+    codec: Codec,
+    written: tuple[int, int],
+    frame: tuple[int, int],
+    convention: Convention,
+    into: Codec | None = None,
 ) -> str:
-    """An answer in the coordinates of the data set.
+    """An answer in other coordinates.
 
     Args:
         text: what the model wrote.
-        image: width and height of the image that it was shown, in pixels.
-        frame: width and height of the data set's coordinates.
+        written: width and height of the coordinates that it was asked for (`Convention.frame`).
+        frame: of those that are wanted. into: the layout that is, by default the same.
 
     Returns: a completion with answer tags, or `text` itself where no object can be read.
     """
-    written = convention.frame(*image)
     readable, size = text, written
     if convention.y_first:  # the readers name the columns x first, and put each pair of corners in order
         readable, size = re.sub(r"y1, ?x1, ?y2, ?x2", "x1,y1,x2,y2", text), written[::-1]
@@ -68,4 +74,4 @@ def in_frame_of(
     order = (1, 0, 3, 2) if convention.y_first else (0, 1, 2, 3)
     boxes = scale([[o.box[i] for i in order] for o in graph.objects], written, frame)
     objects = [Object(o.label, tuple(box)) for o, box in zip(graph.objects, boxes.tolist(), strict=True)]
-    return answer.wrap(codec.encode(SceneGraph(objects, graph.relations, *frame)))
+    return answer.wrap((into or codec).encode(SceneGraph(objects, graph.relations, *frame)))

@@ -11,6 +11,7 @@ from sgrl.models.foreign import load_weights
 from sgrl.models.vlm.folder import load_vlm
 from sgrl.models.vlm.parts import aligners
 from sgrl.moved import moved_names
+from sgrl.task import Task
 from sgrl.training.launch import TRAINABLE
 
 if TYPE_CHECKING:
@@ -136,3 +137,5 @@ def merge_adapter(adapter: str | Path, output: str | Path, dtype="auto", trust_r
     base = PeftConfig.from_pretrained(str(adapter)).base_model_name_or_path
     model = load_weights(AutoModelForImageTextToText, base, dtype=dtype, trust_remote_code=trust_remote_code)
     PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().save_pretrained(output)
+    if (task := Task.find(adapter)) is not None:
+        task.write(output)

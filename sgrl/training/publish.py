@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import logging
 import shlex
@@ -14,6 +13,7 @@ from typing import Any
 from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.versions import installed
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def model_card(
         rows = [f"| {name} | {first:.4g} | {last:.4g} |" for name, (first, last) in figures.items()]
         lines = ["| in training | first | last |", "| --- | --- | --- |", *rows]
         parts.append("## Metrics\n\n" + "\n".join(lines) + "\n\nHeld-out figures: `recipes/evaluate.py`.")
-    parts.append("## Versions\n\n" + _table(_versions()))
+    parts.append("## Versions\n\n" + _table(installed(PACKAGES)))
     parts.append(f"## Command\n\n```\n{shlex.join(['python', *sys.argv])}\n```")
     return "\n\n".join(parts) + "\n"
 
@@ -171,16 +171,6 @@ def publish(output: str | Path, target: tuple[str, bool] | None, main_process: b
     """Push where `take_push_settings` said, from the first process alone."""
     if target is not None and main_process:
         logger.info("pushed to %s", push(output, *target))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"python": sys.version.split()[0]} | found
 
 
 def _table(values: Mapping[str, Any]) -> str:

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
+from transformers import TrainerCallback
+
 from sgrl.files import folder_lock
+from sgrl.task import Task
 from sgrl.training.checks import check_best
 from sgrl.training.publish import model_card, publish, take_push_settings, write_card
 from sgrl.training.resume import Run, accept_numbered_cpus
 from sgrl.training.watch import check_report_to
+
+
+class TaskWriter(TrainerCallback):
+    """Gives each checkpoint its model's task: it may outlive its run."""
+
+    def __init__(self, task: Task):
+        self.task = task
+
+    def on_save(self, args, state, control, **kwargs):
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if args.process_index == 0 and folder.is_dir():
+            self.task.write(folder)
 
 
 class TrainingRun(Run):
@@ -19,7 +35,10 @@ class TrainingRun(Run):
     Attributes:
         recipe: "sft" or "grpo". base: the model that it starts from.
         finished: it was finished before, and is where it should be: nothing is left to do. checkpoint: see `Run`.
+        task: how the model is asked, which each of its folders says; set it before `train`.
     """
+
+    task: Task | None = None
 
     def __init__(self, recipe: str, script_args, training_args, base: str, identity: Mapping[str, Any]):
         self.recipe, self.base, self._script_args = recipe, base, script_args
@@ -32,6 +51,8 @@ class TrainingRun(Run):
         """From the last whole checkpoint, if there is one, to the end."""
         if trainer.args.device.type == "cpu":
             accept_numbered_cpus()
+        if self.task is not None:
+            trainer.add_callback(TaskWriter(self.task))
         trainer.train(resume_from_checkpoint=self.checkpoint)
 
     def finish(self, trainer, rewards: Mapping[str, float] | None = None) -> None:
@@ -41,6 +62,9 @@ class TrainingRun(Run):
         """
         args = trainer.args
         if args.process_index == 0:
+            for folder in (Path(args.output_dir), Path(args.output_dir, "adapter")):
+                if self.task is not None and folder.is_dir():
+                    self.task.write(folder)
             card = model_card(self.recipe, self._script_args, args, self.base, trainer.state.log_history, rewards)
             write_card(args.output_dir, card)
         self.note_end(trainer.state.global_step)

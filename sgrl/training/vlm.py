@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sgrl.context import store_context, trained_context, warn_of_context
+from sgrl.context import warn_of_context
 from sgrl.data import read_metadata
 from sgrl.models.vlm.folder import check_model_folder, load_config, model_folder
 from sgrl.models.vlm.parts import missing_kernels
 from sgrl.models.vlm.processor import load_processor, set_pixel_budget, thinks
 from sgrl.models.vlm.template import check_template, store_thinking, template_arguments
+from sgrl.task import Task, trained_context
 from sgrl.training.checks import check_checkpoint
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.rollouts import check_rollouts
@@ -67,11 +68,24 @@ def open_vlm_run(
     if script_args.thinking is None:
         script_args.thinking = thinks(path)
     with open_run(recipe, script_args, training_args, path, script_args.identity(training_args)) as run:
-        if not run.finished and training_args.process_index == 0:
-            context = script_args.context or read_metadata(script_args.dataset).get("previous") or "none"
-            warn_of_context(context, trained_context(path))
-            store_context(training_args.output_dir, context)
+        if not run.finished:
+            run.task = task_of(script_args, training_args)
+            if training_args.process_index == 0:
+                warn_of_context(run.task.context_source, trained_context(path))
+                run.task.write(training_args.output_dir)
         yield run
+
+
+def task_of(script_args, training_args) -> Task:
+    """How the model of a run is to be asked: as its data set does, with the run's context and thinking."""
+    context = script_args.context or read_metadata(script_args.dataset).get("previous") or "none"
+    return Task.of_dataset(
+        script_args.dataset,
+        context="none" if context == "none" else "generated",
+        context_source=context,
+        thinking=script_args.thinking,
+        max_new_tokens=max(Task.max_new_tokens, getattr(training_args, "max_completion_length", None) or 0),
+    )
 
 
 def prepare_processor(script_args, training_args, model_args: ModelConfig, checkpoint: str | None) -> Prepared:

@@ -60,7 +60,13 @@ class ChatRenderer:
         self._pieces: dict[int, str] = {}
 
     def text(self, messages: Chat, images: int = 1) -> str:
-        """The prompt of a chat with so many image placeholders, ready for the answer."""
+        """The prompt of a chat with so many image placeholders, ready for the answer.
+
+        A last message of the assistant is how the answer begins.
+        """
+        *before, last = messages
+        if last["role"] == "assistant":
+            return self.text(before, images) + last["content"]
         messages = with_images(messages, images) if self.sees else [dict(message) for message in messages]
         return render(self.processor, messages, **self._template_arguments)
 
