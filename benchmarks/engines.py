@@ -227,12 +227,14 @@ def generate(engine, rows: Sequence[tuple], size: int) -> dict[str, float]:
 def videos(args: argparse.Namespace, engine) -> dict:
     """Frame by frame with the own graph of the frame before, as recipes/predict.py does it: one video at a time, many
     at a time (other ones), and a live stream."""
-    from sgrl.inference import SceneGraphStream
+    from sgrl.inference import SceneGraphModel, SceneGraphStream
     from sgrl.inference.predict import Predictor, units_of
     from sgrl.inference.predictions import PredictionFolder
     from sgrl.inference.rows import DatasetRows
+    from sgrl.task import Task
 
     rows = DatasetRows(str(data_folder(args, "pvsg")), "val")
+    model = SceneGraphModel(engine, Task.of_dataset(rows.name))
     units = units_of(rows, "generated")
     found = {}
     for name, width, part in (
@@ -243,16 +245,14 @@ def videos(args: argparse.Namespace, engine) -> dict:
         engine.batch_size = width
         output = args.work_dir / f"frames-{name}"
         shutil.rmtree(output, ignore_errors=True)
-        options = argparse.Namespace(
-            context="generated", zero_shot=None, constrain=False, model=args.model, output=output
-        )
+        options = argparse.Namespace(context="generated", output=output)
         folder = PredictionFolder(output, {}, ())
         start, cpu = time.perf_counter(), cpu_seconds()
-        Predictor(options, rows, folder, engine).run(part)
+        Predictor(options, rows, folder, model).run(part)
         found[name] = {"frames": sum(map(len, part)), "seconds": time.perf_counter() - start}
         found[name]["cpu"] = cpu_seconds() - cpu
         found[name] |= {key: sum(row[key] for row in folder) for key in ("tokens", "prompt_tokens")}
-    stream = SceneGraphStream(engine, rows.codec, rows[units[-1][0]]["prompt"][0]["content"])
+    stream = SceneGraphStream(model, "generated")
     for index in units[-1][:STREAMED]:
         stream.push(rows[index]["image"])
     return found | {"stream": stream.latency()}

@@ -16,7 +16,8 @@ from rewards.evaluation import Evaluation, table
 from rewards.evaluation.files import predicate_frequency
 from sgrl.command import command
 from sgrl.files import atomic_path
-from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict
+from sgrl.inference.options import add_arguments, check_arguments
+from sgrl.inference.predict import locked, open_rows, predict, say_failed
 from sgrl.inference.predictions import prediction_key
 
 
@@ -29,14 +30,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @command
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     with locked(args):
         rows = open_rows(args)
-        folder = predict(args, rows)
-        evaluation, keys = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset)), set(rows.keys)
+        folder, failed = predict(args, rows)
+        evaluation = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset))
+        keys = {key: index for index, key in enumerate(rows.keys)}
         # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
         folder.rewrite(evaluation.scored(folder, lambda row: prediction_key(row) in keys))
+        evaluation.add_all(rows.unanswered(keys[key]) for key in failed)  # they count as zero
         found = evaluation.compute()
         found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
         with atomic_path(args.output / "metrics.json") as path:
@@ -44,6 +47,7 @@ def main() -> None:
     print(table(found))
     cut = f"; {found['truncated']:,} cut off at {args.max_new_tokens} tokens" if found["truncated"] else ""
     print(f"{found['mean_tokens']:.1f} tokens and {found['seconds_per_graph']:.4f} s per graph{cut}")
+    return say_failed(folder, failed)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from sgrl.command import command
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
 from sgrl.inference.judge import EngineJudge
-from sgrl.inference.predict import add_engine_arguments, check_engine_arguments, load
+from sgrl.inference.options import add_engine_arguments, check_engine_arguments
+from sgrl.inference.predict import load
 from sgrl.inference.predictions import PREDICTIONS_FILE, PredictionFolder, model_fingerprint, read_run_file
 
 

@@ -1,7 +1,9 @@
 """Write a scene graph for every image of a data set, or for your own images and videos.
 
     python recipes/predict.py --model build/demo/grpo --dataset build/demo/data --output build/predictions
-    python recipes/predict.py --model MODEL --dataset DATA --input a.mp4 --context generated --output OUT
+    python recipes/predict.py --model MODEL --input PHOTOGRAPHS a.mp4 --output OUT
+
+How a model is asked stands in its folder (scene_graph.json); for one that has none, --task says it.
 
 Predictions are appended to OUTPUT/predictions.jsonl as they come, with time, tokens and each relation's confidence.
 Interrupted, the same command goes on where it was. Jobs of an array share the work with --shard-index and
@@ -12,7 +14,8 @@ import argparse
 import json
 
 from sgrl.command import command
-from sgrl.inference.predict import add_arguments, check_arguments, locked, open_rows, predict, summary
+from sgrl.inference.options import add_arguments, check_arguments
+from sgrl.inference.predict import locked, open_rows, predict, say_failed, summary
 from sgrl.inference.predictions import USAGE_FILE, write_parquet
 
 
@@ -20,7 +23,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     add = parser.add_argument_group("your own images").add_argument
-    add("--input", nargs="+", metavar="PATH", help="images, folders of them, videos; --dataset says how to ask")
+    add("--input", nargs="+", metavar="PATH", help="images, folders of them, videos")
     add("--every", type=int, default=1, help="take each Nth frame of a video file (default: %(default)s)")
     add = parser.add_argument_group("jobs and files").add_argument
     add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
@@ -32,13 +35,14 @@ def parse_arguments() -> argparse.Namespace:
 
 
 @command
-def main() -> None:
+def main() -> int:
     args = parse_arguments()
     with locked(args):
-        folder = predict(args, open_rows(args))
+        folder, failed = predict(args, open_rows(args))
         print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))
         if args.parquet:
             print(f"Wrote {write_parquet(folder)}")
+    return say_failed(folder, failed)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
-def command(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a recipe's `main`: settings of the machine first, log lines, `run_command`."""
+def command(main: Callable[[], int | None]) -> Callable[[], None]:
+    """Decorate a recipe's `main`, which may return an exit status: settings of the machine first, log lines,
+    `run_command`."""
 
     if main.__module__ == "__mp_main__":  # in a new interpreter that vLLM started: it imports the recipe, too
         end_with_parent()
@@ -58,10 +59,10 @@ def command(main: Callable[[], None]) -> Callable[[], None]:
     return wrapped
 
 
-def _placed(main: Callable[[], None]) -> None:
+def _placed(main: Callable[[], int | None]) -> int | None:
     """Run `main`; an error about a setting says where that was written."""
     try:
-        main()
+        return main()
     except SettingError as error:
         words = sys.argv[1:]
         if any(word.partition("=")[0] == f"--{error.setting}" for word in words):

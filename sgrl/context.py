@@ -25,6 +25,7 @@ from sgrl.errors import SgrlError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.prompts import with_context
 from sgrl.text import Codec, get_codec
+from sgrl.text.repair import repair
 from sgrl.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,11 @@ def context_of(text: str, codec: Codec, width: int, height: int) -> str | None:
     objects = graph.objects[: MAX_CONTEXT[0]]
     relations = [r for r in graph.relations if max(r.subject, r.object) < len(objects)][: MAX_CONTEXT[1]]
     return codec.encode(SceneGraph(objects, relations, width, height)) if objects else None
+
+
+def handed_on(text: str, codec: Codec, seen: tuple[int, int], repaired: bool = False) -> str | None:
+    """`context_of` an answer as it was written, in the frame `seen`. repaired: it was written by a grammar."""
+    return context_of(repair(codec, text, *seen)[0] if repaired else text, codec, *seen)
 
 
 def warn_of_context(context: str, trained: str | None) -> None:

@@ -52,6 +52,7 @@ UNTRAINED_PIXELS = 1024 * 768
 LARGEST = 2**24
 """Bytes of a file that is read at most."""
 
+
 @dataclass(frozen=True)
 class Task:
     """How a model is asked for a scene graph.
@@ -110,6 +111,8 @@ class Task:
             if getattr(self, name) not in choices or type(getattr(self, name)) is int:
                 named = [choice for choice in choices if choice is not None]
                 raise SgrlError(f"{name} is {_shown(getattr(self, name))}{suggest(getattr(self, name), named)}")
+        if not isinstance(self.kind, str):
+            raise SgrlError(f"kind is {_shown(self.kind)}, expected a text such as 'vlm'")
         for name in ("system", "opening", "dataset", "model_type"):
             if not isinstance(getattr(self, name), str | None):
                 raise SgrlError(f"{name} is {_shown(getattr(self, name))}, expected a text or null")
@@ -147,7 +150,7 @@ class Task:
         if found is None and path.is_dir() and data.splits(path):
             return cls.of_dataset(name)
         if found is None:
-            raise SgrlError(f"{name} holds no task ({FILE}); expected a file, a folder with one, or {', '.join(NAMES)}")
+            raise SgrlError(f"{name} holds no task: no {FILE}; expected a folder or file, or {', '.join(NAMES)}")
         return found
 
     @classmethod
@@ -173,6 +176,8 @@ class Task:
         """
         metadata = data.read_metadata(dataset)
         size, coordinates = metadata.get("size"), metadata.get("coords", "pixel")
+        if size is None and coordinates == "pixel" and "pixels" not in fields:
+            fields["pixels"] = data.pixel_range(dataset)  # the processor would scale others: another frame
         system, prompt = _words_of(dataset, metadata)
         return cls(
             vocabulary=data.vocabulary_of(metadata),
@@ -181,9 +186,11 @@ class Task:
             system=system,
             coordinates=coordinates,
             size=size,
-            # The processor would scale others, and the model write another frame.
-            pixels=data.pixel_range(dataset) if size is None and coordinates == "pixel" else None,
-            **{"dataset": str(metadata.get("dataset") or metadata["vocabulary"]["name"])} | fields,
+            **{
+                "context": "generated" if metadata.get("previous") == "gt" else "none",
+                "dataset": str(metadata.get("dataset") or metadata["vocabulary"]["name"]),
+            }
+            | fields,
         )
 
     def untrained(self, coordinates: str) -> Task:
@@ -272,7 +279,7 @@ class Task:
         found = _model_type(model)
         remedy = f"take the {FILE} that belongs to these weights, or remove it and give --task"
         if self.model_type is not None and found is not None and found != self.model_type:
-            raise SgrlError(f"{path} is the task of a {self.model_type}, but {model} holds a {_shown(found)}; {remedy}")
+            raise SgrlError(f"{path} belongs to a {self.model_type}, but {model} holds a {_shown(found)}; {remedy}")
         template = model / "chat_template.jinja"
         if self.thinking is not None and template.is_file():
             stored = stored_thinking(template.read_text("utf-8", "replace"))
@@ -289,6 +296,8 @@ def find_file(model: str | Path, name: str) -> Path | None:
     model: a folder (a checkpoint or an adapter: also its run's), or a name on the Hub, asked as transformers asks.
     """
     folder = Path(model)
+    if not folder.exists() and (str(model).startswith((".", "/", "~")) or str(model).count("/") > 1):
+        return None  # no name on the Hub
     if folder.exists():
         inner = folder.name.startswith("checkpoint-") or folder.name == "adapter"
         places = [folder, folder.absolute().parent] if inner else [folder]

@@ -5,14 +5,13 @@
 | a path, `bytes`, an open file, a URL (`https:`, `http:`, `file:`) | an image file, upright: see `sgrl.images` |
 | a PIL image | as it is: one that was opened by PIL is not turned by its EXIF |
 | a numpy array | (height, width, 3) RGB; also (3, height, width), 1 channel for grey, 4 for RGB and alpha |
-| a torch tensor, on any device | (3, height, width) RGB, as torchvision has it; also (height, width, 3), 1 or 4 channels |
+| a torch tensor, anywhere | (3, height, width) RGB, as torchvision has it; also (height, width, 3), 1 or 4 channels |
 
 Arrays are uint8 from 0 to 255, or floating point from 0 to 1. `bgr=True` is for arrays whose channels OpenCV ordered.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import urllib.error
 import urllib.request
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sgrl.errors import SgrlError
-from sgrl.images import open_image, orientation, rgb
+from sgrl.images import open_image, rgb
 from sgrl.inference.folders import Folder, is_video
 from sgrl.terminal import printable
 
@@ -134,8 +133,6 @@ def _pillow_image(given: Any) -> Image.Image | None:
         raise SgrlError(f"the PIL image does not open: {printable(error, 200)}") from None
     if min(found.size) < 1:
         raise WrongImage(f"the PIL image is {found.width} x {found.height} pixels, expected at least 1 x 1")
-    if orientation(given) != 1 and not getattr(given, "filename", None) == "":
-        _warn_of_turned()
     return found
 
 

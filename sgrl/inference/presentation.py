@@ -71,12 +71,18 @@ class Presentation:
         self.codec, self.vocabulary = get_codec(task.codec), task.vocabulary
         self._pixels = task.pixels or (0, math.inf)
 
-    def question(self, image: Image.Image, previous: str | None = None) -> Question:
-        """What is asked of an image whose graph is wanted in its own pixels. previous: the graph of the frame before,
-        as text in the frame of this one."""
+    def question(self, image: Image.Image, previous: tuple[str, Size] | None = None) -> Question:
+        """What is asked of an image whose graph is wanted in its own pixels.
+
+        previous: the graph of the frame before as text, and the frame in which it is written.
+        """
         shown = self.shown(image)
         seen = self.frame(shown.size)
-        return Question(shown, self.chat(seen, shown.size, previous), seen, image.size, self.convention)
+        if previous is not None:
+            text, before = previous
+            previous = text if before == seen else resized_text(text, self.codec, before, seen)
+        chat = self.chat([{"role": "user", "content": self.words(seen, shown.size)}], previous)
+        return Question(shown, chat, seen, image.size, self.convention)
 
     def shown(self, image: Image.Image) -> Image.Image:
         """The image as the model is to see it."""
@@ -101,26 +107,21 @@ class Presentation:
             return self.convention.frame(*shown)
         return (1000, 1000) if self.task.coordinates == "norm1000" else shown
 
-    def chat(self, frame: Size, shown: Size, previous: str | None = None) -> list[dict]:
-        """The messages for an image that is shown in the size `shown`; the answer's opening is the last, if there is
-        one."""
-        task = self.task
+    def words(self, frame: Size, shown: Size) -> str:
+        """The user's message for an image that is shown in the size `shown`, without a graph of the frame before."""
         if self.convention:
-            text = zeroshot.prompt(self.vocabulary, self.codec, *shown, self.convention, task.prompt)
-        else:
-            text = scene_graph_prompt(self.vocabulary, self.codec, *frame, task.prompt, task.coordinates)
-        chat = with_context([{"role": "user", "content": text}], previous)
-        return framed(task, chat)
+            return zeroshot.prompt(self.vocabulary, self.codec, *shown, self.convention, self.task.prompt)
+        return scene_graph_prompt(self.vocabulary, self.codec, *frame, self.task.prompt, self.task.coordinates)
 
-
-def framed(task: Task, chat: Sequence[dict]) -> list[dict]:
-    """A chat with the task's system message before it and the answer's opening after it, where it has none."""
-    chat = list(chat)
-    if task.system and chat[0]["role"] != "system":
-        chat.insert(0, {"role": "system", "content": task.system})
-    if task.opening:
-        chat.append({"role": "assistant", "content": task.opening})
-    return chat
+    def chat(self, words: Sequence[dict], previous: str | None = None) -> list[dict]:
+        """Messages with the graph of the frame before, the task's system message before them and the answer's opening
+        after them, where they have none."""
+        chat = with_context(words, previous)
+        if self.task.system and chat[0]["role"] != "system":
+            chat.insert(0, {"role": "system", "content": self.task.system})
+        if self.task.opening:
+            chat.append({"role": "assistant", "content": self.task.opening})
+        return chat
 
 
 def resized_text(text: str, codec: Codec, seen: Size, frame: Size, into: Codec | None = None) -> str:

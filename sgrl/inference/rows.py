@@ -37,9 +37,12 @@ class DatasetRows:
         name: its path. fingerprint: of its files. codec, vocabulary: of its texts.
         keys: of the rows. videos: the video of each row, None for single images.
         most_images: that a row has.
+
+    Args:
+        presentation: asks in place of the rows' own prompts, if given.
     """
 
-    def __init__(self, path: str, split: str, limit: int | None = None):
+    def __init__(self, path: str, split: str, limit: int | None = None, presentation: Presentation | None = None):
         from sgrl.picture import most_images
 
         rows = data.load(path, split)
@@ -48,6 +51,7 @@ class DatasetRows:
         if not len(rows):
             raise SgrlError(f"split {split!r} of {path} has no rows; convert some, or choose another --split")
         self.metadata = data.read_metadata(path)
+        self._presentation = presentation
         self.name, self.fingerprint = path, fingerprint(data.files(path, split))
         self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
         names = ["dataset", "image_id", *(name for name in data.VIDEO_COLUMNS if name in rows.column_names)]
@@ -61,7 +65,7 @@ class DatasetRows:
             raise SgrlError(f"{path}: image_id {twice[1]!r} occurs more than once; ids must be unique in a split")
         self._rows = rows
         self.most_images = most_images(rows)
-        self._solutions = rows.select_columns(["solution"])
+        self._references = rows.select_columns(["solution", "width", "height"])
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -74,6 +78,8 @@ class DatasetRows:
             raise SgrlError(f"{self.name}, image_id {self.keys[index][1]!r}: {error}") from None
         if "images" in row:  # what is drawn, and zero-shot prompts speak of, is the first
             row = {"image": row["images"][0]} | row
+        if self._presentation:
+            row |= _presented(self._presentation, row["image"])
         return dict.fromkeys(data.VIDEO_COLUMNS) | row
 
     def picture(self, index: int):
@@ -82,7 +88,20 @@ class DatasetRows:
 
     def solution(self, index: int) -> str | None:
         """The reference, without decoding the image."""
-        return self._solutions[index]["solution"]
+        return self._references[index]["solution"]
+
+    def unanswered(self, index: int) -> dict:
+        """What a prediction of this row has before there is one: it counts as a missing one."""
+        dataset, image_id = self.keys[index]
+        return {"dataset": dataset, "image_id": image_id, "prediction": None} | self._references[index]
+
+
+def _presented(presentation: Presentation, picture) -> dict:
+    """How a row asks about an image: image (as it is shown), prompt, and `seen`."""
+    shown = presentation.shown(picture)
+    seen = presentation.frame(shown.size)
+    words = presentation.words(seen, shown.size)
+    return {"image": shown, "prompt": [{"role": "user", "content": words}], "seen": seen}
 
 
 class _UnreadableVideo(SgrlError):
@@ -90,16 +109,15 @@ class _UnreadableVideo(SgrlError):
 
 
 class FileRows:
-    """Image files, folders of them, and videos, prompted as the rows of a data set are.
+    """Image files, folders of them, and videos, shown and asked about as a task says.
 
     Args:
         paths: of files and folders; see `Folder` for what is taken of a folder, and in which order.
-        like: the data set whose prompt, layout, vocabulary and image size the model was trained with.
+        presentation: of the task; without one there are pictures alone.
         as_video: whether the images that lie in one folder are the frames of one video: each folder below a path is a
             video of its own. Otherwise they are single images.
         every: take each so-manieth frame of a video file.
         limit: take the first so many images.
-        trained: whether the model was trained on that data set; see `Presentation`.
     """
 
     most_images = 1
@@ -107,15 +125,13 @@ class FileRows:
     def __init__(
         self,
         paths: Sequence[str],
-        like: str,
+        presentation: Presentation | None,
         as_video: bool,
         every: int = 1,
         limit: int | None = None,
-        trained: bool = True,
     ):
-        self._presentation = Presentation(like, trained)
-        self.metadata = self._presentation.metadata
-        self.codec, self.vocabulary = self._presentation.codec, self._presentation.vocabulary
+        self._presentation, self.metadata = presentation, {}
+        self.codec, self.vocabulary = presentation and presentation.codec, presentation and presentation.vocabulary
         self.name = ", ".join(paths)
         self._every = every
         # (file, number of the frame in a video file or None), row by row
@@ -167,7 +183,7 @@ class FileRows:
                     self._append(found.path, 0, f"{found.name}/{0:06d}", found.name, 0)
 
     def _add_video(self, path: Path, name: str) -> None:
-        capture = _capture(path)
+        capture = capture_of(path)
         for frame in range(0, _count_frames(capture, path), self._every):
             self._append(path, frame, f"{name}/{frame:06d}", name, frame)
 
@@ -188,13 +204,10 @@ class FileRows:
     def __getitem__(self, index: int) -> dict:
         """Raises SgrlError for an image that does not open."""
         picture = self.picture(index)
-        shown = self._presentation.shown(picture)
-        seen = self._presentation.frame(shown)
-        prompt = self._presentation.prompt(seen)
         dataset, name = self.keys[index]
         return {
             **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self._frames[index]},
-            **{"image": shown, "prompt": [{"role": "user", "content": prompt}], "seen": seen},
+            **_presented(self._presentation, picture),
             **{"width": picture.width, "height": picture.height, "solution": None},
         }
 
@@ -205,7 +218,7 @@ class FileRows:
 
         capture, at = self._open.pop(file, (None, 0))
         if capture is None or at > frame:
-            capture, at = _capture(file), 0
+            capture, at = capture_of(file), 0
         read = False
         while at <= frame:
             read = capture.grab()
@@ -233,9 +246,10 @@ def _readable(file: Path) -> bool:
     return os.path.isfile(file) and os.access(file, os.R_OK)
 
 
-def _capture(path: Path):
+def capture_of(path: str | os.PathLike | int):
+    """OpenCV's capture of a video file, or of the camera with this number. Raises SgrlError."""
     cv2 = require("cv2", "thin", f"{path}: reading videos")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(path if isinstance(path, int) else str(path))
     if not capture.isOpened():
         raise _UnreadableVideo(f"{path} is no video that OpenCV can read; convert it, for example with ffmpeg")
     return capture

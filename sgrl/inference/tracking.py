@@ -13,6 +13,9 @@ from sgrl.graph import Box, SceneGraph
 
 LEAST, PATIENCE = 0.3, 30
 
+MOST_OBJECTS, MOST_TRACKS = 200, 1000
+"""Of a frame, and alive: a runaway answer must not become a slow one. Objects beyond are new in each frame."""
+
 
 class Tracker:
     """Numbers for the objects of a stream, from 1, each given once.
@@ -30,24 +33,29 @@ class Tracker:
     def update(self, graph: SceneGraph) -> tuple[int, ...]:
         """The number of each object of the next frame's graph; all graphs of a stream in one frame of coordinates."""
         numbers: list[int | None] = [None] * len(graph.objects)
-        for label in {o.label for o in graph.objects}:
+        for label in {o.label for o in graph.objects[:MOST_OBJECTS]}:
             self._assign(label, graph, numbers)
-        self._tracks = {
-            number: (label, box, age + 1)
-            for number, (label, box, age) in self._tracks.items()
-            if age < self.patience
-        }
+        seen = {}
         for index, found in enumerate(graph.objects):
             if numbers[index] is None:
                 numbers[index], self._next = self._next, self._next + 1
-            self._tracks[numbers[index]] = (found.label, found.box, 0)
+            if index < MOST_OBJECTS:
+                seen[numbers[index]] = (found.label, found.box, 0)
+        for number, (label, box, age) in self._tracks.items():
+            if number not in seen and age < self.patience and len(seen) < MOST_TRACKS:
+                seen[number] = (label, box, age + 1)  # youngest first, as they stand
+        self._tracks = seen
         return tuple(numbers)
+
+    def forget(self) -> None:
+        """End all tracks; numbers go on."""
+        self._tracks = {}
 
     def _assign(self, label: str, graph: SceneGraph, numbers: list[int | None]) -> None:
         """Give the objects of a label the tracks of that label that they overlap."""
         from scipy.optimize import linear_sum_assignment
 
-        here = [index for index, o in enumerate(graph.objects) if o.label == label]
+        here = [index for index, o in enumerate(graph.objects[:MOST_OBJECTS]) if o.label == label]
         tracks = [number for number, (name, _, _) in self._tracks.items() if name == label]
         if not tracks:
             return

@@ -52,16 +52,16 @@ class Pictures:
 
     def __init__(self, run: Run, keys: Iterable[Key], dataset: str | None = None):
         keys, info = list(keys), run.info
-        recorded = info.get("dataset")
-        if dataset is None and not recorded:
-            raise SgrlError(f"{run.folder / 'run.json'} names no data set; give it with --dataset")
-        found = dataset or find(str(recorded), run.folder)
         self._rows: DatasetRows | FileRows
         if info.get("input"):
             inputs = [find(str(path), run.folder) for path in info["input"]]
-            self._rows = FileRows(inputs, found, info.get("context") is not None)
+            self._rows = FileRows(inputs, None, info.get("context") is not None)
             self.changed = False  # the files are looked up one by one
         else:
+            recorded = info.get("dataset")
+            if dataset is None and not recorded:
+                raise SgrlError(f"{run.folder / 'run.json'} names no data set; give it with --dataset")
+            found = dataset or find(str(recorded), run.folder)
             self._rows = DatasetRows(found, info.get("split") or "test")
             self.changed = info.get("dataset_fingerprint") not in (None, self._rows.fingerprint)
         self.name = self._rows.name

@@ -1,6 +1,7 @@
 """Evaluation, predictions and streams ask a model as it was trained: with the graph of the frame before or without."""
 
 import argparse
+import json
 import shutil
 import subprocess
 import sys
@@ -10,14 +11,16 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from sgrl.context import store_context
 from sgrl.errors import SgrlError
-from sgrl.inference import SceneGraphStream, load_engine
+from sgrl.inference import SceneGraphModel, SceneGraphStream
 from sgrl.inference.engine import Generation
-from sgrl.inference.predict import Predictor, add_arguments, check_arguments, open_rows, units_of
+from sgrl.inference.options import add_arguments, check_arguments
+from sgrl.inference.predict import Predictor, open_rows, units_of
 from sgrl.inference.predictions import PredictionFolder
 from sgrl.inference.rows import DatasetRows
+from sgrl.models.vlm.coordinates import CONVENTIONS
 from sgrl.prompts import split_previous
+from sgrl.task import Task
 from sgrl.text import answer, get_codec
 
 GRAPH = "obj[1]{id,name,x1,y1,x2,y2}:\n  1,circle,1,1,20,40\nrel[0]{subj,pred,obj}:"
@@ -47,7 +50,7 @@ def model(toy, tmp_path):
         folder = tmp_path / f"trained-{context}"
         shutil.copytree(toy / "model", folder)
         if context:
-            store_context(folder, context)
+            (folder / "sgrl.json").write_text(json.dumps({"context": context}))
         return str(folder)
 
     return trained
@@ -79,9 +82,8 @@ def test_the_context_of_training_is_followed(trained, data, model, videos, tmp_p
 
     rows = open_rows(args)
     args.output = tmp_path / "out"
-    Predictor(args, rows, PredictionFolder(args.output, {"model": "m"}, ()), Engine()).run(
-        units_of(rows, args.context)
-    )
+    asks = SceneGraphModel(Engine(), args.task)
+    Predictor(args, rows, PredictionFolder(args.output, {"model": "m"}, ()), asks).run(units_of(rows, args.context))
     first = [prompt for prompt in prompts[1:] if split_previous(prompt)[1] is None]
     assert len(first) == (len(rows) if trained == "none" else len(set(rows.videos)))
     assert len(prompts) == len(rows) + 1 > 3
@@ -135,12 +137,13 @@ def test_images_of_no_video_have_no_frame_before(model, videos, toy, tmp_path):
 
 @pytest.mark.parametrize(
     ("trained", "context", "expected"),
-    [("gt", None, "generated"), ("none", None, "none"), (None, None, "generated"), ("none", "generated", "generated")],
+    [("gt", None, "generated"), ("none", None, "none"), ("none", "generated", "generated"), ("gt", "none", "none")],
 )
-def test_a_stream_follows_its_engines_model(trained, context, expected, model, caplog):
-    engine = load_engine("transformers", model(trained), max_new_tokens=1)
-    assert engine.trained_context == trained
-    assert SceneGraphStream(engine, get_codec("toon"), "Write.", context).context == expected
+def test_a_stream_follows_its_models_task(trained, context, expected, videos, caplog):
+    task = Task.of_dataset(
+        videos / "with", context="none" if trained == "none" else "generated", context_source=trained
+    )
+    assert SceneGraphStream(SceneGraphModel(None, task), context).context == expected
     assert ("not what it knows" in caplog.text) == (context is not None)
 
 
@@ -155,12 +158,12 @@ def test_a_video_of_another_data_set_hands_nothing_on(tmp_path):
         solution=lambda index: GRAPH,
         metadata={},
     )
-    args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path)
-    predictor = Predictor(args, rows, PredictionFolder(tmp_path, {"model": "m"}, ()), None)
+    args = argparse.Namespace(context="gt", output=tmp_path)
+    model = SceneGraphModel(None, Task.read("psg"), convention=CONVENTIONS["pixel"])
+    predictor = Predictor(args, rows, PredictionFolder(tmp_path, {"model": "m"}, ()), model)
     for index, (dataset, _) in enumerate(keys):
-        prompt = [{"role": "user", "content": "Write."}]
-        row = {"index": index, "dataset": dataset, "video_id": "7", "prompt": prompt}
-        contexts.append(split_previous(predictor._prompt(row)[0]["content"])[1])
+        row = {"index": index, "dataset": dataset, "video_id": "7"}
+        contexts.append(predictor._previous(row))
     assert contexts == [None, None, GRAPH]
 
 
@@ -172,8 +175,9 @@ def test_the_references_are_those_of_training(videos, tmp_path):
     table = parquet.read_table(file)
     parquet.write_table(table.take([0, 2, 3]), file)
     rows = DatasetRows(str(path), "val")
-    args = argparse.Namespace(context="gt", zero_shot=None, constrain=False, model="m", output=tmp_path / "o")
-    predictor = Predictor(args, rows, PredictionFolder(tmp_path / "o", {"model": "m"}, ()), None)
-    prompts = [predictor._prompt(rows[index] | {"index": index})[0]["content"] for index in range(3)]
+    args = argparse.Namespace(context="gt", output=tmp_path / "o")
+    model = SceneGraphModel(None, Task.of_dataset(path))
+    predictor = Predictor(args, rows, PredictionFolder(tmp_path / "o", {"model": "m"}, ()), model)
+    prompts = [predictor._question(rows[index] | {"index": index}).chat[0]["content"] for index in range(3)]
     contexts = [split_previous(prompt)[1] for prompt in prompts]
     assert contexts == table["previous"].take([0, 2, 3]).to_pylist() and contexts[1] != rows.solution(0)

@@ -9,15 +9,17 @@ import pytest
 from PIL import Image
 
 from sgrl.errors import SgrlError
-from sgrl.inference import SceneGraphStream
+from sgrl.inference import SceneGraphModel, SceneGraphStream
 from sgrl.inference.engine import Generation
 from sgrl.inference.predict import Predictor, units_of
 from sgrl.inference.predictions import PredictionFolder
-from sgrl.inference.presentation import UNTRAINED_PIXELS
+from sgrl.inference.presentation import Presentation
 from sgrl.inference.rows import FileRows
+from sgrl.models.vlm.coordinates import CONVENTIONS
 from sgrl.prompts import split_previous
 from sgrl.report.pictures import Pictures
 from sgrl.report.runs import read_run
+from sgrl.task import UNTRAINED_PIXELS, Task
 from sgrl.text import answer, get_codec
 
 PHOTO = (300, 150)  # other than any training image in size and in shape
@@ -91,10 +93,15 @@ def photos(tmp_path):
     return str(folder)
 
 
-def predictor(rows, output, engine, context="none", **more):
-    args = {"context": context, "zero_shot": None, "constrain": False, "model": "x", "output": output, **more}
+def asked(dataset):
+    return Presentation(Task.of_dataset(dataset))
+
+
+def predictor(rows, output, engine, context="none", constrain=False):
     folder = PredictionFolder(output, {"model": "x"}, ())
-    return Predictor(argparse.Namespace(**args), rows, folder, engine), folder
+    asks = rows._presentation
+    model = SceneGraphModel(engine, asks.task, constrain=constrain, convention=asks.convention)
+    return Predictor(argparse.Namespace(context=context, output=output), rows, folder, model), folder
 
 
 def boxes_of(text, codec, frame=PHOTO):
@@ -104,7 +111,7 @@ def boxes_of(text, codec, frame=PHOTO):
 @pytest.mark.parametrize("kind", KINDS)
 def test_graphs_are_in_the_photographs_own_pixels(kind, converted, photos, tmp_path):
     _, size, frame = KINDS[kind]
-    rows = FileRows([photos], converted(kind), False)
+    rows = FileRows([photos], asked(converted(kind)), False)
     row = rows[0]
     assert (row["width"], row["height"], row["seen"]) == (*PHOTO, frame)
     assert row["image"].size == size and rows.picture(0).size == PHOTO
@@ -124,7 +131,7 @@ def test_graphs_are_in_the_photographs_own_pixels(kind, converted, photos, tmp_p
 
 def test_an_image_of_the_size_that_was_trained_stays_as_it_is(converted, tmp_path):
     Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
-    rows = FileRows([str(tmp_path / "a.png")], converted("one size"), False)
+    rows = FileRows([str(tmp_path / "a.png")], asked(converted("one size")), False)
     engine = Seeing((64, 48), rows.codec)
     run, folder = predictor(rows, tmp_path / "out", engine)
     run.run(units_of(rows, "none"))
@@ -136,7 +143,7 @@ def test_an_image_of_the_size_that_was_trained_stays_as_it_is(converted, tmp_pat
 @pytest.mark.parametrize("kind", ["one size", "sizes kept, thousandths"])
 def test_the_next_frame_gets_the_graph_as_the_model_wrote_it(kind, constrain, converted, photos, tmp_path):
     """In the frame that the model writes in, to the pixel, and the same after an interruption."""
-    rows = FileRows([photos], converted(kind), True)
+    rows = FileRows([photos], asked(converted(kind)), True)
     frame = KINDS[kind][2]
     written = [answer.body(Seeing(frame, rows.codec, (word,)).text(), True) for word in ("w0", "w1", "w2")]
 
@@ -148,7 +155,7 @@ def test_the_next_frame_gets_the_graph_as_the_model_wrote_it(kind, constrain, co
     run.run(units_of(rows, "generated"))
     assert contexts(engine) == [None, *written]
 
-    first = FileRows([photos], converted(kind), True, limit=2)
+    first = FileRows([photos], asked(converted(kind)), True, limit=2)
     run, _ = predictor(first, tmp_path / "two", Seeing(frame, rows.codec, ("warm", "w0", "w1")), "generated")
     run.run(units_of(first, "generated"))
     engine = Seeing(frame, rows.codec, ("warm", "w2", "w3"))
@@ -161,7 +168,7 @@ def test_frames_of_several_sizes_hand_on_graphs_in_the_next_ones_frame(converted
     (tmp_path / "clip").mkdir()
     for number, size in enumerate(((96, 96), (48, 192))):
         Image.new("RGB", size).save(tmp_path / f"clip/{number}.png")
-    rows = FileRows([str(tmp_path / "clip")], converted("sizes kept"), True)
+    rows = FileRows([str(tmp_path / "clip")], asked(converted("sizes kept")), True)
     engine = Seeing((96, 96), rows.codec)
     run, _ = predictor(rows, tmp_path / "out", engine, "generated")
     run.run(units_of(rows, "generated"))
@@ -170,7 +177,7 @@ def test_frames_of_several_sizes_hand_on_graphs_in_the_next_ones_frame(converted
 
 
 def test_pictures_of_a_run_are_the_photographs(converted, photos, tmp_path):
-    rows = FileRows([photos], converted("one size"), False)
+    rows = FileRows([photos], asked(converted("one size")), False)
     run, folder = predictor(rows, tmp_path / "out", Seeing((64, 48), rows.codec))
     run.run(units_of(rows, "none"))
     info = {"dataset": converted("one size"), "input": [photos], "codec": "toon", "split": None}
@@ -183,7 +190,7 @@ def test_pictures_of_a_run_are_the_photographs(converted, photos, tmp_path):
 def test_pixels_stay_in_the_range_of_training(size, converted, tmp_path):
     """All images of the toy world have 96 x 96 pixels; the shape stays."""
     Image.new("RGB", size).save(tmp_path / "a.png")
-    row = FileRows([str(tmp_path / "a.png")], converted("sizes kept"), False)[0]
+    row = FileRows([str(tmp_path / "a.png")], asked(converted("sizes kept")), False)[0]
     width, height = row["image"].size
     assert width * height == pytest.approx(96 * 96, rel=0.15 if min(width, height) < 20 else 0.02)
     assert row["seen"] == (width, height) and (row["width"], row["height"]) == size
@@ -195,12 +202,13 @@ def test_a_model_without_training_sees_the_photograph_itself(converted, tmp_path
     """Neither squashed nor larger than servers take it; its graph is in the photograph's pixels all the same."""
     Image.new("RGB", (4000, 1500)).save(tmp_path / "a.png")
     Image.new("RGB", (300, 150)).save(tmp_path / "b.png")
-    rows = FileRows([str(tmp_path / name) for name in ("a.png", "b.png")], converted("one size"), False, trained=False)
+    asks = Presentation(Task.of_dataset(converted("one size")).untrained("norm1000"), "", CONVENTIONS["norm1000"])
+    rows = FileRows([str(tmp_path / name) for name in ("a.png", "b.png")], asks, False)
     width, height = rows[0]["image"].size
     assert width * height <= UNTRAINED_PIXELS and width / height == pytest.approx(8 / 3, rel=0.01)
     assert rows[1]["image"].size == (300, 150)
     engine = Seeing((1000, 1000), rows.codec)
-    run, folder = predictor(rows, tmp_path / "out", engine, zero_shot="norm1000")
+    run, folder = predictor(rows, tmp_path / "out", engine)
     run.run(units_of(rows, "none"))
     large = next(iter(folder))
     expected = [(400, 300, 2000, 900), (1600, 150, 3600, 1500)]
@@ -212,7 +220,7 @@ def test_a_stream_gives_graphs_in_the_pixels_of_its_frames(kind, converted):
     _, size, frame = KINDS[kind]
     codec = get_codec("json" if "JSON" in kind else "toon")
     engine = Seeing(frame, codec)
-    stream = SceneGraphStream.like(engine, converted(kind))
+    stream = SceneGraphStream(SceneGraphModel(engine, Task.of_dataset(converted(kind))), "generated")
     for _ in range(2):
         found = stream.push(Image.new("RGB", PHOTO))
         assert (found.graph.width, found.graph.height) == PHOTO
@@ -225,7 +233,7 @@ def test_a_stream_gives_graphs_in_the_pixels_of_its_frames(kind, converted):
 def test_a_broken_photograph_is_named_and_the_others_are_done(converted, photos, tmp_path):
     with open(f"{photos}/1.png", "r+b") as file:
         file.truncate(60)
-    rows = FileRows([photos], converted("one size"), False)
+    rows = FileRows([photos], asked(converted("one size")), False)
     with pytest.raises(SgrlError, match="1.png"):
         rows.picture(1)
     run, folder = predictor(rows, tmp_path / "out", Seeing((64, 48), rows.codec))

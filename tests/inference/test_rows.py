@@ -11,7 +11,9 @@ from PIL import Image
 from sgrl.errors import SgrlError
 from sgrl.inference.folders import frame_numbers
 from sgrl.inference.predict import units_of
+from sgrl.inference.presentation import Presentation
 from sgrl.inference.rows import FileRows
+from sgrl.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +33,13 @@ def files(tmp_path_factory):
     return folder
 
 
+def like_rows(toy):
+    """As the rows of the toy data set are shown and asked about."""
+    return Presentation(Task.of_dataset(toy / "data"))
+
+
 def test_files_folders_and_videos(files, toy):
-    rows = FileRows(
-        [str(files / name) for name in ("photo.jpg", "clip", "walk.mp4")], str(toy / "data"), True, every=2
-    )
+    rows = FileRows([str(files / name) for name in ("photo.jpg", "clip", "walk.mp4")], like_rows(toy), True, every=2)
     assert [key[1] for key in rows.keys] == [
         *("photo.jpg", "clip/0.png", "clip/1.png", "clip/2.png"),
         *("walk.mp4/000000", "walk.mp4/000002", "walk.mp4/000004"),
@@ -44,7 +49,7 @@ def test_files_folders_and_videos(files, toy):
     assert greys == pytest.approx([0, 50, 100, 160, 0, 80], abs=6)
     row = rows[0]
     assert (row["width"], row["height"]) == (120, 80) and row["solution"] is None
-    assert len(FileRows([str(files / "clip")], str(toy / "data"), False, limit=2)) == 2
+    assert len(FileRows([str(files / "clip")], like_rows(toy), False, limit=2)) == 2
 
 
 def images(folder, *names):
@@ -77,13 +82,13 @@ def test_frames_come_in_the_order_of_their_numbers(toy, tmp_path, names, as_vide
         else ["07.JPG", *names[:1], *names[2:]]
     )
     folder = images(tmp_path / "clip", *names)
-    assert ids(FileRows([folder], str(toy / "data"), as_video)) == [f"clip/{name}" for name in names]
+    assert ids(FileRows([folder], like_rows(toy), as_video)) == [f"clip/{name}" for name in names]
 
 
 def test_each_folder_of_frames_is_a_video_of_its_own(toy, tmp_path):
     """As videos: the top, and folders at any depth, each in one piece. As images: none is a frame of anything."""
     names = ["1.png", "2.png", "a/1.png", "a/2.png", "a/b/1.png", "a/c/d/5.png", "a/c/d/7.png", "a10/1.png"]
-    folder, like = images(tmp_path / "frames", *names), str(toy / "data")
+    folder, like = images(tmp_path / "frames", *names), like_rows(toy)
     rows = FileRows([folder], like, True)
     assert ids(rows) == [f"frames/{name}" for name in names]
     assert rows.videos == [*["frames"] * 2, *["frames/a"] * 2, "frames/a/b", *["frames/a/c/d"] * 2, "frames/a10"]
@@ -98,15 +103,15 @@ def test_each_folder_of_frames_is_a_video_of_its_own(toy, tmp_path):
 def test_two_folders_of_one_name_are_not_one_video(toy, tmp_path):
     paths = [images(tmp_path / "monday/cam", "0.png"), images(tmp_path / "tuesday/cam", "1.png")]
     with pytest.raises(SgrlError, match="two inputs are called 'cam'; give the folder that holds them both"):
-        FileRows(paths, str(toy / "data"), True)
-    rows = FileRows([str(tmp_path / "monday/..")], str(toy / "data"), True)
+        FileRows(paths, like_rows(toy), True)
+    rows = FileRows([str(tmp_path / "monday/..")], like_rows(toy), True)
     assert rows.videos == [f"{tmp_path.name}/monday/cam", f"{tmp_path.name}/tuesday/cam"]
 
 
 def test_here_has_a_name(toy, tmp_path, monkeypatch):
     images(tmp_path / "clip", "0.png")
     monkeypatch.chdir(tmp_path / "clip")
-    assert FileRows(["."], str(toy / "data"), True).videos == ["clip"]
+    assert FileRows(["."], like_rows(toy), True).videos == ["clip"]
 
 
 def test_video_files_at_any_depth(files, toy, tmp_path):
@@ -114,7 +119,7 @@ def test_video_files_at_any_depth(files, toy, tmp_path):
     for name in ("all/walk.mp4", "all/deep/er/walk.MP4"):
         shutil.copy(files / "walk.mp4", tmp_path / name)
     (tmp_path / "all/deep/broken.mov").write_bytes(b"no video")
-    rows = FileRows([str(tmp_path / "all")], str(toy / "data"), False, every=3)
+    rows = FileRows([str(tmp_path / "all")], like_rows(toy), False, every=3)
     assert ids(rows) == [
         *("all/walk.mp4/000000", "all/walk.mp4/000003", "all/deep/broken.mov/000000"),
         *("all/deep/er/walk.MP4/000000", "all/deep/er/walk.MP4/000003"),
@@ -133,19 +138,19 @@ def test_what_is_no_image_of_the_users_is_left_out_and_named(toy, tmp_path, capl
         (own / name).write_bytes(b"\x00\x05\x16\x07")
     os.mkfifo(own / "pipe.jpg")
     (own / "x.jpg").mkdir()
-    rows = FileRows([str(own)], str(toy / "data"), False)
+    rows = FileRows([str(own)], like_rows(toy), False)
     assert ids(rows) == ["own/a.png", "own/sub/b.png"]
     assert "9 hidden ones and those of systems (own/.DS_Store, own/._a.png, own/.hidden.png, ...)" in caplog.text
     assert "2 of other kinds (own/notes.txt, own/sub/photo.heic)" in caplog.text
     assert "1 pipes and devices (own/pipe.jpg)" in caplog.text
-    assert ids(FileRows([str(own / ".hidden.png")], str(toy / "data"), False)) == [".hidden.png"]  # asked for by name
+    assert ids(FileRows([str(own / ".hidden.png")], like_rows(toy), False)) == [".hidden.png"]  # asked for by name
 
 
 def test_names_that_are_no_utf8(toy, tmp_path, caplog):
     own = os.fsencode(images(tmp_path / "own", "a.png"))
     shutil.copy(own + b"/a.png", own + b"/caf\xe9.png")
     shutil.copy(own + b"/a.png", own + b"/\x1b[2J.txt")
-    rows = FileRows([str(tmp_path / "own")], str(toy / "data"), False)
+    rows = FileRows([str(tmp_path / "own")], like_rows(toy), False)
     assert ids(rows) == ["own/a.png", "own/caf\udce9.png"] and rows[1]["image"].size == (96, 96)
     assert "\x1b" not in caplog.text and r"own/\x1b[2J.txt" in caplog.text
     json.loads(json.dumps(rows.keys[1]))
@@ -163,7 +168,7 @@ def test_links_are_followed_once(toy, tmp_path, caplog):
     (own / "gone.png").symlink_to(own / "nowhere.png")
     os.mkfifo(tmp_path / "pipe")
     (own / "pipe.png").symlink_to(tmp_path / "pipe")
-    rows = FileRows([str(own)], str(toy / "data"), True)
+    rows = FileRows([str(own)], like_rows(toy), True)
     assert ids(rows) == ["own/gone.png", "own/pipe.png", "own/self.png", "own/b/1.png", "own/far/2.png"]
     assert "3 links to folders that are here already (own/a, own/b/up, own/far/back)" in caplog.text
     for index in (0, 1, 2):
@@ -173,7 +178,7 @@ def test_links_are_followed_once(toy, tmp_path, caplog):
 
 def test_frames_whose_names_do_not_ascend_are_counted(toy, tmp_path):
     folder = images(tmp_path / "clip", "a 3.png", "b 1.png", "c.png")
-    rows = FileRows([folder], str(toy / "data"), True)
+    rows = FileRows([folder], like_rows(toy), True)
     assert [rows[i]["frame"] for i in range(3)] == [0, 1, 2]
     assert list(frame_numbers(["x/0001_640x480.png", "x/0002_640x480.png"])) == [0, 1]  # not 480 twice
     assert list(frame_numbers(["x/1403636579763555584.png"])) == [0]  # a time: more than a frame's number can be
@@ -184,7 +189,7 @@ def test_what_cannot_be_read_is_named(files, toy, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
     (tmp_path / "empty").mkdir()
-    like = str(toy / "data")
+    like = like_rows(toy)
     with pytest.raises(SgrlError, match="broken.png does not open"):
         FileRows([str(tmp_path / "broken.png")], like, False)[0]
     with pytest.raises(SgrlError, match="broken.mp4 is no video that OpenCV can read"):

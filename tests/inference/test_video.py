@@ -7,15 +7,19 @@ from PIL import Image
 
 from sgrl.context import context_of
 from sgrl.errors import SgrlError
-from sgrl.inference import SceneGraphStream
+from sgrl.inference import SceneGraphModel, SceneGraphStream
 from sgrl.inference.engine import Generation
 from sgrl.inference.video import batches, generate_apart
 from sgrl.models.vlm.chat import RefusedPrompt
 from sgrl.prompts import split_previous, with_context
+from sgrl.task import Task
 from sgrl.text import answer, get_codec
+from sgrl.vocabulary import get_vocabulary
 
 TOON = get_codec("toon")
 FRAME = Image.new("RGB", (96, 96))
+ASKED = Task(get_vocabulary("psg"), prompt="short", coordinates="pixel", context="generated")
+WORDS = "Write the scene graph."
 
 
 def graph(label, count=1):
@@ -87,24 +91,24 @@ def test_others_of_a_refused_batch_still_share_batches():
 def test_a_stream_hands_its_graph_on_and_survives_bad_frames():
     answers = iter([graph("cat"), "nothing", graph("dog")])
     engine = Scripted(lambda text: answer.wrap(next(answers)))
-    stream = SceneGraphStream(engine, TOON, "Write.")
+    stream = SceneGraphStream(SceneGraphModel(engine, ASKED))
     assert stream.latency()["mean"] == 0
     labels = [[o.label for o in stream.push(FRAME).graph.objects] for _ in range(3)]
     assert labels == [["cat"], [], ["dog"]]
     contexts = [split_previous(text)[1] for text in engine.prompts]
     assert contexts == [None, graph("cat"), graph("cat")]  # the frame without a graph left the last one
     stream.reset()
-    stream.engine = Scripted(lambda text: "x")
+    stream.model.engine = Scripted(lambda text: "x")
     stream.push(FRAME)
-    assert stream.engine.prompts == ["Write."]
+    assert stream.model.engine.prompts == [WORDS]
     assert len(stream.latencies) == 4 and 0 < stream.latency()["median"] <= stream.latency()["p95"]
 
 
 def test_a_stream_without_context_looks_at_each_frame_alone():
     engine = Scripted(lambda text: answer.wrap(graph("cat")))
-    stream = SceneGraphStream(engine, TOON, "Write.", context="none")
+    stream = SceneGraphStream(SceneGraphModel(engine, ASKED), "none")
     for _ in range(2):
         stream.push(FRAME)
-    assert engine.prompts == ["Write."] * 2
+    assert engine.prompts == [WORDS] * 2
     with pytest.raises(SgrlError, match="found 'gt'"):
-        SceneGraphStream(engine, TOON, "Write.", context="gt")
+        SceneGraphStream(SceneGraphModel(engine, ASKED), "gt")

@@ -12,8 +12,6 @@ from sgrl.context import (
     ContextTransform,
     Noise,
     corrupt,
-    store_context,
-    trained_context,
 )
 from sgrl.data import vocabulary_to_json
 from sgrl.errors import SgrlError
@@ -240,24 +238,3 @@ def test_settings_of_a_recipe(tmp_path):
     training.dataloader_persistent_workers = True
     with pytest.raises(SgrlError, match="dataloader_persistent_workers: false"):
         add_context(stored, None, settings("corrupted"), training)
-
-
-@pytest.mark.parametrize("context", TRAINING_CONTEXTS)
-def test_a_model_folder_says_what_its_prompts_held(tmp_path, context):
-    store_context(tmp_path / "model", context)
-    (tmp_path / "model/checkpoint-7").mkdir()
-    assert trained_context(tmp_path / "model") == trained_context(str(tmp_path / "model/checkpoint-7")) == context
-    (tmp_path / "model/adapter").mkdir()
-    assert trained_context(tmp_path / "model/adapter") is None
-
-
-@pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"context": "gtt"}', '{"context": ["gt"]}', "\udcff", "[" * 10**5]
-)
-def test_a_damaged_record_says_nothing_and_that_is_said(tmp_path, caplog, content):
-    (tmp_path / "sgrl.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    assert trained_context(tmp_path) is None and "does not say which of none, gt, corrupted" in caplog.text
-
-
-def test_models_that_nobody_trained_here_say_nothing(tmp_path):
-    assert trained_context(tmp_path) is None and trained_context("nobody/nothing-of-this-name") is None

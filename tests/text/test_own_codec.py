@@ -101,7 +101,7 @@ def world(tmp_path_factory):
 class Writer:
     """An engine that writes the answers of the data set, a character a token, where its grammar allows them."""
 
-    name, batch_size, trained_context = "openai", 4, None
+    name, batch_size = "openai", 4
 
     def __init__(self, answers):
         self.answers, self.compiled = list(answers), {}

@@ -184,7 +184,7 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
 
     import pandas
 
-    from sgrl.context import trained_context
+    from sgrl.task import trained_context
 
     def run(*words):
         done = preloaded.run(["python", *words], root, cpu_environment)
