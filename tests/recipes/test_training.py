@@ -111,6 +111,28 @@ def test_sft_leaves_an_ordinary_model_folder(sft):
 
 
 @pytest.mark.slow
+def test_three_lines_from_an_image_to_a_graph(sft, toy, tmp_path):
+    """The folder says how it is asked, and so does each checkpoint, wherever it is copied to."""
+    from PIL import Image
+
+    import sgrl
+    from sgrl.task import FILE, Task
+
+    output, _, _ = sft
+    task = Task.find(output)
+    assert (task.prompt, task.context_source, task.thinking, task.model_type) == ("short", "none", False, "qwen3_vl")
+    assert task.pixels == (96 * 96, 96 * 96) and task.versions["trl"]
+    checkpoints = list(output.glob("checkpoint-*"))
+    assert checkpoints and all(Task.find(path) == task for path in checkpoints if (path / FILE).is_file())
+    assert any((path / FILE).is_file() for path in checkpoints)
+
+    Image.new("RGB", (300, 150), "white").save(tmp_path / "photograph.png")
+    with sgrl.SceneGraphModel.from_pretrained(output, engine="transformers") as model:
+        found = model(tmp_path / "photograph.png")
+    assert (found.graph.width, found.graph.height) == (300, 150) and found.text.startswith("<answer>")
+
+
+@pytest.mark.slow
 def test_finished_run_says_so(sft, monkeypatch, caplog):
     output, command, _ = sft
     before = (output / "model.safetensors").stat().st_mtime_ns
@@ -161,6 +183,8 @@ def test_grpo_of_lora_with_another_pixel_budget(sft, toy, tmp_path, cpu_environm
     assert len(log) == 3 and all(entry[DIFFERENCE] < 0.02 for entry in log)
     assert all(0 < entry["rewards/shortness/mean"] < 1 for entry in log)
     assert (tmp_path / "run" / "adapter" / "adapter_config.json").exists()
+    for folder in ("run", "run/adapter"):
+        assert (tmp_path / folder / "scene_graph.json").is_file()
     AutoModelForImageTextToText.from_pretrained(tmp_path / "run")
     assert AutoProcessor.from_pretrained(tmp_path / "run").image_processor.size["longest_edge"] == 4096
 

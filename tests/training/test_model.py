@@ -15,6 +15,7 @@ from sgrl.models.vlm.folder import check_model_folder, model_folder
 from sgrl.models.vlm.parts import aligners, missing_kernels
 from sgrl.models.vlm.processor import check_same_processor, load_processor, pixel_budget, set_pixel_budget, thinks
 from sgrl.models.vlm.template import store_thinking, template_arguments
+from sgrl.task import Task
 from sgrl.training import model as m
 
 
@@ -117,7 +118,9 @@ def test_merged_adapter_equals_model_with_adapter(toy, tmp_path, processor):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)  # zero at first, so that the adapter would change nothing
     wrapped.save_pretrained(tmp_path / "adapter")
+    Task.read("psg").write(tmp_path / "adapter")
     m.merge_adapter(tmp_path / "adapter", tmp_path / "merged")
+    assert Task.find(tmp_path / "merged").vocabulary.name == "psg"  # what it is asked goes along
 
     tokens = processor.tokenizer("Write the scene graph.", return_tensors="pt")
     merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "merged")
