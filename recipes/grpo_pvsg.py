@@ -16,9 +16,9 @@ answers of a group share one prompt, a resumed run meets the noise that it would
 
 from rewards.trl import rewards_named
 from sgrl.command import command
+from sgrl.training.dataset import DataKind
 from sgrl.training.launch import GRPOArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
-from sgrl.training.rows import DataKind
 
 DATA = DataKind("pvsg", codec="toon", video=True)
 COLUMNS = ("image", "prompt", "solution", "width", "height", "image_id")  # the rewards see all but the prompt
@@ -38,7 +38,7 @@ def main() -> None:
     training_args.reward_weights = weights
 
     from sgrl.training.callbacks import ParityAlarm
-    from sgrl.training.context import add_context
+    from sgrl.training.previous import add_context
     from sgrl.training.vlm import open_vlm_run, prepare_processor, prepare_rollouts, prepare_rows
     from sgrl.training.watch import TrainingWatch, best_total
 

@@ -15,9 +15,9 @@ PSG4D's frames (`--dataset psg4d_gta`) train here too. All else is as in recipes
 """
 
 from sgrl.command import command
+from sgrl.training.dataset import DataKind
 from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
-from sgrl.training.rows import DataKind
 
 DATA = DataKind("pvsg", codec="toon", video=True)
 
@@ -28,8 +28,8 @@ def main() -> None:
 
     script_args, training_args, model_args = parse((SFTArguments, SFTConfig, ModelConfig))
 
-    from sgrl.training.context import add_context
     from sgrl.training.muon import muon
+    from sgrl.training.previous import add_context
     from sgrl.training.sft import COLUMNS, build_sft_trainer, check_config
     from sgrl.training.vlm import open_vlm_run, prepare_processor, prepare_rows
 

@@ -11,9 +11,9 @@ All else is as in recipes/sft_psg.py.
 """
 
 from sgrl.command import command
+from sgrl.training.dataset import DataKind
 from sgrl.training.launch import SFTArguments, parse
 from sgrl.training.model import init_arguments, load_model, log_parameters, lora_config, save_model
-from sgrl.training.rows import DataKind
 
 DATA = DataKind("vg150", codec="json")
 
@@ -24,8 +24,8 @@ def main() -> None:
 
     script_args, training_args, model_args = parse((SFTArguments, SFTConfig, ModelConfig))
 
-    from sgrl.training.context import add_context
     from sgrl.training.muon import muon
+    from sgrl.training.previous import add_context
     from sgrl.training.sft import COLUMNS, build_sft_trainer, check_config
     from sgrl.training.vlm import open_vlm_run, prepare_processor, prepare_rows
 

@@ -174,7 +174,7 @@ class ContextTransform:
         seed: of the run.
 
     Attributes:
-        epoch: set it at the beginning of each (`sgrl.training.context.ContextEpoch` does), before workers start.
+        epoch: set it at the beginning of each (`sgrl.training.previous.ContextEpoch` does), before workers start.
 
     Raises:
         SgrlError: an unknown context, or one that the data set cannot give.

@@ -45,15 +45,12 @@ def draw(image, graph: SceneGraph):
 
 def tokens_of(processor, prompt: Sequence[dict], completion: str, sizes: Sequence[tuple[int, int]], kwargs: dict):
     """The rendered prompt, and the numbers of tokens of its text, the images (width, height) and the answer."""
-    from sgrl.models.vlm.chat import with_images
     from sgrl.models.vlm.processor import visual_tokens
-    from sgrl.models.vlm.template import render
+    from sgrl.models.vlm.tokens import answer_tokens, rendered_prompt
 
-    rendered = render(processor, with_images(prompt, len(sizes)), **kwargs)
-    text = len(processor.tokenizer(rendered, add_special_tokens=False)["input_ids"]) - len(sizes)
+    rendered, text = rendered_prompt(processor, prompt, len(sizes), kwargs)
     visual = sum(visual_tokens(processor, [(height, width) for width, height in sizes]))
-    reply = len(processor.tokenizer(completion, add_special_tokens=False)["input_ids"]) + 1
-    return rendered, {"prompt": text, "image": visual, "answer": reply}
+    return rendered, {"prompt": text, "image": visual, "answer": answer_tokens(processor, [completion])[0]}
 
 
 def answers_of(codec: str, solution: str, width: int, height: int, vocabulary, seed: int = 0) -> dict[str, str]:

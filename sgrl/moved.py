@@ -28,6 +28,8 @@ MOVED = {
     "rewards.rows": "rewards.evaluation.files",
     "rewards.score": "rewards.evaluation.score",
     "rewards.soft": "rewards.metrics.soft",
+    "sgrl.training.context": "sgrl.training.previous",
+    "sgrl.training.rows": "sgrl.training.dataset",
 }
 
 NAMES: dict[str, dict[str, tuple[str, ...]]] = {

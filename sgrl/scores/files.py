@@ -14,7 +14,7 @@ from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock, natural
 from sgrl.scores.columns import VocabularyCheck
 from sgrl.scores.graph import ScoredGraph, ScoreError
-from sgrl.scores.rows import NUMBERS, maker, read_group, row_of, schema
+from sgrl.scores.parquet import NUMBERS, maker, read_group, row_of, schema
 from sgrl.terminal import printable
 from sgrl.vocabulary import Vocabulary
 

@@ -18,9 +18,9 @@ from sgrl.models.vlm.processor import load_processor, set_pixel_budget, thinks
 from sgrl.models.vlm.template import check_template, store_thinking, template_arguments
 from sgrl.task import Task, trained_context
 from sgrl.training.checks import check_checkpoint
+from sgrl.training.dataset import DataKind, check_dataset, check_prompts, check_room, drop_long_rows, load_rows
 from sgrl.training.launch import without_missing_vllm
 from sgrl.training.rollouts import check_rollouts
-from sgrl.training.rows import DataKind, check_dataset, check_prompts, check_room, drop_long_rows, load_rows
 from sgrl.training.run import TrainingRun, open_run
 
 if TYPE_CHECKING:

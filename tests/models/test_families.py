@@ -29,7 +29,7 @@ from sgrl.text.answer import strict
 from sgrl.tiny import Tiny, build_tiny_vlm
 from sgrl.tiny.families import FAMILIES
 from sgrl.training import model as m
-from sgrl.training.rows import drop_long_rows
+from sgrl.training.dataset import drop_long_rows
 from sgrl.training.sft import COLUMNS, SceneGraphCollator
 
 # The modules of the vision tower, of the aligner and of the language model.

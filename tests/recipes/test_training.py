@@ -394,7 +394,7 @@ def test_data_of_another_recipe(name, message, refused):
 def test_kinds_of_data(toy, tmp_path, monkeypatch):
     from sgrl.data import read_metadata
     from sgrl.errors import SgrlError
-    from sgrl.training import rows
+    from sgrl.training import dataset
 
     kinds = {
         path.stem.partition("_")[2]: recipe(path.stem).DATA for path in sorted((ROOT / "recipes").glob("sft_*.py"))
@@ -402,18 +402,18 @@ def test_kinds_of_data(toy, tmp_path, monkeypatch):
     assert kinds == {
         path.stem.partition("_")[2]: recipe(path.stem).DATA for path in (ROOT / "recipes").glob("grpo_*.py")
     }
-    assert set(kinds) == set(rows.RECIPES.values())
+    assert set(kinds) == set(dataset.RECIPES.values())
     found = read_metadata(toy / "data")
-    rows.check_dataset(str(toy / "data"), kinds["psg"])  # its class lists are no data set's: the layout decides
-    rows.check_dataset(str(toy / "data"), kinds["vg150"])
+    dataset.check_dataset(str(toy / "data"), kinds["psg"])  # its class lists are no data set's: the layout decides
+    dataset.check_dataset(str(toy / "data"), kinds["vg150"])
     official = found | {"vocabulary": found["vocabulary"] | {"name": "vg150"}}
-    monkeypatch.setattr(rows, "read_metadata", lambda path: official)
-    rows.check_dataset(str(toy / "data"), kinds["vg150"])
+    monkeypatch.setattr(dataset, "read_metadata", lambda path: official)
+    dataset.check_dataset(str(toy / "data"), kinds["vg150"])
     with pytest.raises(SgrlError, match=r"is vg150, but this recipe is for psg; take .*recipes/\*_vg150.py"):
-        rows.check_dataset(str(toy / "data"), kinds["psg"])
-    monkeypatch.setattr(rows, "read_metadata", lambda path: found | {"codec": "toon-pairs"})
+        dataset.check_dataset(str(toy / "data"), kinds["psg"])
+    monkeypatch.setattr(dataset, "read_metadata", lambda path: found | {"codec": "toon-pairs"})
     with pytest.raises(SgrlError, match="are toon-pairs, but this recipe is for json or toon.* --format json"):
-        rows.check_dataset(str(toy / "data"), kinds["vg150"])
+        dataset.check_dataset(str(toy / "data"), kinds["vg150"])
 
 
 def test_model_of_another_architecture(toy, tmp_path, refused):

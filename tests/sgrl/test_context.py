@@ -194,7 +194,7 @@ def test_epochs_reach_the_rows_through_datasets_and_workers():
     import datasets
     from torch.utils.data import DataLoader
 
-    from sgrl.training.context import ContextEpoch
+    from sgrl.training.previous import ContextEpoch
 
     stored = datasets.Dataset.from_dict(rows(3) | {"image_id": ["a", "b", "c", "d"]})
     transform = ContextTransform("corrupted", metadata(), only(relabel=0.5, jitter=0.3), seed=1)
@@ -217,7 +217,7 @@ def test_settings_of_a_recipe(tmp_path):
     import pyarrow.parquet
 
     from sgrl.data import schema
-    from sgrl.training.context import add_context
+    from sgrl.training.previous import add_context
 
     file = tmp_path / "train-00000-of-00001.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([], schema=schema(metadata(), video=True)), file)

@@ -15,7 +15,8 @@ def test_old_names_are_the_modules_of_today(old):
         module = importlib.import_module(old)
     assert module is importlib.import_module(MOVED[old])
     assert module.__name__ == module.__spec__.name == MOVED[old]  # untouched
-    assert getattr(importlib.import_module(old.split(".")[0]), old.split(".")[1]) is module
+    folder, _, name = old.rpartition(".")
+    assert getattr(importlib.import_module(folder), name) is module
 
 
 @pytest.mark.parametrize("statement", ["import data_prep.toyvideo", "from rewards.recall import SceneGraphRecall"])

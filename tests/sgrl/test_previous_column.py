@@ -98,8 +98,8 @@ def test_supervised_fine_tuning_reads_it(new, toy, tmp_path, context, stored):
     from trl import SFTConfig
 
     from sgrl.models.vlm.processor import load_processor
-    from sgrl.training.context import add_context
-    from sgrl.training.rows import count_tokens, load_rows
+    from sgrl.training.dataset import count_tokens, load_rows
+    from sgrl.training.previous import add_context
     from sgrl.training.sft import COLUMNS, build_sft_trainer
 
     processor = load_processor(str(toy / "model"))

@@ -152,7 +152,7 @@ def test_rows_for_training(world, tmp_path):
     from transformers import AutoProcessor
 
     from sgrl.tiny import Tiny, build_tiny_vlm
-    from sgrl.training.rows import DataKind, check_dataset, drop_long_rows, load_rows
+    from sgrl.training.dataset import DataKind, check_dataset, drop_long_rows, load_rows
     from sgrl.training.sft import COLUMNS, SceneGraphCollator
 
     build_tiny_vlm(tmp_path / "model", tiny=Tiny(codec="sentences"))

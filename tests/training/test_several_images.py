@@ -19,7 +19,7 @@ from sgrl.inference.rows import DatasetRows
 from sgrl.models.vlm.processor import load_processor
 from sgrl.picture import most_images
 from sgrl.text import answer
-from sgrl.training.rows import count_tokens, drop_long_rows, load_rows
+from sgrl.training.dataset import count_tokens, drop_long_rows, load_rows
 from sgrl.training.sft import COLUMNS, SceneGraphCollator
 from sgrl.vocabulary import Vocabulary
 

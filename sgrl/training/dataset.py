@@ -14,9 +14,8 @@ from sgrl.context import LONGEST
 from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
 from sgrl.images import image_column, image_sizes
-from sgrl.models.vlm.chat import with_images
 from sgrl.models.vlm.processor import visual_tokens
-from sgrl.models.vlm.template import render
+from sgrl.models.vlm.tokens import answer_tokens, rendered_prompt
 from sgrl.prompts import with_context
 from sgrl.text import CODECS, get_codec
 from sgrl.training.usable import drop_unusable
@@ -247,14 +246,12 @@ def count_tokens(
         template_kwargs: of the chat template.
         answers: count the column completion too (SFT), not the prompt alone (GRPO).
     """
-    tokenizer, name = processor.tokenizer, image_column(rows.column_names)
+    name = image_column(rows.column_names)
 
     @functools.lru_cache(maxsize=1024)
     def prompt_tokens(messages: tuple[tuple[str, str], ...], images: int) -> int:
-        # without the placeholders of images; many rows share a prompt
-        chat = with_images([{"role": role, "content": text} for role, text in messages], images)
-        rendered = render(tokenizer, chat, chat_template=processor.chat_template, **template_kwargs)
-        return len(tokenizer(rendered, add_special_tokens=False)["input_ids"]) - images
+        chat = [{"role": role, "content": text} for role, text in messages]  # many rows share one
+        return rendered_prompt(processor, chat, images, template_kwargs)[1]
 
     columns = [column for column in (name, "prompt", "previous") if column in rows.column_names]
     columns += ["completion"] * answers
@@ -269,8 +266,7 @@ def count_tokens(
         visual = [sum(itertools.islice(seen, count)) for count in counts]
         if answers:
             texts = [completion[0]["content"] for completion in batch["completion"].to_pylist()]
-            replies = tokenizer(texts)["input_ids"]
-            tokens = [n + len(ids) + 2 for n, ids in zip(tokens, replies, strict=True)]  # 2: the end of the turn
+            tokens = [n + m for n, m in zip(tokens, answer_tokens(processor, texts), strict=True)]
         yield [n + v for n, v in zip(tokens, visual, strict=True)]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sgrl.errors import SgrlError
 from sgrl.models.vlm.processor import load_processor
-from sgrl.training.rows import HEADER, _sizes, check_prompts, check_room, count_tokens, drop_long_rows, load_rows
+from sgrl.training.dataset import HEADER, _sizes, check_prompts, check_room, count_tokens, drop_long_rows, load_rows
 from sgrl.training.sft import SceneGraphCollator
 
 COLUMNS = ("image", "prompt", "completion")
