@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-import signal
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from data_prep.readers.record import EmbeddedImage
+from data_prep.workers import in_order
 from sgrl.errors import SgrlError
 from sgrl.images import check_file, opened, orientation, rgb, transparent, turned
-from sgrl.process import end_with_parent
 from sgrl.terminal import printable
 
 if TYPE_CHECKING:
@@ -20,8 +17,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-
-_CHUNK = 16  # images that a process gets at once
 
 
 class Job(NamedTuple):
@@ -131,39 +126,7 @@ def encode_all(
     """
     if workers == 1:
         _keep_freed_memory()
-        for item, job in drafts:
-            yield item, _outcome(job)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # A fresh interpreter each: a copy of this one could hold a lock of one of its threads for ever.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_prepare_worker)
-    waiting: deque = deque()
-    try:
-        iterator = iter(drafts)
-        while chunk := list(itertools.islice(iterator, _CHUNK)):
-            waiting.append((chunk, pool.submit(_outcomes, [job for _, job in chunk])))
-            if len(waiting) > 2 * workers:
-                yield from _in_order(*waiting.popleft())
-        while waiting:
-            yield from _in_order(*waiting.popleft())
-    except BrokenProcessPool:
-        raise SgrlError(
-            "a process that encodes images died, perhaps for lack of memory; use fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _in_order(chunk: list, future) -> Iterator[tuple]:
-    for (item, _), outcome in zip(chunk, future.result(), strict=True):
-        yield item, outcome
-
-
-def _outcomes(jobs: list[Job | None]) -> list[bytes | SgrlError | None]:
-    return [_outcome(job) for job in jobs]
+    yield from in_order(_outcome, drafts, workers, _keep_freed_memory)
 
 
 def _outcome(job: Job | None) -> bytes | SgrlError | None:
@@ -171,13 +134,6 @@ def _outcome(job: Job | None) -> bytes | SgrlError | None:
         return None if job is None else encoded(*job)
     except SgrlError as error:
         return error
-
-
-def _prepare_worker() -> None:
-    """Ctrl-C reaches every process of the terminal; the one that reads and writes ends the others."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    end_with_parent()
-    _keep_freed_memory()
 
 
 def _keep_freed_memory() -> None:

@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "120 test videos unless given (default: %(default)s)",
     )
     add("--seed", type=int, default=0, help="another seed gives other scenes (default: %(default)s)")
+    add("--workers", type=int, default=1, help="psg only: processes that draw (default: %(default)s)")
     return parser
 
 
@@ -62,6 +63,10 @@ def run(args: argparse.Namespace) -> None:
     train = layout.train if args.train is None else args.train
     test = args.test if args.test is not None else RICH_TEST if rich else layout.test
     options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
+    if args.workers < 1 or args.workers > 1 and args.layout != "psg":
+        raise SgrlError(f"--workers {args.workers} is for --layout psg, from 1 on")
+    if args.workers > 1:
+        options["workers"] = args.workers
     started = time.perf_counter()
     counts = dotted.load(layout.rich if rich else layout.writer)(
         args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options

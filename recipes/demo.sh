@@ -34,6 +34,7 @@ step() {
 }
 # One process with one thread for each core; more than four have too few rows each.
 cores=$(python -c 'import os; print(min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()))')
+workers=$cores
 launch=(accelerate launch --config_file recipes/accelerate/cpu.yaml --num_processes "$cores")
 if [ "$(tools/accelerator.sh)" = gpu ]; then
     launch=(accelerate launch --config_file recipes/accelerate/single_gpu.yaml)
@@ -41,7 +42,7 @@ if [ "$(tools/accelerator.sh)" = gpu ]; then
 fi
 
 step "1. Draw the toy world in PSG's official layout" \
-    python data_prep/toyworld.py --output "$out/toyworld" --train $train --test $test
+    python data_prep/toyworld.py --output "$out/toyworld" --train $train --test $test --workers "$workers"
 step "2. Convert it to chat data" \
     python data_prep/to_toon.py --dataset psg --root "$out/toyworld" --output "$out/data" --resize keep --prompt short
 step "3. Build a tiny vision-language model with random weights" \

@@ -8,21 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, Scene, jpeg
-from data_prep.toys.writing import Drawing
+from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, Scene, jpeg, scene
+from data_prep.toys.writing import Drawing, count_scene
+from data_prep.workers import in_order
 from sgrl.files import atomic_path
 
 _FOLDERS = {"train": "train2017", "test": "val2017"}
 _FIRST_ID = {"train": 1, "test": 10_000_001}  # image ids of the splits must not meet
 
 
-def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bool = False) -> dict | None:
+def write(
+    output: str | Path, train: int, test: int, seed: int = 0, progress: bool = False, workers: int = 1
+) -> dict | None:
     """Write `train` + `test` scenes to `output`/psg/psg.json and `output`/coco in PSG's official layout.
 
     psg.json comes last and in one piece, so a folder that has it is complete. Returns counts of what was drawn, or
     None where the folder already holds the scenes of the same arguments. Raises SgrlError for impossible arguments
     and for a folder whose psg.json is not a toy world.
+
+    workers: processes that draw, see `data_prep.workers.in_order`.
     """
+    from tqdm import tqdm
+
     output = Path(output)
     drawing = Drawing(None, train, test, seed)
     if not drawing.begin(output, "psg/psg.json", ("coco",)):
@@ -35,10 +42,13 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
     counts: Counter[str] = Counter()
     with atomic_path(output / "psg" / "psg.json") as temporary, temporary.open("w") as file:
         file.write('{"data": [')
-        for number, (split, index, drawn) in enumerate(drawing.scenes(counts, progress)):
-            record = _record(drawn, _FIRST_ID[split] + index, _FOLDERS[split])
-            _save_images(drawn, coco, record)
-            file.write((",\n" if number else "\n") + json.dumps(record))
+        todo = ((number, (coco, seed, *place)) for number, place in enumerate(drawing.todo()))
+        drawn = tqdm(
+            in_order(_draw, todo, workers), "drawing scenes", train + test, unit=" scenes", disable=not progress
+        )
+        for number, (record, found) in drawn:
+            file.write((",\n" if number else "\n") + record)
+            counts.update(found)
         classes = {
             "thing_classes": OBJECTS,
             "stuff_classes": [],
@@ -47,6 +57,17 @@ def write(output: str | Path, train: int, test: int, seed: int = 0, progress: bo
         }
         file.write("\n], " + json.dumps(classes)[1:] + "\n")
     return dict(counts)
+
+
+def _draw(job: tuple[Path, int, str, int]) -> tuple[str, Counter]:
+    """Draw a scene (folder, seed, split, index) and save its images: its record as JSON, and counts."""
+    coco, seed, split, index = job
+    drawn = scene(seed, index, split)
+    record = _record(drawn, _FIRST_ID[split] + index, _FOLDERS[split])
+    _save_images(drawn, coco, record)
+    counts = Counter({split: 1})
+    count_scene(counts, drawn)
+    return json.dumps(record), counts
 
 
 def _record(drawn: Scene, image_id: int, folder: str) -> dict:

@@ -85,7 +85,7 @@ class Drawing:
         todo = [(split, index) for split, index in self.todo() if split in splits]
         for split, index in tqdm(todo, desc="drawing scenes", unit=" scenes", disable=not progress):
             drawn = scene(self.seed, index, split)
-            _count(counts, drawn)
+            count_scene(counts, drawn)
             counts[split] += 1
             yield split, index, drawn
 
@@ -112,7 +112,8 @@ def count_video(counts: Counter, split: str, drawn: Video) -> None:
         _count_relations(counts, found)
 
 
-def _count(counts: Counter, drawn: Scene) -> None:
+def count_scene(counts: Counter, drawn: Scene) -> None:
+    """Add what is in a scene."""
     counts["objects"] += len(drawn.boxes)
     _count_relations(counts, drawn.relations)
 

@@ -171,7 +171,7 @@ def test_a_worker_that_dies_is_named(tmp_path):
         def __reduce__(self):
             return os._exit, (9,)
 
-    with pytest.raises(SgrlError, match="a process that encodes images died.*fewer --workers"):
+    with pytest.raises(SgrlError, match="a process that reads or draws images died.*fewer --workers"):
         list(encode_all([(0, Job(Deadly(), (1, 1), None, 95))], workers=2))
 
 

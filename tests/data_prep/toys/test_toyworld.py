@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from data_prep import toyworld
-from data_prep.toys import psg, writing
+from data_prep.toys import psg
 from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, scene
 from sgrl.errors import SgrlError
 
@@ -120,12 +120,30 @@ def test_interrupted_drawing_leaves_no_annotations(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return scene(seed, index, split)
 
-    monkeypatch.setattr(writing, "scene", stop)
+    monkeypatch.setattr(psg, "scene", stop)
     with pytest.raises(KeyboardInterrupt):
         psg.write(tmp_path, train=5, test=1)
     assert list((tmp_path / "psg").iterdir()) == []
     monkeypatch.undo()
     assert psg.write(tmp_path, train=5, test=1)["train"] == 5
+
+
+def test_several_processes_draw_the_same(tmp_path, capsys):
+    """40 scenes: more than the processes get at once."""
+    options = ["--train", "37", "--test", "3"]
+    for workers in ("1", "2"):
+        assert toyworld.main(["--output", str(tmp_path / workers), *options, "--workers", workers]) == 0
+    alone, together = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in "12"
+    )
+    assert alone == together and len(alone) == 82
+    first, second = (
+        text.partition("\n")[2].rpartition("\n  ")[0] for text in capsys.readouterr().out.split("scenes in")[1:]
+    )
+    assert first == second and "relations:" in second  # counts alike
+    assert toyworld.main(["--output", str(tmp_path / "x"), "--layout", "vg", "--workers", "2"]) == 2
+    assert "--workers 2 is for --layout psg" in capsys.readouterr().err
 
 
 def test_command(tmp_path, capsys):
