@@ -13,6 +13,7 @@ from sgrl.errors import SgrlError
 EXTRAS = {
     **dict.fromkeys(("datasets", "pyarrow", "huggingface_hub", "httpx", "h5py", "tqdm", "pandas"), "data"),
     "cv2": "thin",
+    **dict.fromkeys(("networkx", "rdflib", "supervision", "pycocotools"), "export"),
     **dict.fromkeys(("torch", "torchvision", "transformers", "tokenizers", "safetensors", "num2words"), "train"),
     **dict.fromkeys(("trl", "peft", "accelerate", "yaml", "jinja2", "psutil"), "train"),
     **dict.fromkeys(("vllm", "xgrammar"), "vllm"),

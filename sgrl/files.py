@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import sys
 import weakref
@@ -48,6 +49,33 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` to write into: renamed to `path` at the end, removed if the block raises.
+
+    Raises:
+        SgrlError: there is a folder already that holds something, or a file.
+    """
+    path = Path(path)
+
+    def check() -> None:
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise SgrlError(f"{path} exists already; remove it, or choose another folder")
+
+    check()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with named(path):
+            temporary.mkdir()
+            yield temporary
+            check()
+            os.replace(temporary, path)  # takes the place of an empty folder, too
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

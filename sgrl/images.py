@@ -21,6 +21,7 @@ import contextlib
 import functools
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -93,6 +94,13 @@ def check_image(source: Source, name: object = None) -> tuple[int, int]:
         else:
             rgb(image)
         return size
+
+
+def file_name(text: str) -> str:
+    """An id as the name of a file without a suffix; ids may hold slashes and anything else."""
+    stem, suffix = os.path.splitext(text)
+    text = stem if suffix.lower() in SUFFIXES else text
+    return re.sub(r"[^\w.-]+", "_", text).strip("._")[:120] or "image"
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def write(objects: Iterable, relations: Iterable, tracks: Sequence | None = None
     return {"objects": things, "relations": edges}
 
 
-def text(value: Mapping) -> str:
+def text(value: Mapping | Sequence) -> str:
     """JSON in one line. ASCII: what a model wrote may hold halves of a character, which UTF-8 cannot write."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False)
 

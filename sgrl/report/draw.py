@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from sgrl.drawing import ALARM, Drawing
 from sgrl.errors import SgrlError
 from sgrl.extras import require
 from sgrl.files import atomic_path, folder_lock
-from sgrl.images import SUFFIXES
+from sgrl.images import file_name
 from sgrl.inference.predictions import Key
 from sgrl.report.gallery import common_units
 from sgrl.report.pictures import Pictures
@@ -65,13 +64,6 @@ def overlay(row: Mapping, codec: Codec) -> Drawing:
     return Drawing(
         graph.labels, graph.boxes, frame, graph.relations, object_colours=judged[0], relation_colours=judged[1]
     )
-
-
-def file_name(text: str) -> str:
-    """An id as the name of a file without a suffix; ids may hold slashes and anything else."""
-    if Path(text).suffix.lower() in SUFFIXES:
-        text = text[: -len(Path(text).suffix)]
-    return re.sub(r"[^\w.-]+", "_", text).strip("._")[:120] or "image"
 
 
 def names_of(units: Sequence[Sequence[Key]], run: Run) -> dict[Key, Path]:

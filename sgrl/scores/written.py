@@ -40,7 +40,9 @@ def from_text(
     if not isinstance(prediction, str | ParsedGraph | None):
         found = type(prediction).__name__
         raise TypeError(f"a prediction must be a text, SceneGraph, ParsedGraph or None, found {found}")
-    graph = prediction if isinstance(prediction, ParsedGraph) else _read(prediction, get_codec(codec), width, height)
+    graph = (
+        prediction if isinstance(prediction, ParsedGraph) else read_text(prediction, get_codec(codec), width, height)
+    )
     labels, boxes, relations = graph
     if not isinstance(confidences, Sequence) or len(confidences) != len(relations):
         confidences = None
@@ -129,7 +131,8 @@ def _of_row(row: Mapping, codec: Codec) -> ScoredGraph:
     )
 
 
-def _read(text: str | None, codec: Codec, width: int, height: int) -> ParsedGraph:
+def read_text(text: str | None, codec: Codec, width: int, height: int) -> ParsedGraph:
+    """What a model wrote, read leniently; nothing for None."""
     if text is None:
         return ParsedGraph([], [], [])
     try:  # what the strict reader takes, the lenient one reads alike, in three times as long
