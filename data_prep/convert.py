@@ -17,7 +17,7 @@ from data_prep.thin import Thinning
 from data_prep.writer import DatasetWriter
 from sgrl import data
 from sgrl.boxes import COORDS
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.prompts import STYLES, scene_graph_prompt, with_previous
 from sgrl.text import CODECS, FormatError, answer, get_codec
@@ -59,11 +59,11 @@ class Options:
             ("previous graph", self.previous, PREVIOUS),
         ):
             if value not in choices:
-                raise SgrlError(f"unknown {name} {value!r}{suggest(value, choices)}")
+                raise UsageError(f"unknown {name} {value!r}{suggest(value, choices)}")
         if not 1 <= self.quality <= 100:
-            raise SgrlError(f"the JPEG quality must be from 1 to 100, found {self.quality}")
+            raise UsageError(f"the JPEG quality must be from 1 to 100, found {self.quality}")
         if self.size is not None and not all(1 <= side <= 16384 for side in self.size):
-            raise SgrlError(f"images cannot be scaled to {self.size[0]}x{self.size[1]} pixels")
+            raise UsageError(f"images cannot be scaled to {self.size[0]}x{self.size[1]} pixels")
 
 
 @dataclass(slots=True)
@@ -98,7 +98,7 @@ class Converter:
         self.options = options
         self.codec = get_codec(options.codec)
         if self.codec.grouped and not reader.vocabulary.groups:
-            raise SgrlError(
+            raise UsageError(
                 f"the format {self.codec.name} is for relations in groups, which {reader.name} does not have; choose "
                 f"{' or '.join(name for name in CODECS if not get_codec(name).grouped)}"
             )

@@ -20,7 +20,8 @@ import numpy as np
 
 from data_prep.report import markdown
 from sgrl import data
-from sgrl.errors import SgrlError, suggest
+from sgrl.arguments import Parser, program_name
+from sgrl.errors import UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.process import run_command
 from sgrl.terminal import printable
@@ -105,30 +106,32 @@ def token_counter(name: str) -> Callable[[list[str]], list[int]]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # a damaged folder fails in many ways
-        raise SgrlError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
+        raise UsageError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
     return lambda texts: [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the head of this file. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("data", help="folder that data_prep/to_toon.py wrote")
+    args = parser().parse_args(arguments)
+    return run_command(program_name("stats"), lambda: run(args))
+
+
+def parser() -> Parser:
+    parser = Parser(__doc__)
+    parser.add_argument("dataset", help="folder that data_prep/to_toon.py wrote")
     parser.add_argument("--split", default="train", help="(default: %(default)s)")
     parser.add_argument("--tokenizer", nargs="+", default=[], help="names on the Hub or folders, a table each")
     parser.add_argument("--limit", type=int, default=20000, help="at most this many graphs (default: %(default)s)")
-    args = parser.parse_args(arguments)
-    return run_command("stats", lambda: run(args))
+    return parser
 
 
 def run(args: argparse.Namespace) -> None:
     """Print the tables. Raises SgrlError."""
     if args.split not in data.SPLITS:
-        raise SgrlError(f"unknown split {args.split!r}{suggest(args.split, data.SPLITS)}")
+        raise UsageError(f"unknown split {args.split!r}{suggest(args.split, data.SPLITS)}")
     if args.limit < 1:
-        raise SgrlError(f"--limit is {args.limit}; expected a number above 0")
-    graphs, grouped = graphs_of(args.data, args.split, args.limit)
+        raise UsageError(f"--limit is {args.limit}; expected a number above 0")
+    graphs, grouped = graphs_of(args.dataset, args.split, args.limit)
     objects = np.mean([len(graph.objects) for graph in graphs])
     relations = np.mean([len(graph.relations) for graph in graphs])
     print(f"{len(graphs):,} graphs of {args.split}: {objects:.1f} objects and {relations:.1f} relations on average")

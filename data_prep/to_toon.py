@@ -30,8 +30,9 @@ from data_prep.readers.record import Reader
 from data_prep.report import Report
 from data_prep.writer import DAMAGED, DatasetWriter, Layout, finish, unfinished
 from sgrl import data
+from sgrl.arguments import Parser, program_name
 from sgrl.dotted import is_dotted
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import atomic_path, folder_lock
 from sgrl.process import run_command
 from sgrl.prompts import STYLES
@@ -61,7 +62,7 @@ def _size(text: str) -> tuple[int, int] | None:
         return None
     width, separator, height = text.lower().partition("x")
     if not (separator and width.isascii() and width.isdecimal() and height.isascii() and height.isdecimal()):
-        raise SgrlError(f"--resize is {text!r}; expected WIDTHxHEIGHT, for example 640x480, or keep")
+        raise UsageError(f"--resize is {text!r}; expected WIDTHxHEIGHT, for example 640x480, or keep")
     return int(width), int(height)
 
 
@@ -70,7 +71,7 @@ def _thin_options(texts: list[str]) -> dict:
     for text in texts:
         name, separator, value = text.partition("=")
         if not (separator and name):
-            raise SgrlError(f"--thin-options has {text!r}; expected NAME=VALUE, for example tolerance=0.3")
+            raise UsageError(f"--thin-options has {text!r}; expected NAME=VALUE, for example tolerance=0.3")
         try:
             found[name.replace("-", "_")] = json.loads(value)
         except ValueError:
@@ -88,14 +89,12 @@ def _token_counter(name: str) -> Callable[[str], int]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # a damaged folder fails in many ways
-        raise SgrlError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
+        raise UsageError(f"--tokenizer {name} cannot be loaded: {printable(error, 300)}") from None
     return lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add = parser.add_argument_group("what").add_argument
     add(
         "--dataset",
@@ -145,19 +144,19 @@ def _parser() -> argparse.ArgumentParser:
 def _check(args: argparse.Namespace) -> None:
     for split in args.split:
         if split not in data.SPLITS:
-            raise SgrlError(f"unknown split {split!r}{suggest(split, data.SPLITS)}")
+            raise UsageError(f"unknown split {split!r}{suggest(split, data.SPLITS)}")
     for name in ("limit", "shard_size", "workers", "num_shards"):
         value = getattr(args, name)
         if value is not None and value < 1:
-            raise SgrlError(f"--{name.replace('_', '-')} is {value}; expected a number above 0")
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; expected a number above 0")
     if not 0 <= args.shard_index < args.num_shards:
-        raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
+        raise UsageError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
     if args.limit and args.num_shards > 1:
-        raise SgrlError(
+        raise UsageError(
             "--limit counts rows of the whole data set, which a job of an array does not know; leave it out"
         )
     if args.thin_options and not args.thin:
-        raise SgrlError("--thin-options without --thin; name the method")
+        raise UsageError("--thin-options without --thin; name the method")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -192,7 +191,7 @@ def run(args: argparse.Namespace) -> None:
         own_reader=args.dataset if is_dotted(args.dataset) else None,
         reader_options=given or None,
         thin=thinning,
-        command=shlex.join(["python", "data_prep/to_toon.py", *_shared(args.command)]),
+        command=shlex.join(_shared(args.command)),
     )
     output = Path(args.output)
     finish(output)
@@ -237,7 +236,7 @@ def _convert(
     jobs, progress = args.num_shards, sys.stderr.isatty()
     video = is_video(reader)
     if options.previous != "none" and not video:
-        raise SgrlError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")
+        raise UsageError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")
     part = Part(reader, args.shard_index, jobs)
     converter = Converter(part, options, _token_counter(args.tokenizer) if args.tokenizer else len)
     report = Report()
@@ -321,11 +320,11 @@ def _coverage(summaries: list[dict]) -> dict | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line; see the head of this file. Returns the exit code: 0, 2 for a message, 130 for Ctrl-C."""
+    """The command line; see the head of this file. Returns the exit status, see `sgrl.process.run_command`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    args = _parser().parse_args(arguments)
-    args.command = arguments
-    return run_command("to_toon", lambda: _run(args))
+    args = parser().parse_args(arguments)
+    args.command = ["sgrl", "convert", *arguments]
+    return run_command(program_name("to_toon"), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

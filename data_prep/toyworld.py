@@ -16,7 +16,8 @@ import time
 
 from data_prep.toys import LAYOUTS
 from sgrl import dotted
-from sgrl.errors import SgrlError, suggest
+from sgrl.arguments import Parser, program_name
+from sgrl.errors import UsageError, suggest
 from sgrl.files import folder_lock
 from sgrl.moved import moved_names
 from sgrl.process import run_command
@@ -29,8 +30,8 @@ RICH_TEST = 120
 _NOT_PREDICATES = ("train", "test", "frames", "objects", "without relations")  # in the counts of a writer
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0], allow_abbrev=False)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--output", required=True, help="folder to write to")
     add("--layout", default="psg", help=f"of which data set: {', '.join(LAYOUTS)} (default: %(default)s)")
@@ -52,19 +53,19 @@ def _parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> None:
     """Check the arguments, draw, and print what was drawn. Raises SgrlError."""
     if args.layout not in LAYOUTS:
-        raise SgrlError(f"unknown layout {args.layout!r}{suggest(args.layout, LAYOUTS)}")
+        raise UsageError(f"unknown layout {args.layout!r}{suggest(args.layout, LAYOUTS)}")
     layout = LAYOUTS[args.layout]
     rich = args.labels == "rich"
     if rich and not layout.rich:
         having = ", ".join(name for name, each in LAYOUTS.items() if each.rich)
-        raise SgrlError(f"--labels rich is for --layout {having}, found {args.layout}")
+        raise UsageError(f"--labels rich is for --layout {having}, found {args.layout}")
     if args.frames is not None and not layout.frames:
-        raise SgrlError(f"--frames is for videos; the layout {args.layout} has images")
+        raise UsageError(f"--frames is for videos; the layout {args.layout} has images")
     train = layout.train if args.train is None else args.train
     test = args.test if args.test is not None else RICH_TEST if rich else layout.test
     options = {"frames": layout.frames if args.frames is None else args.frames} if layout.frames else {}
     if args.workers < 1 or args.workers > 1 and args.layout != "psg":
-        raise SgrlError(f"--workers {args.workers} is for --layout psg, from 1 on")
+        raise UsageError(f"--workers {args.workers} is for --layout psg, from 1 on")
     if args.workers > 1:
         options["workers"] = args.workers
     started = time.perf_counter()
@@ -88,8 +89,8 @@ def run(args: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; see the head of this file. Returns the exit code."""
-    args = _parser().parse_args(arguments)
-    return run_command("toyworld", lambda: _run(args))
+    args = parser().parse_args(arguments)
+    return run_command(program_name("toyworld"), lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:

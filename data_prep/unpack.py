@@ -19,7 +19,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from sgrl.errors import SgrlError
+from sgrl.arguments import Parser, program_name
+from sgrl.errors import SgrlError, UsageError
 from sgrl.files import atomic_path
 from sgrl.process import run_command
 from sgrl.terminal import printable
@@ -37,7 +38,7 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
 
     archive, output = Path(archive), Path(output)
     if keep is not None and keep < 1:
-        raise SgrlError(f"--keep is {keep}; expected how many parts of a name to keep, at least 1")
+        raise UsageError(f"--keep is {keep}; expected how many parts of a name to keep, at least 1")
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
@@ -102,16 +103,18 @@ def _check_sizes(archive: Path, members: list[zipfile.ZipInfo], output: Path) ->
         )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; see the head of this file. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__)
     parser.add_argument("archives", nargs="+", help="zip files")
     parser.add_argument("--output", required=True, help="folder to unpack into")
     parser.add_argument("--keep", type=int, help="parts of the members' names to keep (default: all)")
-    args = parser.parse_args(arguments)
-    return run_command("unpack", lambda: run(args))
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; see the head of this file. Returns the exit status."""
+    args = parser().parse_args(arguments)
+    return run_command(program_name("unpack"), lambda: run(args))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,12 +8,10 @@ scores, and the means go to OUTPUT/metrics.json. Interrupted, the same command g
 `python -m sgrl report` turns such folders into a page with pictures.
 """
 
-import argparse
 import datetime
 import json
 
-from rewards.evaluation import Evaluation, table
-from rewards.evaluation.files import predicate_frequency
+from sgrl.arguments import Parser
 from sgrl.command import command
 from sgrl.files import atomic_path
 from sgrl.inference.options import add_arguments, check_arguments
@@ -21,17 +19,20 @@ from sgrl.inference.predict import locked, open_rows, predict, say_failed
 from sgrl.inference.predictions import prediction_key
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add_arguments(parser)
-    args = parser.parse_args()
-    check_arguments(args)
-    return args
+    return parser
 
 
 @command
 def main() -> int:
-    args = parse_arguments()
+    args = parser().parse_args()
+    check_arguments(args)
+
+    from rewards.evaluation import Evaluation, table
+    from rewards.evaluation.files import predicate_frequency
+
     with locked(args):
         rows = open_rows(args)
         folder, failed = predict(args, rows)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rewards.metrics.soft import soft_metrics
+from sgrl.arguments import Parser
 from sgrl.command import command
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, folder_lock
@@ -23,8 +23,8 @@ from sgrl.inference.predict import load
 from sgrl.inference.predictions import PREDICTIONS_FILE, PredictionFolder, model_fingerprint, read_run_file
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("run", type=Path, metavar="RUN", help="folder that recipes/evaluate.py wrote")
     add("--cache", type=Path, help="file of answers (default: RUN/judge.jsonl)")
@@ -32,9 +32,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--constrain", action="store_true", help="decode by a grammar of yes and no (vLLM, transformers)")
     add("--iou-threshold", type=float, default=0.5, help="least IoU of two boxes (default: %(default)s)")
     add_engine_arguments(parser, max_new_tokens=16)
-    args = parser.parse_args()
-    check_engine_arguments(args, images=False)
-    return args
+    return parser
 
 
 class Samples:
@@ -96,6 +94,8 @@ def table(found: dict) -> str:
 
 def judged(args: argparse.Namespace) -> dict:
     """Ask, and write RUN/soft.json, which is returned. Raises SgrlError."""
+    from rewards.metrics.soft import soft_metrics
+
     samples = Samples(args.run)
     cache = args.cache or args.run / "judge.jsonl"
     judge = EngineJudge(lambda: load(args, args.engine), identity(args), cache, args.constrain)
@@ -123,7 +123,8 @@ def judged(args: argparse.Namespace) -> dict:
 
 @command
 def main() -> None:
-    args = parse_arguments()
+    args = parser().parse_args()
+    check_engine_arguments(args, images=False)
     with folder_lock(args.run):
         found = judged(args)
     print(table(found))

@@ -10,17 +10,17 @@ Interrupted, the same command goes on where it was. Jobs of an array share the w
 --num-shards; the one that ends last joins the parts. recipes/evaluate.py does the same and scores what comes out.
 """
 
-import argparse
 import json
 
+from sgrl.arguments import Parser
 from sgrl.command import command
 from sgrl.inference.options import add_arguments, check_arguments
 from sgrl.inference.predict import locked, open_rows, predict, say_failed, summary
 from sgrl.inference.predictions import USAGE_FILE, write_parquet
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add_arguments(parser)
     add = parser.add_argument_group("your own images").add_argument
     add("--input", nargs="+", metavar="PATH", help="images, folders of them, videos")
@@ -29,14 +29,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
     add("--num-shards", type=int, default=1, help="number of jobs that share the work (default: %(default)s)")
     add("--parquet", action="store_true", help="also write OUTPUT/predictions.parquet")
-    args = parser.parse_args()
-    check_arguments(args)
-    return args
+    return parser
 
 
 @command
 def main() -> int:
-    args = parse_arguments()
+    args = parser().parse_args()
+    check_arguments(args)
     with locked(args):
         folder, failed = predict(args, open_rows(args))
         print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))

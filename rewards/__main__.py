@@ -9,7 +9,6 @@ thing without any error. Run this once after data_prep/to_toon.py, before traini
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -21,7 +20,8 @@ from rewards.evaluation.files import read_rows
 from rewards.presets import PRESETS, Preset, get_preset
 from rewards.reading import as_answer, is_absent
 from rewards.scorer import GraphScorer
-from sgrl.errors import SgrlError
+from sgrl.arguments import Parser
+from sgrl.errors import SgrlError, UsageError, near
 from sgrl.process import run_command
 from sgrl.terminal import printable
 from sgrl.text import FormatError, detect_codec
@@ -86,30 +86,30 @@ def validate(rows: Iterator[dict[str, Any]], preset: Preset, keep: int = 20) -> 
     return report
 
 
+def parser() -> Parser:
+    parser = Parser(__doc__, "python -m rewards validate")
+    add = parser.add_argument
+    add("dataset", help="folder or file of Parquet with the columns solution, width, height")
+    add("--preset", default="full", help=f"reward set: {', '.join(PRESETS)} (default: full)")
+    add("--show", type=int, default=20, metavar="N", help="failures to print in full (default: 20)")
+    return parser
+
+
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m rewards", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("validate", help="score every reference of a data set against itself")
-    command.add_argument("dataset", help="folder or file of Parquet with the columns solution, width, height")
-    command.add_argument("--preset", default="full", help=f"reward set: {', '.join(PRESETS)} (default: full)")
-    command.add_argument("--show", type=int, default=20, metavar="N", help="failures to print in full (default: 20)")
-    command = commands.add_parser(
-        "score",
-        help="the figures of a file of predictions",
-        description=score.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    score.add_arguments(command)
-    options = parser.parse_args(arguments)
-    return run_command(f"rewards {options.command}", lambda: _run(options))
-
-
-def _run(options: argparse.Namespace) -> int:
-    if options.command == "score":
-        print(score.run(options))
+    """`python -m rewards score` or `validate`; returns the exit status, see `sgrl.process.run_command`."""
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if name in ("-h", "--help"):
+        print(__doc__)
         return 0
+    if name == "score":
+        return run_command("rewards score", lambda: score.main(rest))
+    return run_command(f"rewards {name}".strip(), lambda: _validate(name, rest))
+
+
+def _validate(name: str, arguments: list[str]) -> int:
+    if name != "validate":
+        raise UsageError(f"expected a command: score or validate, found {name!r}{near(name, ('score', 'validate'))}")
+    options = parser().parse_args(arguments)
     preset = get_preset(options.preset)
     report = validate(read_rows(options.dataset), preset, options.show)
     for row, kind, explanation in report.examples:

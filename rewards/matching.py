@@ -111,11 +111,12 @@ def count_matches(candidates: Sequence[Sequence[int]]) -> int:
     everyone = {partner for partners in candidates for partner in partners}
     if matched == len(everyone):
         return matched
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
     column = {partner: i for i, partner in enumerate(everyone)}
     rows = [i for i, partners in enumerate(candidates) for _ in partners]
     columns = [column[partner] for partners in candidates for partner in partners]
-    from scipy.sparse import csr_array  # takes a while to import, and many a program only asks for a preset's name
-    from scipy.sparse.csgraph import maximum_bipartite_matching
 
     graph = csr_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(len(candidates), len(everyone)))
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())

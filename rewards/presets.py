@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rewards import r1_sgg, terms
 from rewards.terms import GraphScore
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 
 FAMILIES: dict[str, dict[str, tuple[float, float]]] = {"scenegraphvlm": terms.TERMS, "r1-sgg": r1_sgg.TERMS}
 """Families of terms, each term with its least and its greatest value. Both have a `format`, an `object_class` and an
@@ -36,7 +36,7 @@ class Preset:
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
-            raise SgrlError(f"unknown reward family {self.family!r}{suggest(self.family, FAMILIES)}")
+            raise UsageError(f"unknown reward family {self.family!r}{suggest(self.family, FAMILIES)}")
         for term, weight in self.weights.items():
             check_term(term, self.family)
             if not isinstance(weight, int | float) or weight != weight or abs(weight) == float("inf"):
@@ -73,7 +73,7 @@ class Preset:
 def check_term(term: str, family: str) -> None:
     """Raises SgrlError unless the family has the term."""
     if term not in FAMILIES[family]:
-        raise SgrlError(f"unknown reward term {term!r} in family {family!r}{suggest(term, FAMILIES[family])}")
+        raise UsageError(f"unknown reward term {term!r} in family {family!r}{suggest(term, FAMILIES[family])}")
 
 
 SCENEGRAPHVLM = Preset(
@@ -152,7 +152,7 @@ def get_preset(preset: str | Preset) -> Preset:
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:
-        raise SgrlError(f"unknown reward preset {preset!r}{suggest(preset, PRESETS)}")
+        raise UsageError(f"unknown reward preset {preset!r}{suggest(preset, PRESETS)}")
     return PRESETS[preset]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.text import Codec, FormatError, ParsedGraph, answer, get_codec
 from sgrl.text.parsed import to_graph
@@ -170,7 +170,7 @@ def as_answer(solution: Any, family: str) -> str:
 def check_protocol(protocol: str) -> None:
     """Raises SgrlError for an unknown protocol of rewards and strict metrics."""
     if protocol not in PROTOCOLS:
-        raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
 
 
 def check_size(what: str, graph: SceneGraph, width: int, height: int) -> None:

@@ -12,7 +12,7 @@ from rewards.presets import FAMILIES, SCENEGRAPHVLM, Preset, get_preset
 from rewards.reading import as_answer, check_frame, check_protocol, graph_text, is_graph, read_reference, text_of
 from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 
 
@@ -89,7 +89,7 @@ class GraphScorer:
         if not 0 < hallucination_power < math.inf:
             raise SgrlError(f"hallucination_power must be positive and finite, found {hallucination_power!r}")
         if task not in r1_sgg.TASKS:
-            raise SgrlError(f"unknown task {task!r}{suggest(task, r1_sgg.TASKS)}")
+            raise UsageError(f"unknown task {task!r}{suggest(task, r1_sgg.TASKS)}")
         check_protocol(protocol)
         self.codec = get_codec(codec)
         self.preset = get_preset(preset)

@@ -28,7 +28,7 @@ from rewards.scorer import GraphScorer
 from rewards.similarity import get_similarity
 from rewards.terms import GraphScore
 from sgrl import dotted
-from sgrl.errors import SettingError, SgrlError, suggest
+from sgrl.errors import SettingError, SgrlError, UsageError, suggest
 from sgrl.text import FormatError, detect_codec
 
 logger = logging.getLogger(__name__)
@@ -309,7 +309,7 @@ FUNCTIONS = {function.__name__: function for function in tuple(globals().values(
 def get_function(name: str) -> Term:
     """The function called `name`. Raises SgrlError with the nearest name for an unknown one."""
     if name not in FUNCTIONS:
-        raise SgrlError(f"unknown reward function {name!r}{suggest(name, FUNCTIONS)}")
+        raise UsageError(f"unknown reward function {name!r}{suggest(name, FUNCTIONS)}")
     return FUNCTIONS[name]
 
 

@@ -1,43 +1,102 @@
-"""python -m sgrl doctor | inspect | report | draw: is the machine ready, what does the model see, how did the runs do.
+"""The command `sgrl`, or `python -m sgrl`: what each word does, and where that is written.
 
-python -m sgrl doctor --model MODEL --dataset DATA
-python -m sgrl inspect DATA --model MODEL --output build/inspect
-python -m sgrl report sft=RUN grpo=RUN --output build/report
-python -m sgrl draw RUN --output build/overlays
+Commands are loaded when they are asked for, so that `doctor` runs where the rest is broken. What belongs to a layer
+above this package is named here, never imported.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from sgrl import __version__, shipped
+from sgrl.arguments import Parser, started_as
 from sgrl.dotted import load
-from sgrl.errors import SgrlError, suggest
-from sgrl.process import run_command
+from sgrl.errors import SgrlError, UsageError, near
+from sgrl.process import WRONG_USAGE, run_command
+
+
+@dataclass(frozen=True)
+class Command:
+    """One word after `sgrl`.
+
+    Attributes:
+        help: one line.
+        module: has `parser()` and `main(arguments)`; "recipes/NAME.py" has `parser()` and is run.
+        handed: dotted paths of what `main` is handed from layers above.
+    """
+
+    help: str
+    module: str
+    handed: tuple[str, ...] = ()
+
+    def parser(self) -> Parser:
+        if self.module.endswith(".py"):
+            return shipped.names_in(shipped.file(self.module))["parser"]()
+        return load(f"{self.module}:parser")()
+
+    def run(self, arguments: list[str]) -> int | None:
+        if self.module.endswith(".py"):
+            shipped.run(shipped.file(self.module), arguments)
+            return None
+        return load(f"{self.module}:main")(arguments, *map(_later, self.handed))
+
+
+def _later(path: str) -> Callable:
+    """What `path` names, loaded at the first call: `--help` needs none of it."""
+    return lambda *args, **kwargs: load(path)(*args, **kwargs)
+
 
 COMMANDS = {
-    "doctor": "sgrl.doctor:main",
-    "inspect": "sgrl.inspect:main",
-    "report": "sgrl.report.command:main",
-    "draw": "sgrl.report.draw:main",
+    "convert": Command("annotations in an official layout into rows to train on", "data_prep.to_toon"),
+    "toyworld": Command("draw a toy world in the layout of a data set", "data_prep.toyworld"),
+    "stats": Command("how long graphs are in each text layout", "data_prep.stats"),
+    "inspect": Command("rows as the model will see them", "sgrl.inspect", ("rewards.scorer:scores_of",)),
+    "doctor": Command("is the machine, the model and the data set ready", "sgrl.doctor"),
+    "train": Command("train a model: SFT and GRPO", "sgrl.commands.train"),
+    "predict": Command("graphs of a data set, or of your own images and videos", "recipes/predict.py"),
+    "evaluate": Command("predict, and compare with the references", "recipes/evaluate.py"),
+    "score": Command("the figures of a file of predictions", "rewards.evaluation.score"),
+    "judge": Command("figures where a judge decides which labels mean the same", "recipes/judge.py"),
+    "draw": Command("graphs drawn on their images", "sgrl.report.draw"),
+    "report": Command("runs side by side, as a page", "sgrl.report.command"),
+    "ls": Command("list recipes and configurations", "sgrl.commands.ls"),
+    "cp": Command("copy recipes and configurations here, to edit them", "sgrl.commands.cp"),
 }
-HANDED = {"inspect": ("rewards.scorer:scores_of",)}
-"""What a command is handed from above. Loaded with the command, so that `doctor` runs where the rest is broken."""
+
+
+def usage() -> str:
+    """What `sgrl --help` prints."""
+    lines = ["usage: sgrl COMMAND ... | COMMAND --help | --help | --version", ""]
+    lines += [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([*lines, "", "It ends with 0, with 1 if the run failed, with 2 if the command was wrong."])
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 1 for a problem that doctor found, 2 for a wrong use."""
+    """Run one command; returns the exit status, see `sgrl.process.run_command`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if arguments else 2
+        print(usage(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else WRONG_USAGE
+    if arguments[0] == "--version":
+        print(f"sgrl {__version__}")
+        return 0
     name, *rest = arguments
+    words = ("sgrl", name) if name in COMMANDS else ("sgrl",)
+    with started_as(*words):
+        return run_command(" ".join(words), lambda: _run(name, rest))
 
-    def run() -> int | None:
-        if name not in COMMANDS:
-            raise SgrlError(f"unknown command {name!r}{suggest(name, COMMANDS)}")
-        return load(COMMANDS[name])(rest, *map(load, HANDED.get(name, ())))
 
-    return run_command(f"sgrl {name}", run)
+def _run(name: str, arguments: list[str]) -> int | None:
+    if name not in COMMANDS:
+        raise UsageError(f"unknown command {name!r}{near(name, COMMANDS) or '; sgrl --help lists them'}")
+    try:
+        return COMMANDS[name].run(arguments)
+    except ModuleNotFoundError as error:
+        if error.name not in ("rewards", "data_prep"):
+            raise
+        raise SgrlError(f"the package {error.name} is missing beside sgrl; install sgrl again, whole") from None
 
 
 if __name__ == "__main__":

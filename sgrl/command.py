@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sgrl.errors import SettingError, SgrlError
+from sgrl.arguments import program_name
+from sgrl.errors import SettingError, UsageError
 from sgrl.process import end_with_launcher, end_with_parent, run_command
 from sgrl.terminal import LogFormatter
 
@@ -48,7 +49,7 @@ def command(main: Callable[[], int | None]) -> Callable[[], None]:
         logging.basicConfig(level=logging.WARNING, handlers=[handler])
         for package in ("sgrl", "recipes"):
             logging.getLogger(package).setLevel(logging.INFO if first else logging.WARNING)
-        status = run_command(Path(sys.argv[0]).name, lambda: _placed(main))
+        status = run_command(program_name(Path(sys.argv[0]).name), lambda: _placed(main))
         if status > 128 and (status != 128 + signal.SIGINT or _in_process_group()):
             # What else runs in here may wait for others of the group, or for ended children, for ever.
             os._exit(status)
@@ -66,10 +67,10 @@ def _placed(main: Callable[[], int | None]) -> int | None:
     except SettingError as error:
         words = sys.argv[1:]
         if any(word.partition("=")[0] == f"--{error.setting}" for word in words):
-            raise SgrlError(f"the option --{error}") from error
+            raise UsageError(f"the option --{error}") from error
         if "--config" not in words[:-1]:
             raise
-        raise SgrlError(f"{place_of(words[words.index('--config') + 1], error.setting)}, {error}") from error
+        raise UsageError(f"{place_of(words[words.index('--config') + 1], error.setting)}, {error}") from error
 
 
 def place_of(config: str, key: str) -> str:

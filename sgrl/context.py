@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 from sgrl.data import vocabulary_of
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.prompts import with_context
 from sgrl.text import Codec, get_codec
@@ -113,7 +113,7 @@ class Noise:
         names = [field.name for field in fields(cls)]
         for name in rates or {}:
             if name not in names:
-                raise SgrlError(f"context_noise: unknown kind {name!r}{suggest(name, names)}")
+                raise UsageError(f"context_noise: unknown kind {name!r}{suggest(name, names)}")
         return cls(**(rates or {}))
 
 
@@ -182,7 +182,7 @@ class ContextTransform:
 
     def __init__(self, context: str, metadata: Mapping, noise: Noise | None = None, seed: int = 0):
         if context not in TRAINING_CONTEXTS:
-            raise SgrlError(f"unknown context {context!r}{suggest(context, TRAINING_CONTEXTS)}")
+            raise UsageError(f"unknown context {context!r}{suggest(context, TRAINING_CONTEXTS)}")
         if context != "none" and metadata.get("previous") != "gt":
             raise SgrlError(
                 f"context: {context}, but the data set's rows hold no previous graph; convert its videos with "

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import natural
 from sgrl.images import image_column
 from sgrl.models.vlm.families import PLACEHOLDERS
@@ -135,7 +135,7 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     if split is None:
         return [file for name in present for file in found[name]]
     if split not in present:
-        raise SgrlError(f"{path} has no split {split!r}{suggest(split, present)}")
+        raise UsageError(f"{path} has no split {split!r}{suggest(split, present)}")
     return found[split]
 
 

@@ -1,8 +1,7 @@
-"""python -m sgrl doctor: versions, processor and pixels, chat template, disk, devices; and what to do about each."""
+"""Is everything ready: versions, processor and pixels, chat template, disk, devices; and what to do about each."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import os
@@ -12,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgrl import data, precision
+from sgrl import data, precision, shipped
+from sgrl.arguments import Parser
 from sgrl.errors import SgrlError
 from sgrl.terminal import printable
 
-ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = shipped.file("constraints.txt")
 CORE = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 """Without these nothing trains; of all others the version is compared where they are installed."""
 
@@ -273,14 +273,20 @@ def check_dataset(path: str) -> Iterator[Finding]:
         yield Finding("fail", str(error))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the findings; 1 if one of them is a "fail"."""
-    parser = argparse.ArgumentParser(prog="python -m sgrl doctor", description=__doc__)
+def parser() -> Parser:
+    parser = Parser(__doc__, "sgrl doctor")
     parser.add_argument("--model", help="the model folder that a run will start from")
     parser.add_argument("--dataset", help="the data set that it will train on")
     parser.add_argument("--output", default=".", help="where it will write (default: here)")
-    parser.add_argument("--constraints", default=ROOT / "constraints.txt", help="the tested versions")
-    args = parser.parse_args(arguments)
+    parser.add_argument(
+        "--constraints", default=CONSTRAINTS, help="file of the tested versions (default: those of this sgrl)"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the findings; 1 if one of them is a "fail"."""
+    args = parser().parse_args(arguments)
     findings = [*check_versions(args.constraints), *check_devices()]
     weights = sum(path.stat().st_size for path in Path(args.model).glob("*.safetensors")) if args.model else 0
     findings.append(check_disk(args.output, weights))

@@ -14,7 +14,12 @@ class GraphError(SgrlError):
     """A graph that cannot exist: a number that is not finite, an index that points nowhere, an empty image."""
 
 
-class SettingError(SgrlError):
+class UsageError(SgrlError):
+    """What was asked for is wrong, whatever the data: an unknown name, a value out of range, options that exclude each
+    other. A command ends with 2 then, and with 1 where the run failed."""
+
+
+class SettingError(UsageError):
     """A setting whose value cannot be used.
 
     Attributes:
@@ -37,7 +42,10 @@ def suggest(name: object, choices: Iterable[str]) -> str:
     "; did you mean 'toon'?"
     """
     choices = [str(choice) for choice in choices]
-    near = difflib.get_close_matches(str(name), choices, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; choose one of: {', '.join(choices)}"
+    return near(name, choices) or f"; choose one of: {', '.join(choices)}"
+
+
+def near(name: object, choices: Iterable[str]) -> str:
+    """As `suggest`, but nothing where no choice is near."""
+    found = difflib.get_close_matches(str(name), [str(choice) for choice in choices], n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

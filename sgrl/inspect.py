@@ -1,4 +1,4 @@
-"""python -m sgrl inspect DATASET: rows as the model will see them.
+"""Rows as the model will see them.
 
 For each row: the rendered prompt, the tokens of text, image and answer, what the reference and a spoiled answer score,
 and a picture with the reference's boxes in OUTPUT.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sgrl import data
+from sgrl.arguments import Parser
 from sgrl.boxes import scale
 from sgrl.context import ContextTransform, Noise, corrupt
 from sgrl.errors import SgrlError
@@ -61,14 +62,8 @@ def answers_of(codec: str, solution: str, width: int, height: int, vocabulary, s
     return {"gold": solution, "spoiled": spoiled, "empty": ""}
 
 
-def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
-    """Prints the rows and writes their pictures.
-
-    scores_of: gives (total, terms) of each of the named graphs.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m sgrl inspect", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__, "sgrl inspect")
     parser.add_argument("dataset", help="a folder that data_prep/to_toon.py wrote")
     parser.add_argument("--split", default="train", help="(default: %(default)s)")
     parser.add_argument("--rows", type=int, default=3, help="how many, from --first on (default: %(default)s)")
@@ -82,8 +77,15 @@ def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
     parser.add_argument("--context", help="none, gt or corrupted, as in the recipes (default: as stored)")
     parser.add_argument("--reward", default="full", help="a preset (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("inspect"), help="for the pictures (default: %(default)s)")
-    args = parser.parse_args(arguments)
+    return parser
 
+
+def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
+    """Prints the rows and writes their pictures.
+
+    scores_of: gives (total, terms) of each of the named graphs.
+    """
+    args = parser().parse_args(arguments)
     rows, metadata = data.load(args.dataset, args.split), data.read_metadata(args.dataset)
     indices = range(args.first, min(args.first + args.rows, len(rows)))
     if not indices:

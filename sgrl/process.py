@@ -18,12 +18,15 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.extras import missing
 from sgrl.terminal import LogFormatter, printable, printable_lines
 
 PARENT = "SGRL_PARENT"
 """Variable of the environment with the number of a process; commands started with it end when that process does."""
+
+FAILED, WRONG_USAGE = 1, 2
+"""Exit statuses of every command."""
 
 _LENGTH = 4000  # of a message
 _GRACE = 10.0  # seconds to end in order once the parent is gone
@@ -53,7 +56,8 @@ def run_command(name: str, main: Callable[[], int | None]) -> int:
     the program keeps its traceback. `main` may say what an interruption leaves: `KeyboardInterrupt("; text")`.
 
     Returns:
-        the exit status: that of `main` (None is 0), 2 for what the user can change, 128 + N for signal N.
+        the exit status: that of `main` (None is 0), FAILED where the run could not do what it should, WRONG_USAGE
+        where the command itself is wrong (argparse ends with it, too), 128 + N for signal N.
     """
     _make_printable()
     _guard_children()
@@ -80,7 +84,7 @@ def run_command(name: str, main: Callable[[], int | None]) -> int:
             if message is None:
                 raise
             _say(name, message)
-            return 2
+            return WRONG_USAGE if isinstance(error, UsageError) else FAILED
 
 
 def one_line(error: BaseException) -> str | None:

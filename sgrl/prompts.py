@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from sgrl.boxes import COORDS
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.text import Codec, answer, get_codec
 from sgrl.vocabulary import Vocabulary
@@ -72,7 +72,7 @@ def scene_graph_prompt(
     """
     check_style(style)
     if coords not in COORDS:
-        raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
+        raise UsageError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
     codec = get_codec(codec)
     if coords == "pixel":
         frame = f"They are pixels of the image, which is {width} wide and {height} high."
@@ -93,7 +93,7 @@ def scene_graph_prompt(
 def check_style(style: object) -> None:
     """Raise SgrlError unless it is one of STYLES, or a text whose slots are all among SLOTS."""
     if not isinstance(style, str) or (style not in STYLES and len(style.split()) < 2):
-        raise SgrlError(f"unknown prompt style {style!r}{suggest(style, STYLES)}, or write a text of several words")
+        raise UsageError(f"unknown prompt style {style!r}{suggest(style, STYLES)}, or write a text of several words")
     for name in _SLOT.findall(style):
         if name not in SLOTS:
             raise SgrlError(f"the prompt has a slot {{{name}}} that nothing is known for{suggest(name, SLOTS)}")

@@ -24,7 +24,7 @@ from typing import Any
 from sgrl import data
 from sgrl.boxes import COORDS
 from sgrl.context import CONTEXTS, TRAINING_CONTEXTS
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import atomic_path
 from sgrl.models.vlm.coordinates import CONVENTIONS
 from sgrl.models.vlm.template import stored_thinking
@@ -228,7 +228,7 @@ class Task:
         names = [f.name for f in fields(cls)]
         for name in found:
             if name not in names:
-                raise SgrlError(f"unknown key {_shown(name)}{suggest(printable(name, 60), names)}")
+                raise UsageError(f"unknown key {_shown(name)}{suggest(printable(name, 60), names)}")
         vocabulary = found.get("vocabulary")
         try:
             if not isinstance(vocabulary, str):

@@ -10,6 +10,7 @@ GROUND = (
     "sgrl.errors",
     "sgrl.extras",
     "sgrl.progress",
+    "sgrl.arguments",
     "sgrl.dotted",
     "sgrl.moved",
     "sgrl.terminal",
@@ -30,7 +31,7 @@ ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.picture", "sgrl.models.vlm.families")
 MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")
 BESIDE = ("sgrl.training", "sgrl.inference")  # on models, not on each other
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
-COMMANDS = ("sgrl.__main__", "sgrl.doctor", "sgrl.inspect")  # found by `python -m sgrl`; nobody imports them
+COMMANDS = ("sgrl.__main__", "sgrl.commands", "sgrl.doctor", "sgrl.inspect")  # found by `sgrl`; nobody imports them
 HEAVY = ("torch", "transformers", "trl", "vllm", "datasets", "peft", "accelerate", "deepspeed", "pyarrow", "pandas")
 
 
@@ -59,7 +60,7 @@ def allowed(module: str, imported: str) -> bool:
     if belongs(module, BESIDE) and belongs(imported, BESIDE):
         return module.split(".")[1] == imported.split(".")[1]
     if belongs(module, ("sgrl",)):
-        return not belongs(imported, COMMANDS) and belongs(imported, ("sgrl",))
+        return belongs(imported, ("sgrl",)) and not belongs(imported, COMMANDS)
     return True
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.readers.own import OPTION, OwnReader
 from sgrl import dotted, extras
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import UsageError, suggest
 
 READERS = {
     "action_genome": "data_prep.readers.action_genome:ActionGenomeReader",
@@ -38,7 +38,7 @@ def open_reader(name: str, root: str | Path, **options):
     """
     own = dotted.is_dotted(name)
     if not own and name not in READERS:
-        raise SgrlError(f"unknown data set {name!r}{suggest(name, READERS)}")
+        raise UsageError(f"unknown data set {name!r}{suggest(name, READERS)}")
     try:
         reader = dotted.resolve(name, OPTION) if own else dotted.load(READERS[name])
     except ModuleNotFoundError as error:
@@ -48,6 +48,6 @@ def open_reader(name: str, root: str | Path, **options):
         for option in options:
             if option not in known:
                 hint = suggest(option, known) if known else ", nor others"
-                raise SgrlError(f"{name} has no option {option!r}{hint}")
+                raise UsageError(f"{name} has no option {option!r}{hint}")
         made = reader(root, **options)
     return OwnReader(name, made) if own else made

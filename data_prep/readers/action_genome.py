@@ -21,7 +21,7 @@ from pathlib import Path
 from data_prep.readers.action_genome_pickles import GROUPS, NO_ENTRY, PERSON, SPLITS, Frames
 from data_prep.readers.masks import numbered
 from data_prep.readers.record import OnDamage, Record, RecordError, attempt, raised
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import open_text
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.images import image_sizes
@@ -65,7 +65,7 @@ class ActionGenomeReader:
 
     def __init__(self, root: str | Path, annotations: str = ANNOTATIONS, frame_rule: str = "sttran"):
         if frame_rule not in FRAME_RULES:
-            raise SgrlError(f"unknown frame rule {frame_rule!r}{suggest(frame_rule, FRAME_RULES)}")
+            raise UsageError(f"unknown frame rule {frame_rule!r}{suggest(frame_rule, FRAME_RULES)}")
         self.root = Path(root)
         self.frame_rule = frame_rule
         self.source = _find(self.root, annotations)

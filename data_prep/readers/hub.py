@@ -28,7 +28,7 @@ from data_prep.readers.record import (
     shown,
 )
 from sgrl.data import SPLITS
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import natural, open_text
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.images import image_sizes
@@ -65,7 +65,7 @@ class HubReader:
         if not self.root.is_dir():
             raise SgrlError(f"{root} is not a folder; give the one that holds the data set's Parquet files")
         if split is not None and split not in SPLITS:
-            raise SgrlError(f"unknown split {split!r}{suggest(split, SPLITS)}")
+            raise UsageError(f"unknown split {split!r}{suggest(split, SPLITS)}")
         self._split = split
         found = list(self.root.rglob("*.parquet")) or self.root.rglob("*.jsonl")
         self._files = sorted(found, key=natural)

@@ -13,7 +13,7 @@ from typing import Any
 from data_prep.readers.record import Reader, Record
 from sgrl import dotted, extras
 from sgrl.data import SPLITS
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -145,7 +145,7 @@ class Thinning:
 def check_protocol(protocol: str) -> None:
     """Raises SgrlError for a name that is not in PROTOCOLS."""
     if protocol not in PROTOCOLS:
-        raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+        raise UsageError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
 
 
 def check_number(name: str, value: Any, above: float, most: float = math.inf, whole: bool = False) -> None:
@@ -163,7 +163,7 @@ def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]
     Raises SgrlError for an unknown name or option, a value out of range, and a package that is not installed.
     """
     if name not in METHODS:
-        raise SgrlError(f"unknown thinning method {name!r}{suggest(name, METHODS)}")
+        raise UsageError(f"unknown thinning method {name!r}{suggest(name, METHODS)}")
     try:
         method = dotted.load(METHODS[name])
     except ModuleNotFoundError as error:
@@ -171,7 +171,7 @@ def open_method(name: str, vocabulary: Vocabulary, options: Mapping[str, object]
     known = [field.name for field in fields(method.Options)]
     for option in options:
         if option not in known:
-            raise SgrlError(f"thinning by {name} has no option {option!r}{suggest(option, known)}")
+            raise UsageError(f"thinning by {name} has no option {option!r}{suggest(option, known)}")
     return method(vocabulary, method.Options(**options))
 
 

@@ -25,7 +25,7 @@ import numpy as np
 from data_prep.toys.scene import OBJECTS, SIZE, SPLITS
 from data_prep.toys.video import PERSON, Box, Video
 from data_prep.toys.writing import Drawing
-from sgrl.errors import SgrlError
+from sgrl.errors import UsageError
 from sgrl.files import atomic_path
 from sgrl.vocabulary import get_vocabulary
 
@@ -67,7 +67,7 @@ def write_rich(
 def _write(output: Path, drawing: Drawing, progress: bool) -> dict | None:
     frames, rich = drawing.length, drawing.labels == "rich"
     if frames >= _MOST_FRAMES:
-        raise SgrlError(f"cannot draw videos of {frames} frames; give less than {_MOST_FRAMES:,}")
+        raise UsageError(f"cannot draw videos of {frames} frames; give less than {_MOST_FRAMES:,}")
     if not drawing.begin(output, ANNOTATIONS, ("frames",), _MOST):
         return None
     objects: dict[str, list[dict]] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data_prep.toys.scene import SPLITS, Scene, scene
 from data_prep.toys.video import Video, video
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.files import atomic_path
 
 MARKER = "toyworld.json"
@@ -54,7 +54,7 @@ class Drawing:
         numbers = (self.train, self.test)
         if not all(0 <= n <= most for n in numbers) or not any(numbers) or self.frames is not None and self.frames < 1:
             what = "scenes" if self.frames is None else f"videos of {self.frames} frames"
-            raise SgrlError(
+            raise UsageError(
                 f"cannot draw {self.train} training and {self.test} test {what}; give numbers from 0 to {most:,}"
             )
         arguments = {name: value for name, value in asdict(self).items() if value is not None}

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import UsageError, suggest
 from sgrl.text.labels import MAX_LABEL
 
 COLUMNS = {
@@ -64,7 +64,7 @@ class Columns:
             column, _, what = words.rpartition("=")
             if what not in COLUMNS:
                 hint = f"; say --map {what}={column}" if column in COLUMNS else suggest(what, COLUMNS)
-                raise SgrlError(f"--map {words}: expected COLUMN=WHAT, found {what!r} as what it is{hint}")
+                raise UsageError(f"--map {words}: expected COLUMN=WHAT, found {what!r} as what it is{hint}")
             found[what] = column
         return cls({what: name for what, name in found.items() if name is not None})
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from rewards.evaluation.evaluation import Evaluation
 from rewards.evaluation.tables import at_ks, ranking_lines
 from rewards.metrics import Metric, SceneGraphMetrics, Settings
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 
 
 class Counter(Protocol):
@@ -50,7 +50,7 @@ class Figures:
             self.metric.add(*sample)
             samples += 1
         if not samples:
-            raise SgrlError(f"the data set has no {self.metric.needs}, which --metric {self.metric.name} is for")
+            raise UsageError(f"the data set has no {self.metric.needs}, which --metric {self.metric.name} is for")
 
     def compute(self) -> dict[str, Any]:
         return self.metric.compute() | {"per_predicate": self.metric.per_predicate()}

@@ -1,4 +1,4 @@
-"""`python -m rewards score PREDICTIONS [--reference DATASET]`: the figures of any file of predictions.
+"""`sgrl score PREDICTIONS [--reference DATASET]`: the figures of any file of predictions.
 
 PREDICTIONS is JSON lines, JSON, CSV or Parquet with the columns image_id and prediction (the text that a model wrote),
 or the folder of a run. Files of SceneGraphVLM (content, predict) and R1-SGG (response, gt_objects; a folder of JSON)
@@ -29,7 +29,8 @@ from rewards.evaluation.scored import Ranking, ScoredPredictions, paired, rows_o
 from rewards.evaluation.sources import Sources
 from rewards.evaluation.sources import add_arguments as add_files
 from rewards.metrics import METRICS, Metric, Settings
-from sgrl.errors import SgrlError, suggest
+from sgrl.arguments import Parser
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import atomic_path
 from sgrl.scores import holds_scores
 from sgrl.text import CODECS, Codec, get_codec
@@ -47,7 +48,8 @@ PROBLEMS = {
 CHANGED = "made from another data set than the references, or from another state of it (by its files' fingerprint)"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def parser() -> Parser:
+    parser = Parser(__doc__, "python -m rewards score")
     add_files(parser)
     add = parser.add_argument
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
@@ -60,6 +62,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=CODECS, help="layout of the predictions, if not that of the references")
     add("--strict", action="store_true", help="stop at predictions that are missing, unknown, double or damaged")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    print(run(parser().parse_args(arguments)))
 
 
 def run(options: argparse.Namespace) -> str:
@@ -71,7 +78,7 @@ def run(options: argparse.Namespace) -> str:
     scored = options.metrics is not None or holds_scores(options.predictions)
     kinds = _kinds((options.metrics or options.metric).split(","), options.protocol, scored)
     if options.against and not scored and not kinds[0].matches:
-        raise SgrlError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
+        raise UsageError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
     given = Sources(options)
     references = given.references
     codec = get_codec(options.format or references.codec)
@@ -105,13 +112,13 @@ def _kinds(names: Sequence[str], protocol: str, scored: bool) -> list[type[Metri
     """The metrics of these names. Raises SgrlError for those that are not for what is scored."""
     for name in names:
         if name not in METRICS:
-            raise SgrlError(f"--metrics has {name!r}{suggest(name, METRICS)}")
+            raise UsageError(f"--metrics has {name!r}{suggest(name, METRICS)}")
         if scored and METRICS[name].matches:
             others = ", ".join(other for other, metric in METRICS.items() if not metric.matches)
-            raise SgrlError(f"the metric {name!r} counts texts; scored predictions are ranked: --metrics {others}")
+            raise UsageError(f"the metric {name!r} counts texts; scored predictions are ranked: --metrics {others}")
         if protocol not in METRICS[name].protocols:
             hint = suggest(protocol, METRICS[name].protocols)
-            raise SgrlError(f"--metric {name} has no protocol {protocol!r}{hint}")
+            raise UsageError(f"--metric {name} has no protocol {protocol!r}{hint}")
     return [METRICS[name] for name in dict.fromkeys(names)]
 
 

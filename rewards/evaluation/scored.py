@@ -15,7 +15,7 @@ from rewards.evaluation.files import AnyReferences, Key, Named, Predictions, Pro
 from rewards.evaluation.tables import at_ks
 from rewards.metrics import Metric, Settings, VideoRecall
 from rewards.reading import completion_of
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.scores import ScoredGraph, ScoreFolder, from_text
 from sgrl.scores.files import Place
 from sgrl.text import Codec, get_codec
@@ -203,7 +203,7 @@ class Ranking:
                     samples[name] += 1
         for name, count in samples.items():
             if not count:
-                raise SgrlError(f"the data set has no {self.empty[name].needs}, which the metric {name} is for")
+                raise UsageError(f"the data set has no {self.empty[name].needs}, which the metric {name} is for")
 
     def compute(self) -> dict[str, Any]:
         """{metric: its figures, per_predicate, and intervals: {figure: [low, high]} of all that are not counts}."""

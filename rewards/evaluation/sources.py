@@ -11,7 +11,7 @@ from rewards.evaluation.files import AnyReferences, Predictions, References
 from rewards.evaluation.records import FILES, Records, open_records
 from rewards.evaluation.scored import ScoredPredictions, ScoredReferences
 from sgrl import data
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.extras import require
 from sgrl.scores import holds_scores
 from sgrl.vocabulary import VOCABULARIES, get_vocabulary
@@ -56,7 +56,7 @@ class Sources:
 
     def __init__(self, options: argparse.Namespace):
         if options.limit is not None and options.limit < 1:
-            raise SgrlError(f"--limit is {options.limit}, expected at least 1")
+            raise UsageError(f"--limit is {options.limit}, expected at least 1")
         self._options = options
         self._records: dict[str, Records] = {}
         self.lines: list[str] = []
@@ -102,7 +102,7 @@ class Sources:
             column, _, what = words.rpartition("=")
             if column not in present:
                 hint = f"; say --map {what}={column}" if what in present else suggest(column, present[:20])
-                raise SgrlError(f"--map {words}: there is no column {column!r}{hint}")
+                raise UsageError(f"--map {words}: there is no column {column!r}{hint}")
 
     def _opened(self, path: str) -> Records:
         if path not in self._records:
@@ -136,5 +136,5 @@ def _size(words: str | None) -> tuple[float, float] | None:
         return None
     width, _, height = words.lower().partition("x")
     if (found := size_of(width, height)) is None:
-        raise SgrlError(f"--size is {words!r}, expected WIDTHxHEIGHT in pixels, such as 640x480")
+        raise UsageError(f"--size is {words!r}, expected WIDTHxHEIGHT in pixels, such as 640x480")
     return found

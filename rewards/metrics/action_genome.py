@@ -43,7 +43,7 @@ from rewards.metrics.ranking import (
 from rewards.metrics.recall import SceneGraphRecall
 from rewards.metrics.sttran import sttran_frames as sttran_frames
 from rewards.reading import CompletionError, check_reference, completion_of, is_graph, read_reference, text_of
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.scores import ScoredGraph
 from sgrl.text import Codec, ParsedGraph, get_codec
@@ -123,7 +123,7 @@ class ActionGenomeRecall(Metric):
         if not 0 <= iou_threshold <= 1:
             raise SgrlError(f"iou_threshold must lie in [0, 1], found {iou_threshold!r}")
         if constraint == "semi" and protocol not in ("default", "sttran"):
-            raise SgrlError(f"the protocol {protocol!r} has no semi constraint; choose 'with' or 'no', or 'sttran'")
+            raise UsageError(f"the protocol {protocol!r} has no semi constraint; choose 'with' or 'no', or 'sttran'")
         vocabulary = get_vocabulary("action_genome") if vocabulary is None else vocabulary
         if tuple(vocabulary.groups or ()) != GROUPS:
             raise SgrlError(f"vocabulary {vocabulary.name!r} must have the groups {', '.join(GROUPS)}")
@@ -158,7 +158,7 @@ class ActionGenomeRecall(Metric):
     @classmethod
     def of(cls, settings: Settings) -> Self:
         if not settings.codec.grouped:
-            raise SgrlError(
+            raise UsageError(
                 f"--metric {cls.name} is for layouts with groups, as Action Genome's toon-pairs; these texts are "
                 f"{settings.codec.name!r}: use --metric {SceneGraphRecall.name}"
             )

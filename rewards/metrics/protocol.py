@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.text import Codec, ParsedGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -144,4 +144,4 @@ class Metric(ABC):
 def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
     """Raises SgrlError for a value that is none of the choices."""
     if value not in choices:
-        raise SgrlError(f"unknown {what} {value!r}{suggest(str(value), choices)}")
+        raise UsageError(f"unknown {what} {value!r}{suggest(str(value), choices)}")

@@ -329,6 +329,7 @@ class SceneGraphMetrics(Metric):
             overlap = iou_of_pairs(said.boxes, wanted.boxes, row, column)
         gain = TIE * same
         gain += overlap
+
         start = i0 = j0 = 0
         for found, n, m in zip(graphs, said.sizes, wanted.sizes, strict=True):
             pairs, equal, overlaps = [], [], []

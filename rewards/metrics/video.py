@@ -29,7 +29,7 @@ from rewards.metrics.protocol import Metric, Settings
 from rewards.metrics.ranking import of_scores
 from rewards.metrics.sums import Sums, parts, whole
 from rewards.reading import PROTOCOLS, CompletionError, completion_of, read_reference
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.scores import ScoredGraph
 from sgrl.text import Codec, get_codec
@@ -83,7 +83,7 @@ class VideoRecall(Metric):
         protocol: str = "default",
     ):
         if protocol not in PROTOCOLS:
-            raise SgrlError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
+            raise UsageError(f"unknown protocol {protocol!r}{suggest(protocol, PROTOCOLS)}")
         for name, value in (("iou_threshold", iou_threshold), ("viou_threshold", viou_threshold)):
             if not 0 <= value <= 1:
                 raise SgrlError(f"{name} must lie in [0, 1], found {value!r}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sgrl.dotted import is_dotted, load, resolve
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.export.inputs import Reading, open_input
 from sgrl.export.items import Item, Video
 
@@ -107,5 +107,5 @@ def format_of(name: str):
     if name in IN_MEMORY:
         raise SgrlError(f"{name} has no file format; from Python: {IN_MEMORY[name]}(graph)")
     if name not in FORMATS:
-        raise SgrlError(f"unknown format {name!r}{suggest(name, FORMATS)}")
+        raise UsageError(f"unknown format {name!r}{suggest(name, FORMATS)}")
     return load(FORMATS[name])

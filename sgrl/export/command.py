@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgrl.errors import SgrlError
+from sgrl.errors import UsageError
 from sgrl.export import FORMATS, export
 from sgrl.export.inputs import RELATIONS, Reading
 from sgrl.terminal import printable
@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     args = parser().parse_args(arguments)
     if args.relations is not None and args.relations < 1:
-        raise SgrlError(f"--relations is {args.relations}, expected at least 1")
+        raise UsageError(f"--relations is {args.relations}, expected at least 1")
     if args.fps is not None and not 0 < args.fps < float("inf"):
-        raise SgrlError(f"--fps is {args.fps}, expected more than 0")
+        raise UsageError(f"--fps is {args.fps}, expected more than 0")
     reading = Reading(split=args.split, relations=args.relations, fps=args.fps)
     done = export(args.input, args.to, args.output, reading, lambda items: tqdm(items, unit="graph", desc="export"))
     counts = [f"{done.images:,} images"] * bool(done.images) + [f"{done.videos:,} videos"] * bool(done.videos)

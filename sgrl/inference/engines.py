@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sgrl.command import set_environment
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.extras import install
 from sgrl.inference.engine import Engine, EngineSettings, Generation
 from sgrl.models.foreign import load_pretrained
@@ -53,9 +53,9 @@ def load_engine(name: str, model: str | Path, settings: EngineSettings | None = 
     """
     settings = replace(settings or EngineSettings(), **changes)
     if name not in ENGINES:
-        raise SgrlError(f"unknown engine {name!r}{suggest(name, ENGINES)}")
+        raise UsageError(f"unknown engine {name!r}{suggest(name, ENGINES)}")
     if settings.dtype not in DTYPES:
-        raise SgrlError(f"unknown dtype {settings.dtype!r}{suggest(settings.dtype, DTYPES)}")
+        raise UsageError(f"unknown dtype {settings.dtype!r}{suggest(settings.dtype, DTYPES)}")
     model = str(model)
     if name == "openai":
         return _class_of(name)(model, settings)

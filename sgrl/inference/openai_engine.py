@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from urllib.parse import urlsplit
 
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.inference.engine import BASE_URL, KEY_VARIABLE, EngineSettings, Generation, check_batch
 from sgrl.inference.openai_answers import BadAnswer, generation
 from sgrl.inference.redact import SHORTEST, Redactor
@@ -65,7 +65,7 @@ def check_server(base_url: str, api_key_variable: str, command: Sequence[str] = 
     if not usable or not base_url.isprintable() or " " in base_url:
         raise SgrlError(f"the base URL is {base_url!r}; expected one such as {BASE_URL}")
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", api_key_variable):
-        raise SgrlError(
+        raise UsageError(
             "--api-key-variable is no name of an environment variable; expected the name of the one that holds the "
             f"key, such as {KEY_VARIABLE}, not the key itself"
         )
@@ -103,7 +103,7 @@ class OpenAIEngine:
         settings = settings or EngineSettings()
         key = check_server(settings.base_url, settings.api_key_variable)
         if not (settings.timeout > 0 and math.isfinite(settings.timeout)):
-            raise SgrlError(f"--timeout is {settings.timeout}; expected seconds, such as 120")
+            raise UsageError(f"--timeout is {settings.timeout}; expected seconds, such as 120")
         self.model, self.batch_size = model, settings.batch_size or 16
         self._url = settings.base_url.rstrip("/") + "/chat/completions"
         self._redact = Redactor(key)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sgrl import data
 from sgrl.context import CONTEXTS, warn_of_context
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.inference.engine import EngineSettings
 from sgrl.inference.engines import DTYPES, ENGINES
 from sgrl.inference.openai_engine import check_server
@@ -99,17 +99,19 @@ def check_arguments(args: argparse.Namespace) -> None:
         setattr(args, name, getattr(args, name, value))
     _at_least_one(args, "limit", "every", "num_shards")
     if not 0 <= args.shard_index < args.num_shards:
-        raise SgrlError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
+        raise UsageError(f"--shard-index is {args.shard_index}; expected a number from 0 to {args.num_shards - 1}")
     if not args.input and not args.dataset:
-        raise SgrlError("nothing to look at is given; add --input PATH for images of your own, or --dataset DIR")
+        raise UsageError("nothing to look at is given; add --input PATH for images of your own, or --dataset DIR")
     if args.zero_shot and args.context not in (None, "none"):
-        raise SgrlError("--zero-shot and --context exclude each other: the two graphs would be in other coordinates")
+        raise UsageError("--zero-shot and --context exclude each other: the two graphs would be in other coordinates")
     if args.zero_shot and args.constrain:
-        raise SgrlError("--zero-shot and --constrain exclude each other: the grammar holds the data set's coordinates")
+        raise UsageError(
+            "--zero-shot and --constrain exclude each other: the grammar holds the data set's coordinates"
+        )
     if args.input and args.context == "gt":
-        raise SgrlError("--context gt needs references, which --input has none of; use --context generated")
+        raise UsageError("--context gt needs references, which --input has none of; use --context generated")
     if args.task and args.context == "gt":
-        raise SgrlError("--task and --context gt exclude each other: the references ask as their data set does")
+        raise UsageError("--task and --context gt exclude each other: the references ask as their data set does")
     convention = convention_of(args.zero_shot, args.model) if args.zero_shot else None
     if args.engine != "openai":
         check_model_folder(args.model)
@@ -133,7 +135,7 @@ def _task(args: argparse.Namespace) -> tuple[Task, bool]:
         _compare(f"--task {args.task}", task, f"the {FILE} of {args.model}", own)
         scored = of_data if not args.input else None
         if scored is not None and get_codec(task.codec).grouped != get_codec(scored.codec).grouped:
-            raise SgrlError(
+            raise UsageError(
                 f"--task {args.task} gives {task.codec}, and {args.dataset} has references in {scored.codec}: the one "
                 "has groups of relations, the other none"
             )
@@ -144,7 +146,7 @@ def _task(args: argparse.Namespace) -> tuple[Task, bool]:
         problem = {} if of_data is None else own.differences(of_data)
         broken = [f"{name} {problem[name]}" for name in ("codec", "coordinates") if name in problem]
         if broken and not args.input:
-            raise SgrlError(
+            raise UsageError(
                 f"{args.model} was trained to write {'; '.join(broken)} as in {args.dataset}; take a data set of its "
                 f"kind, or --task {args.model}: what it writes then is brought into the layout of the references"
             )
@@ -161,7 +163,7 @@ def _task(args: argparse.Namespace) -> tuple[Task, bool]:
     else:
         task = None
     if task is None:
-        raise SgrlError(no_task(args.model).replace("give a task:", "give --task:"))
+        raise UsageError(no_task(args.model).replace("give a task:", "give --task:"))
     if args.zero_shot:
         task = task.untrained(args.zero_shot)
         task = task if args.input else replace(task, pixels=None)  # images of a data set are seen as they are
@@ -180,7 +182,7 @@ def _context(args: argparse.Namespace) -> str:
     task = args.task
     if args.context is not None:
         if args.context != "none" and args.presentation.convention:
-            raise SgrlError(
+            raise UsageError(
                 f"--context {args.context} needs coordinates of pixels or thousandths, x first; those of the task are "
                 f"{task.coordinates!r}"
             )
@@ -198,7 +200,7 @@ def _context(args: argparse.Namespace) -> str:
     if args.asks_itself:
         return "generated" if task.context != "none" else "none"
     if args.dataset and data.read_metadata(args.dataset).get("previous") == "gt":
-        raise SgrlError(
+        raise UsageError(
             f"the prompts of {args.dataset} hold the graph of the frame before, and {args.model} does not say whether "
             "it was trained with it; say --context generated (its own graphs), gt (the references) or none"
         )
@@ -219,7 +221,7 @@ def check_engine_arguments(args: argparse.Namespace, images: bool = True, task: 
         if not isinstance(args.extra_body, dict):
             raise ValueError("expected an object")
     except ValueError as error:
-        raise SgrlError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
+        raise UsageError(f"--extra-body must be a JSON object ({error}), found {args.extra_body!r}") from None
     if args.engine != "openai":
         check_model_folder(args.model, images)
         trained = None if task is None else task.thinking
@@ -235,7 +237,7 @@ def check_engine_arguments(args: argparse.Namespace, images: bool = True, task: 
             args.extra_body.setdefault("chat_template_kwargs", {}).setdefault("enable_thinking", args.thinking)
     args.thinking = bool(args.thinking)  # a server's model decides by itself unless it is told
     if args.constrain and args.thinking:
-        raise SgrlError(
+        raise UsageError(
             "--constrain and --thinking exclude each other: the grammar begins with the answer; leave one out (for a "
             "model that was trained to think: --no-thinking)"
         )
@@ -244,4 +246,4 @@ def check_engine_arguments(args: argparse.Namespace, images: bool = True, task: 
 def _at_least_one(args: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise SgrlError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(args, name)}, expected at least 1")

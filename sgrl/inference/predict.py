@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields
 
+from sgrl.arguments import program_words
 from sgrl.context import handed_on
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.files import folder_lock
 from sgrl.inference.engine import Engine, EngineSettings
 from sgrl.inference.engines import load_engine
@@ -57,16 +58,16 @@ def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
     if args.input:
         rows = FileRows(args.input, args.presentation, args.context != "none", args.every, args.limit)
         if args.context != "none" and args.context_chosen and not any(rows.videos):
-            raise SgrlError(
+            raise UsageError(
                 f"--context {args.context} is for videos; {rows.name} holds single images alone: name the folder of a "
                 "video's frames, or leave --context out"
             )
         if args.every > 1 and not rows.has_video_files:
-            raise SgrlError(f"--every {args.every} is for video files; {rows.name} holds none")
+            raise UsageError(f"--every {args.every} is for video files; {rows.name} holds none")
         return rows
     rows = DatasetRows(args.dataset, args.split, args.limit, args.presentation if args.asks_itself else None)
     if args.context != "none" and args.context_chosen and not any(rows.videos):
-        raise SgrlError(f"--context {args.context} is for videos; the images of {args.dataset} belong to none")
+        raise UsageError(f"--context {args.context} is for videos; the images of {args.dataset} belong to none")
     return rows
 
 
@@ -103,7 +104,7 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> tuple[Pre
         "zero_shot": args.zero_shot,
         "task": args.task.digest() if args.asks_itself and not args.zero_shot else None,
         "extra_body": args.extra_body or None,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(program_words(sys.argv[1:])),
         "versions": installed(),
     }
     if args.input:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, overload
 
 from sgrl.dotted import load
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
@@ -177,7 +177,7 @@ def load_vlm(model: str, engine: str, task: Task, *, constrain: bool = False, **
     names = [field.name for field in fields(EngineSettings)]
     for name in settings:
         if name not in names:
-            raise SgrlError(f"unknown setting {name!r}{suggest(name, [*names, 'constrain'])}")
+            raise UsageError(f"unknown setting {name!r}{suggest(name, [*names, 'constrain'])}")
     said = {"max_new_tokens": task.max_new_tokens, "thinking": task.thinking}
     return SceneGraphModel(load_engine(engine, model, **said | settings), task, constrain=constrain)
 

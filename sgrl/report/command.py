@@ -1,7 +1,7 @@
 """Runs as a report to look at: figures side by side, training curves, images with the graphs drawn on them.
 
-    python -m sgrl report build/demo/eval/sft build/demo/eval/grpo --output build/demo/report
-    python -m sgrl report first=RUN second=RUN --output page.html
+    sgrl report build/demo/eval/sft build/demo/eval/grpo --output build/demo/report
+    sgrl report first=RUN second=RUN --output page.html
 
 A run is a folder that recipes/evaluate.py wrote, or recipes/predict.py for one's own images, or one of scored
 predictions (sgrl.scores). --output names a folder,
@@ -10,7 +10,6 @@ whose index.html opens without a server; if it ends in .html everything goes int
 
 from __future__ import annotations
 
-import argparse
 import base64
 import re
 import sys
@@ -18,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgrl import data
-from sgrl.errors import SgrlError
+from sgrl.arguments import Parser
+from sgrl.errors import SgrlError, UsageError
 from sgrl.inference.predictions import Key
 from sgrl.report import tables
 from sgrl.report.gallery import PICKS, build, choose
@@ -36,10 +36,8 @@ def named(argument: str) -> tuple[str, str]:
     return (Path(argument).resolve().name, argument) if bare else (name, folder)
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sgrl report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__, "sgrl report")
     add = parser.add_argument
     add("runs", type=named, nargs="+", metavar="[NAME=]RUN", help="the folder of a run")
     add("--output", type=Path, default=Path("report"), help="folder or .html file (default: %(default)s)")
@@ -52,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         help="output_dir of one more training; those of the runs' models are found",
     )  # fmt: skip
     add("--title", default="Scene graph report")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def read_curves(runs: Sequence[Run], more: Sequence[tuple[str, str]]) -> list[Curve]:
@@ -84,9 +82,9 @@ def place_images(pictures: Pictures, keys: Sequence[Key], folder: Path | None) -
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    args = parse_arguments(arguments)
+    args = parser().parse_args(arguments)
     if args.images < 1:
-        raise SgrlError(f"--images is {args.images}, expected at least 1")
+        raise UsageError(f"--images is {args.images}, expected at least 1")
     names = [name for name, _ in args.runs]
     if len(set(names)) < len(names):
         raise SgrlError(f"two runs have the same name ({', '.join(names)}); name them: sft=DIR grpo=DIR")
@@ -104,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     counts = " or ".join(f"{count:,}" for count in sorted({len(run.keys) for run in runs}))
     split = "" if runs[0].info.get("input") else f", {runs[0].info.get('split') or 'test'} split"
     subtitle = f"{counts} images of {pictures.name}{split}"
-    command = ["python", "-m", "sgrl", "report", *(sys.argv[2:] if arguments is None else arguments)]
+    command = ["sgrl", "report", *(sys.argv[2:] if arguments is None else arguments)]
 
     frame = Frame(args.title, subtitle, shown, command, single, note)
 

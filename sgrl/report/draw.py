@@ -1,6 +1,6 @@
 """Predicted graphs drawn on their images: a PNG for each, and an MP4 for each video.
 
-    python -m sgrl draw build/demo/eval/grpo --output build/overlays
+    sgrl draw build/demo/eval/grpo --output build/overlays
 
 Where the run has references green is right, amber near (right label in another place, or right pair with another
 predicate), red hallucinated; without references each object has its own colour. Videos need OpenCV: pip install
@@ -9,7 +9,6 @@ predicate), red hallucinated; without references each object has its own colour.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl import data
+from sgrl.arguments import Parser
 from sgrl.drawing import ALARM, Drawing
-from sgrl.errors import SgrlError
+from sgrl.errors import SgrlError, UsageError
 from sgrl.extras import require
 from sgrl.files import atomic_path, folder_lock
 from sgrl.images import file_name
@@ -37,10 +37,8 @@ COLOURS = {RIGHT: (8, 127, 95), NEAR: (168, 106, 0), WRONG: ALARM}
 KEPT_TOGETHER = 4096  # rows in memory at a time, or those of one video
 
 
-def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m sgrl draw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__, "sgrl draw")
     add = parser.add_argument
     add(
         "run",
@@ -51,7 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add("--limit", type=int, help="the first N images only")
     add("--fps", type=float, default=4.0, help="frames per second of the videos (default: %(default)s)")
     add("--dataset", help="the data set, if it is not where the run found it")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def overlay(row: Mapping, codec: Codec) -> Drawing:
@@ -158,11 +156,11 @@ def draw_unit(unit: Sequence[Key], album: Album) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     from tqdm import tqdm
 
-    args = parse_arguments(arguments)
+    args = parser().parse_args(arguments)
     if args.limit is not None and args.limit < 1:
-        raise SgrlError(f"--limit is {args.limit}, expected at least 1")
+        raise UsageError(f"--limit is {args.limit}, expected at least 1")
     if not args.fps > 0:
-        raise SgrlError(f"--fps is {args.fps}, expected more than 0")
+        raise UsageError(f"--fps is {args.fps}, expected more than 0")
     run = open_run(args.run.name, args.run, args.dataset)
     run.keys = run.keys[: args.limit]
     units = common_units([run])

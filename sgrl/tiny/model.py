@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import UsageError, suggest
 from sgrl.prompts import SHORT
 from sgrl.tiny.families import FAMILIES
 from sgrl.tiny.tokenizer import build_tokenizer
@@ -54,7 +54,7 @@ def build_tiny_vlm(folder: str | Path, seed: int = 0, tiny: Tiny = Tiny()) -> No
     """
     folder = Path(folder)
     if tiny.family not in FAMILIES:
-        raise SgrlError(f"unknown family {tiny.family!r}{suggest(tiny.family, FAMILIES)}")
+        raise UsageError(f"unknown family {tiny.family!r}{suggest(tiny.family, FAMILIES)}")
     parts = FAMILIES[tiny.family]
     tokenizer = build_tokenizer(tiny.objects, tiny.predicates, IMAGE_SIZE, tiny.texts, parts.chat, tiny.codec)
     with torch.random.fork_rng(devices=[]):

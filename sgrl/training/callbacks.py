@@ -6,7 +6,7 @@ import logging
 
 from transformers import TrainerCallback
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.training.launch import PARITY_ACTIONS
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class ParityAlarm(TrainerCallback):
 
     def __init__(self, threshold: float = 0.05, action: str = "warn", steps: int = 10):
         if action not in PARITY_ACTIONS:
-            raise SgrlError(f"unknown parity_action: {action!r}{suggest(action, PARITY_ACTIONS)}")
+            raise UsageError(f"unknown parity_action: {action!r}{suggest(action, PARITY_ACTIONS)}")
         self.threshold = threshold
         self.action = action
         self.steps = steps

@@ -16,7 +16,7 @@ import yaml
 
 from sgrl.command import place_of
 from sgrl.context import TRAINING_CONTEXTS, Noise
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.moved import moved_names
 from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
@@ -93,13 +93,13 @@ class SceneGraphArguments:
 
     def __post_init__(self):
         if self.dataset is None:
-            raise SgrlError("no data set is given; add `dataset: DIR` to the YAML file or --dataset DIR")
+            raise UsageError("no data set is given; add `dataset: DIR` to the YAML file or --dataset DIR")
         if self.trainable not in TRAINABLE:  # argparse checks choices on the command line only
-            raise SgrlError(f"unknown trainable: {self.trainable!r}{suggest(self.trainable, TRAINABLE)}")
+            raise UsageError(f"unknown trainable: {self.trainable!r}{suggest(self.trainable, TRAINABLE)}")
         if self.eval_rows is not None and self.eval_rows < 1:
-            raise SgrlError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
+            raise UsageError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
         if self.context is not None and self.context not in TRAINING_CONTEXTS:
-            raise SgrlError(f"unknown context: {self.context!r}{suggest(self.context, TRAINING_CONTEXTS)}")
+            raise UsageError(f"unknown context: {self.context!r}{suggest(self.context, TRAINING_CONTEXTS)}")
         self.context_noise = json_mapping(self.context_noise, "context_noise")
         Noise.named(self.context_noise)
 
@@ -160,7 +160,7 @@ class GRPOArguments(SceneGraphArguments):
         self.reward = [self.reward] if isinstance(self.reward, str) else self.reward  # YAML: one name or a list
         self.vllm_engine_kwargs = json_mapping(self.vllm_engine_kwargs, "vllm_engine_kwargs")
         if self.parity_action not in PARITY_ACTIONS:  # argparse checks choices on the command line only
-            raise SgrlError(
+            raise UsageError(
                 f"unknown parity_action: {self.parity_action!r}{suggest(self.parity_action, PARITY_ACTIONS)}"
             )
 
@@ -182,7 +182,7 @@ def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tu
         arguments: default: those of this program, see `sgrl.training.configurations.command_line`.
 
     Raises:
-        SgrlError: for a file that is no YAML mapping, unknown keys and options, and values out of range.
+        UsageError: for a file that is no YAML mapping, unknown keys and options, and values out of range.
     """
     from trl import TrlParser
 
@@ -199,17 +199,17 @@ def parse(dataclasses: Iterable[type], arguments: list[str] | None = None) -> tu
     except SgrlError:
         raise
     except ValueError as error:  # raised by the dataclasses' own checks
-        raise SgrlError(f"the arguments do not fit together: {error}") from error
+        raise UsageError(f"the arguments do not fit together: {error}") from error
     options = [option for option in unknown if option.startswith("--")]
     if unknown:
         option = (options or unknown)[0]
         name = option.lstrip("-").split("=")[0].replace("-", "_")
-        raise SgrlError(f"unknown option {option}{suggest(name, names) if options else ''}")
+        raise UsageError(f"unknown option {option}{suggest(name, names) if options else ''}")
     return tuple(parsed)
 
 
 def _raise(message: str) -> None:
-    raise SgrlError(message)
+    raise UsageError(message)
 
 
 def _given(parser, arguments: list[str], names: set[str]) -> dict[str, Any]:
@@ -222,18 +222,18 @@ def _given(parser, arguments: list[str], names: set[str]) -> dict[str, Any]:
 def _read_config(path: list[str], names: set[str]) -> dict[str, Any]:
     """The YAML file that `path` names; raises unless its keys are all in `names`."""
     if not path:
-        raise SgrlError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
+        raise UsageError("--config needs the path of a YAML file, e.g. --config recipes/configs/toy/grpo.yaml")
     try:
         config = yaml.load(Path(path[0]).read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except OSError as error:
-        raise SgrlError(f"the config {path[0]} cannot be read: {error.strerror}") from error
+        raise UsageError(f"the config {path[0]} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise SgrlError(f"the config {path[0]} is not valid YAML: {error}") from error
+        raise UsageError(f"the config {path[0]} is not valid YAML: {error}") from error
     if not isinstance(config, dict):
-        raise SgrlError(f"the config {path[0]} must be a YAML mapping of `key: value`, not {type(config).__name__}")
+        raise UsageError(f"the config {path[0]} must be a YAML mapping of `key: value`, not {type(config).__name__}")
     for key in config:
         if key not in names | {"env"}:
-            raise SgrlError(f"unknown key {key!r} in {place_of(path[0], key)}{_suggest_key(key, names)}")
+            raise UsageError(f"unknown key {key!r} in {place_of(path[0], key)}{_suggest_key(key, names)}")
     return config
 
 
@@ -260,9 +260,9 @@ def json_mapping(value: Any, name: str) -> dict:
     try:
         mapping = json.loads(value) if isinstance(value, str) else value
     except json.JSONDecodeError as error:
-        raise SgrlError(f"{name} must be a mapping, as JSON on the command line; {error} in {value!r}") from error
+        raise UsageError(f"{name} must be a mapping, as JSON on the command line; {error} in {value!r}") from error
     if not isinstance(mapping, dict):
-        raise SgrlError(f"{name} must be a mapping, not {value!r}")
+        raise UsageError(f"{name} must be a mapping, not {value!r}")
     return mapping
 
 

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.models.foreign import load_weights
 from sgrl.models.vlm.folder import load_vlm
 from sgrl.models.vlm.parts import aligners
@@ -53,7 +53,7 @@ def load_model(path: str, trainable: str = "decoder", **kwargs: Any) -> PreTrain
 def freeze(model: PreTrainedModel, trainable: str) -> None:
     """Set `requires_grad` of every parameter: see `load_model` for `trainable`."""
     if trainable not in TRAINABLE:
-        raise SgrlError(f"unknown trainable: {trainable!r}{suggest(trainable, TRAINABLE)}")
+        raise UsageError(f"unknown trainable: {trainable!r}{suggest(trainable, TRAINABLE)}")
     if trainable == "all":
         model.requires_grad_(True)
         return

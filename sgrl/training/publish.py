@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgrl import data
+from sgrl.arguments import program_words
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
 from sgrl.versions import installed
@@ -107,7 +108,7 @@ def model_card(
         lines = ["| in training | first | last |", "| --- | --- | --- |", *rows]
         parts.append("## Metrics\n\n" + "\n".join(lines) + "\n\nHeld-out figures: `recipes/evaluate.py`.")
     parts.append("## Versions\n\n" + _table(installed(PACKAGES)))
-    parts.append(f"## Command\n\n```\n{shlex.join(['python', *sys.argv])}\n```")
+    parts.append(f"## Command\n\n```\n{shlex.join(program_words(sys.argv[1:]))}\n```")
     return "\n\n".join(parts) + "\n"
 
 

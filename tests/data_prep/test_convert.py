@@ -265,7 +265,7 @@ def test_full_disk(worlds, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "cannot be written: File too large" in done.stderr
     assert not (tmp_path / "out").exists()
     subprocess.run(command, capture_output=True, check=True)
@@ -297,7 +297,7 @@ def test_card(worlds, tmp_path, capsys):
     loaded = huggingface_hub.DatasetCard(text)
     assert loaded.data.license == "other" and "does not know it" in text
     assert loaded.data.configs[0]["data_files"][0] == {"split": "train", "path": "train-*.parquet"}
-    assert "python data_prep/to_toon.py --dataset psg" in text
+    assert "sgrl convert --dataset psg" in text
     metadata = {**data.read_metadata(tmp_path / "out"), "dataset": "psg"}
     report = Report()
     report.counts["train"].update(records=5, records_kept=3)
@@ -327,7 +327,7 @@ def test_push(worlds, tmp_path, monkeypatch, capsys):
     assert calls[1]["allow_patterns"] == ["*.parquet", "README.md"]
     assert run("psg", worlds["psg"], tmp_path / "out", "--push-to-hub", "me/toy") == 0  # done already: only the push
     monkeypatch.undo()
-    assert run("psg", worlds["psg"], tmp_path / "out", "--push-to-hub", "me/toy") == 2
+    assert run("psg", worlds["psg"], tmp_path / "out", "--push-to-hub", "me/toy") == 1
     error = capsys.readouterr().err
     assert "is complete, but pushing it to me/toy failed" in error and "Traceback" not in error
 

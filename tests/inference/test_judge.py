@@ -208,7 +208,7 @@ def test_figures_by_hand(serve, run, folder):
     assert {**after, "judge": 0} == {**before, "judge": 0}
     (folder / "soft.json").unlink()
     status, _, log = run(*words, "--scene", "--attempts", 1)  # other questions, and no server
-    assert status == 2 and "2 of 2 questions got no answer (status 500" in log
+    assert status == 1 and "2 of 2 questions got no answer (status 500" in log
     assert not (folder / "soft.json").exists()
 
 
@@ -240,16 +240,16 @@ def test_interrupted_it_goes_on_there(serve, run, folder, monkeypatch):
 def test_bad_input_is_named_before_a_model_loads(run, folder, tmp_path):
     words = ["--model", "judge", "--engine", "openai"]
     status, _, log = run(tmp_path, *words)
-    assert status == 2 and "holds no run; expected a folder that recipes/evaluate.py wrote" in log
+    assert status == 1 and "holds no run; expected a folder that recipes/evaluate.py wrote" in log
     rows = (folder / "predictions.jsonl").read_text()
     (folder / "predictions.jsonl").write_text(rows.replace('"solution": "obj', '"solution": null, "was": "obj', 1))
     status, _, log = run(folder, *words)
-    assert status == 2 and "image '0' has no reference" in log
+    assert status == 1 and "image '0' has no reference" in log
     (folder / "predictions.jsonl").write_text("")
     status, _, log = run(folder, *words)
-    assert status == 2 and "holds no prediction" in log
+    assert status == 1 and "holds no prediction" in log
     status, _, log = run(folder, "--model", tmp_path / "nowhere")
-    assert status == 2 and "nowhere does not exist" in log
+    assert status == 1 and "nowhere does not exist" in log
     status, _, log = run(folder, *words, "--constrain", "--thinking")
     assert status == 2 and "exclude each other" in log
     assert not (folder / "judge.jsonl").exists()

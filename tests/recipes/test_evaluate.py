@@ -125,11 +125,11 @@ def test_a_folder_of_another_run_is_refused(evaluate, toy, tmp_path):
     weights[start:] = weights[start + 1000 :] + weights[start : start + 1000]
     (other / "model.safetensors").write_bytes(weights)
     status, _, log = evaluate("--limit", 1, model=other)
-    assert status == 2 and "holds another run: its model_fingerprint is" in log
+    assert status == 1 and "holds another run: its model_fingerprint is" in log
     status, _, log = evaluate("--limit", 1, "--split", "train")
-    assert status == 2 and "holds another run: its dataset_fingerprint is" in log
+    assert status == 1 and "holds another run: its dataset_fingerprint is" in log
     status, _, log = evaluate("--limit", 1, "--max-new-tokens", 7)
-    assert status == 2 and "its max_new_tokens is 6, this one's 7" in log
+    assert status == 1 and "its max_new_tokens is 6, this one's 7" in log
     assert len(rows(tmp_path / "run")) == 1
 
 
@@ -137,9 +137,9 @@ def test_bad_input_is_named_before_a_model_loads(evaluate, toy, tmp_path):
     status, _, log = evaluate("--split", "tset")
     assert status == 2 and "has no split 'tset'; did you mean 'test'?" in log
     status, _, log = evaluate(model=tmp_path / "nowhere")
-    assert status == 2 and "does not exist" in log
+    assert status == 1 and "does not exist" in log
     status, _, log = evaluate(dataset=tmp_path / "nowhere")
-    assert status == 2 and "nowhere does not exist; expected a data set" in log
+    assert status == 1 and "nowhere does not exist; expected a data set" in log
     status, _, log = evaluate("--limit", 0)
     assert status == 2 and "--limit is 0, expected at least 1" in log
     damaged = tmp_path / "damaged"
@@ -147,5 +147,5 @@ def test_bad_input_is_named_before_a_model_loads(evaluate, toy, tmp_path):
     (file,) = damaged.glob("test-*.parquet")
     file.write_bytes(file.read_bytes()[:-100])
     status, _, log = evaluate(dataset=damaged)
-    assert status == 2 and str(file) in log
+    assert status == 1 and str(file) in log
     assert not (tmp_path / "run").exists()

@@ -90,7 +90,7 @@ def test_an_api_that_stops_half_way(serve, predict, toy, trouble):
     server = serve(*[lambda body: "graph"] * 5, otherwise=trouble)
     words = ["--limit", "12", "--batch-size", "4", "--timeout", "0.3"]
     status, rows, log = predict(server, toy / "data", *words)
-    assert status == 2 and ("got an answer" in log or "refuses the request" in log)
+    assert status == 1 and ("got an answer" in log or "refuses the request" in log)
     assert len(rows) == 5
     asked = {picture(body) for body in server.received}
     server.otherwise, server.received = lambda body: "graph", []
@@ -106,12 +106,12 @@ def test_a_second_process_in_one_folder_is_refused(serve, predict, toy, tmp_path
     server = serve(otherwise=lambda body: "graph")
     with folder_lock(tmp_path / "run"):
         status, rows, log = predict(server, toy / "data", "--limit", "2")
-    assert status == 2 and f"run is being written by process {os.getpid()} " in log and not server.received
+    assert status == 1 and f"run is being written by process {os.getpid()} " in log and not server.received
     shards = [["--limit", "2", "--num-shards", "2", "--shard-index", str(index)] for index in range(2)]
     with folder_lock(tmp_path / "run", shared=True), folder_lock(tmp_path / "run/shard-00000-of-00002"):
-        assert predict(server, toy / "data", *shards[0])[0] == 2  # this part is somebody's
+        assert predict(server, toy / "data", *shards[0])[0] == 1  # this part is somebody's
         assert predict(server, toy / "data", *shards[1])[0] == 0  # the other is free
-        assert predict(server, toy / "data", "--limit", "2")[0] == 2
+        assert predict(server, toy / "data", "--limit", "2")[0] == 1
     status, rows, _ = predict(server, toy / "data", *shards[0])
     assert status == 0 and len({row["image_id"] for row in rows}) == 2
 
@@ -202,7 +202,7 @@ def test_a_video_resumes_from_its_own_last_graph(serve, predict, clips):
     camera.bad = {name: DOWN for name in USUAL if name[1] in "23"}
     words = ["--split", "val", "--context", "generated", "--batch-size", "3"]
     status, rows, log = predict(camera.server, clips, *words)
-    assert status == 2 and len(rows) == 6 and "none of 3 images got an answer (status 503: overloaded)" in log
+    assert status == 1 and len(rows) == 6 and "none of 3 images got an answer (status 503: overloaded)" in log
     camera.bad, camera.contexts = {}, {}
     status, rows, _ = predict(camera.server, clips, *words)
     assert status == 0 and len(rows) == 12
@@ -217,7 +217,7 @@ def test_a_server_that_is_gone_ends_a_single_video_soon(serve, predict, toy, tmp
     server = serve(otherwise=DOWN)
     words = ["--input", frames, "--context", "generated"]
     status, rows, log = predict(server, toy / "data", *words)
-    assert status == 2 and rows == [] and "none of 8 images got an answer" in log and len(server.received) == 8
+    assert status == 1 and rows == [] and "none of 8 images got an answer" in log and len(server.received) == 8
 
 
 def test_a_video_with_missing_frames(serve, predict, clips, toy, tmp_path):

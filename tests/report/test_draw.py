@@ -62,7 +62,7 @@ def test_a_second_process_in_one_folder_is_refused(toy, tmp_path, capsys, name):
     folder = pictures(tmp_path / "mine", 1)
     run = write_run(tmp_path / "run", [own("mine/000.png")], dataset=str(toy / "data"), input=[str(folder)])
     with folder_lock(tmp_path / "out", beside=name == "report"):
-        assert sgrl([name, run, "--output", str(tmp_path / "out")]) == 2
+        assert sgrl([name, run, "--output", str(tmp_path / "out")]) == 1
     assert "out is being written by process" in capsys.readouterr().err
 
 

@@ -96,7 +96,7 @@ def test_what_cannot_be_read(tmp_path, monkeypatch, capsys, arguments, message):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 no")
     write(tmp_path / "other.parquet", [{"text": "x"}])
     write(tmp_path / "good.parquet", [row()])
-    assert main(["validate", *arguments]) == 2
+    assert main(["validate", *arguments]) == (2 if "did you mean" in message else 1)
     assert message in capsys.readouterr().err
 
 

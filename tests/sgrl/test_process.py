@@ -40,7 +40,7 @@ def fail(error):
     ids=str,
 )  # fmt: skip
 def test_what_a_user_or_a_machine_causes_is_one_line(capsys, error, line):
-    assert run_command("sgrl draw", fail(error)) == 2
+    assert run_command("sgrl draw", fail(error)) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith(f"sgrl draw: {line}") and printed.err.count("\n") == 1 and not printed.out
 
@@ -126,7 +126,7 @@ def test_a_full_disk_behind_stdout():
             [sys.executable, "-c", COMMAND.format("print('x')")], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (done.returncode, done.stderr) == (
-        2,
+        1,
         "x: No space left on device; make room and run the same command again\n",
     )
 

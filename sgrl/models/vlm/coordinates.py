@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.models.vlm.families import FAMILIES, family_of
 
 
@@ -65,7 +65,7 @@ def convention_of(name: str, model: str) -> Convention:
     """
     if name != "auto":
         if name not in CONVENTIONS:
-            raise SgrlError(f"unknown coordinates {name!r}{suggest(name, ['auto', *CONVENTIONS])}")
+            raise UsageError(f"unknown coordinates {name!r}{suggest(name, ['auto', *CONVENTIONS])}")
         return CONVENTIONS[name]
     kind = _read(Path(model) / "config.json").get("model_type")
     family = family_of([kind] if isinstance(kind, str) else reversed(Path(model).parts))

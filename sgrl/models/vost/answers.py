@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sgrl.boxes import COORDS, scale
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.models.vost.loose_json import values
 from sgrl.text import answer
 from sgrl.text.codec import as_text
@@ -172,7 +172,7 @@ def parse_frame(
         SgrlError: unknown `coords`.
     """
     if coords not in COORDS:
-        raise SgrlError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
+        raise UsageError(f"unknown coordinates {coords!r}{suggest(coords, COORDS)}")
     person: list[float] | None = None
     pairs: list[dict[str, Any]] = []
     dropped: list[str] = []

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgrl.errors import SgrlError, suggest
+from sgrl.errors import UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.models.detection.boxes import to_corners
 from sgrl.models.detection.suppression import kept, overlaps
@@ -102,7 +102,7 @@ def ranked_triplets(
         SgrlError: another constraint.
     """
     if constraint not in CONSTRAINTS:
-        raise SgrlError(f"unknown constraint {constraint!r}{suggest(constraint, CONSTRAINTS)}")
+        raise UsageError(f"unknown constraint {constraint!r}{suggest(constraint, CONSTRAINTS)}")
     pairs, predicates, scores = _candidates(found, vocabulary, constraint)
     order = np.argsort(-scores, kind="stable")
     if overlap is None:

@@ -177,7 +177,7 @@ def test_bad_arguments(tmp_path, capsys, layout):
     annotations = tmp_path / toyworld.LAYOUTS[layout].annotations
     annotations.parent.mkdir(exist_ok=True)
     annotations.write_text("{}")
-    assert toyworld.main([*output, "--train", "1"]) == 2
+    assert toyworld.main([*output, "--train", "1"]) == 1
     assert "was not written by this command" in capsys.readouterr().err
 
 
@@ -254,5 +254,5 @@ def test_action_genome_with_faults_is_converted_but_for_them(tmp_path, capsys):
     assert "T0000.mp4/000009.png: expected a list of objects, found 'nothing'" in printed
     path.write_bytes(pickle.dumps(objects, 3)[:-20])
     code, printed = convert(tmp_path, tmp_path / "other", "action_genome", capsys)
-    assert code == 2 and "object_bbox_and_relationship.pkl is truncated" in printed
+    assert code == 1 and "object_bbox_and_relationship.pkl is truncated" in printed
     assert not list((tmp_path / "other").glob("*"))

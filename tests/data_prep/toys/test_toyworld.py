@@ -158,6 +158,6 @@ def test_command(tmp_path, capsys):
 def test_never_touches_somebody_elses_annotations(tmp_path, capsys):
     (tmp_path / "psg").mkdir()
     (tmp_path / "psg" / "psg.json").write_text("{}")
-    assert toyworld.main(["--output", str(tmp_path), "--train", "3"]) == 2
+    assert toyworld.main(["--output", str(tmp_path), "--train", "3"]) == 1
     assert "was not written by this command" in capsys.readouterr().err
     assert (tmp_path / "psg" / "psg.json").read_text() == "{}"
