@@ -43,8 +43,8 @@ def load_engine(name: str, model: str | Path, settings: EngineSettings | None = 
     """Load a model for inference.
 
     Args:
-        name: "vllm", "transformers", "openai", or "auto": vLLM where it imports and runs on this machine, else
-            transformers (which one, and why, goes to the log).
+        name: "vllm", "transformers", "openai", or "auto": vLLM where it imports and runs this model on this machine,
+            else transformers (which one, and why, goes to the log).
         model: a model folder or a Hub id. Its processor must be saved with it. For "openai" the server's name of it.
         settings: how it runs. changes: fields of `EngineSettings` that differ from those of `settings`.
 
@@ -61,12 +61,19 @@ def load_engine(name: str, model: str | Path, settings: EngineSettings | None = 
         return _class_of(name)(model, settings)
     check_model_folder(model, settings.images > 0)
     set_environment()
+    wanted = name
     if name != "transformers":
         name = _vllm_or_transformers(name)
     from transformers import AutoConfig
 
     load_pretrained(AutoConfig, model, "config of")  # what is wrong here has many faces later
-    return _class_of(name)(model, settings)
+    try:
+        return _class_of(name)(model, settings)
+    except SgrlError as error:
+        if (wanted, name) != ("auto", "vllm"):
+            raise
+        logger.warning("Using transformers, because %s", error)
+    return _class_of("transformers")(model, settings)
 
 
 def _vllm_or_transformers(name: str) -> str:

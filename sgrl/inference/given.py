@@ -114,7 +114,7 @@ def _of_url(url: str) -> Image.Image:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             found = response.read(LARGEST_DOWNLOAD + 1)
     except (OSError, ValueError, urllib.error.URLError) as error:
-        said = getattr(error, "reason", None) or error
+        said = error.reason if type(error) is urllib.error.URLError else error
         raise SgrlError(f"image {name} cannot be fetched: {printable(said, 200)}") from None
     if len(found) > LARGEST_DOWNLOAD:
         raise SgrlError(f"image {name} has more than {LARGEST_DOWNLOAD:,} bytes; make it smaller")
