@@ -17,6 +17,7 @@ from sgrl.files import atomic_path
 from sgrl.inference.options import add_arguments, check_arguments
 from sgrl.inference.predict import locked, open_rows, predict, say_failed
 from sgrl.inference.predictions import prediction_key
+from sgrl.inference.rows import DatasetRows
 
 
 def parser() -> Parser:
@@ -35,6 +36,7 @@ def main() -> int:
 
     with locked(args):
         rows = open_rows(args)
+        assert isinstance(rows, DatasetRows)  # it asks for no --input
         folder, failed = predict(args, rows)
         evaluation = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset))
         keys = {key: index for index, key in enumerate(rows.keys)}

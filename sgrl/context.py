@@ -57,7 +57,7 @@ def handed_on(text: str, codec: Codec, seen: tuple[int, int], repaired: bool = F
     return context_of(repair(codec, text, *seen)[0] if repaired else text, codec, *seen)
 
 
-def warn_of_context(context: str, trained: str | None) -> None:
+def warn_of_context(context: str | None, trained: str | None) -> None:
     """Warn where a model is asked otherwise than it was trained."""
     if trained is not None and (context == "none") != (trained == "none"):
         logger.warning(

@@ -229,7 +229,7 @@ class Task:
         for name in found:
             if name not in names:
                 raise UsageError(f"unknown key {_shown(name)}{suggest(printable(name, 60), names)}")
-        vocabulary = found.get("vocabulary")
+        vocabulary: Any = found.get("vocabulary")
         try:
             if not isinstance(vocabulary, str):
                 vocabulary = Vocabulary.from_json(vocabulary)

@@ -126,6 +126,7 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def _task(args: argparse.Namespace) -> tuple[Task, bool]:
     """How the model is asked, and whether that goes before the prompts of a data set's rows."""
+    task: Task | None
     own = None if args.engine == "openai" else Task.find(args.model)
     of_data = Task.of_dataset(args.dataset, pixels=None) if args.dataset else None
     if own is not None and own.kind != "vlm":

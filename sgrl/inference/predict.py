@@ -38,7 +38,15 @@ from sgrl.versions import installed
 logger = logging.getLogger(__name__)
 
 # What makes two runs the same run. The later ones are None where the setting is off, as in folders that predate it.
-IDENTITY = ("model_fingerprint", "dataset_fingerprint", "split", "engine", "max_new_tokens", "dtype", "thinking")
+IDENTITY: tuple[str, ...] = (
+    "model_fingerprint",
+    "dataset_fingerprint",
+    "split",
+    "engine",
+    "max_new_tokens",
+    "dtype",
+    "thinking",
+)
 IDENTITY += ("constrain", "context", "zero_shot", "extra_body", "task")
 
 GONE = 8
@@ -55,6 +63,7 @@ def locked(args: argparse.Namespace) -> Iterator[None]:
 
 
 def open_rows(args: argparse.Namespace) -> DatasetRows | FileRows:
+    rows: DatasetRows | FileRows
     if args.input:
         rows = FileRows(args.input, args.presentation, args.context != "none", args.every, args.limit)
         if args.context != "none" and args.context_chosen and not any(rows.videos):
@@ -88,6 +97,7 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> tuple[Pre
     if name == "auto":
         engine = load(args, name)
         name = engine.name
+    assert rows.codec is not None  # of rows that are asked about
     run = {
         "model": args.model,
         "model_fingerprint": args.model if name == "openai" else model_fingerprint(args.model),
@@ -240,8 +250,8 @@ class Predictor:
             previous = row.get("previous")
         elif self.args.context == "gt":  # the data set was written without it: the reference of the row before
             index = row["index"]
-            before = index and (self.rows.keys[index - 1][0], self.rows.videos[index - 1])
-            if before == (row["dataset"], row["video_id"]):
+            last = (self.rows.keys[index - 1][0], self.rows.videos[index - 1])
+            if index and last == (row["dataset"], row["video_id"]):
                 previous = self.rows.solution(index - 1)
         return previous
 

@@ -78,10 +78,12 @@ class Presentation:
         """
         shown = self.shown(image)
         seen = self.frame(shown.size)
+        told = None
         if previous is not None:
-            text, before = previous
-            previous = text if before == seen else resized_text(text, self.codec, before, seen)
-        chat = self.chat([{"role": "user", "content": self.words(seen, shown.size)}], previous)
+            told, before = previous
+            if before != seen:
+                told = resized_text(told, self.codec, before, seen)
+        chat = self.chat([{"role": "user", "content": self.words(seen, shown.size)}], told)
         return Question(shown, chat, seen, image.size, self.convention)
 
     def shown(self, image: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sgrl import data
 from sgrl.errors import SgrlError
@@ -130,8 +131,10 @@ class FileRows:
         every: int = 1,
         limit: int | None = None,
     ):
-        self._presentation, self.metadata = presentation, {}
-        self.codec, self.vocabulary = presentation and presentation.codec, presentation and presentation.vocabulary
+        self._presentation = presentation
+        self.metadata: dict[str, Any] = {}
+        self.codec = presentation.codec if presentation else None
+        self.vocabulary = presentation.vocabulary if presentation else None
         self.name = ", ".join(paths)
         self._every = every
         # (file, number of the frame in a video file or None), row by row
@@ -203,6 +206,7 @@ class FileRows:
 
     def __getitem__(self, index: int) -> dict:
         """Raises SgrlError for an image that does not open."""
+        assert self._presentation is not None  # without one nobody asks for rows, only for pictures
         picture = self.picture(index)
         dataset, name = self.keys[index]
         return {

@@ -141,7 +141,8 @@ class SceneGraphModel:
             nothing = SceneGraph((), (), *frame)
             return Prediction(nothing, done.text, "", (), done.finish_reason, done.error, None, *spent)
         done = _with_opening(question, done)
-        text, faults = done.text, {}
+        text = done.text
+        faults: dict[str, Any] = {}
         if question.convention:
             text = zeroshot.in_frame_of(text, self.codec, question.seen, frame, question.convention, question.into)
         else:
@@ -203,8 +204,9 @@ def _with_opening(question: Question, done: Generation) -> Generation:
     if last["role"] != "assistant":
         return done
     opening = last["content"]
-    pieces = {"pieces": (opening, *done.pieces), "logprobs": (0.0, *done.logprobs)} if done.pieces else {}
-    return replace(done, text=opening + done.text, **pieces)
+    if done.pieces:
+        done = replace(done, pieces=(opening, *done.pieces), logprobs=(0.0, *done.logprobs))
+    return replace(done, text=opening + done.text)
 
 
 def _graph(

@@ -35,17 +35,19 @@ class Tracker:
         numbers: list[int | None] = [None] * len(graph.objects)
         for label in {o.label for o in graph.objects[:MOST_OBJECTS]}:
             self._assign(label, graph, numbers)
-        seen = {}
-        for index, found in enumerate(graph.objects):
-            if numbers[index] is None:
-                numbers[index], self._next = self._next, self._next + 1
-            if index < MOST_OBJECTS:
-                seen[numbers[index]] = (found.label, found.box, 0)
+        seen: dict[int, tuple[str, Box, int]] = {}
+        given: list[int] = []
+        for known, found in zip(numbers, graph.objects, strict=True):
+            if known is None:
+                known, self._next = self._next, self._next + 1
+            if len(given) < MOST_OBJECTS:
+                seen[known] = (found.label, found.box, 0)
+            given.append(known)
         for number, (label, box, age) in self._tracks.items():
             if number not in seen and age < self.patience and len(seen) < MOST_TRACKS:
                 seen[number] = (label, box, age + 1)  # youngest first, as they stand
         self._tracks = seen
-        return tuple(numbers)
+        return tuple(given)
 
     def forget(self) -> None:
         """End all tracks; numbers go on."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sgrl.inference.engine import Engine, Generation
 from sgrl.models.vlm.chat import RefusedPrompt
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
     """The same items, each one made while the one before it is at work: images are opened beside the engine."""
-    end = object()
+    end: Any = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, items, end)
         while (item := waiting.result()) is not end:
