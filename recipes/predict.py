@@ -29,6 +29,7 @@ def parser() -> Parser:
     add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
     add("--num-shards", type=int, default=1, help="number of jobs that share the work (default: %(default)s)")
     add("--parquet", action="store_true", help="also write OUTPUT/predictions.parquet")
+    add("--format", choices=["json", "jsonl"], help="also write the graphs as OUTPUT/graphs.json or graphs.jsonl")
     return parser
 
 
@@ -41,6 +42,12 @@ def main() -> int:
         print(summary(json.loads((folder.folder / USAGE_FILE).read_text())))
         if args.parquet:
             print(f"Wrote {write_parquet(folder)}")
+        if args.format and folder.keys:
+            from sgrl.export import export
+
+            graphs = folder.folder / f"graphs.{args.format}"
+            export(folder.folder, args.format, graphs)
+            print(f"Wrote {graphs}")
     return say_failed(folder, failed)
 
 

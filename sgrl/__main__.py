@@ -61,6 +61,7 @@ COMMANDS = {
     "judge": Command("figures where a judge decides which labels mean the same", "recipes/judge.py"),
     "draw": Command("graphs drawn on their images", "sgrl.report.draw"),
     "report": Command("runs side by side, as a page", "sgrl.report.command"),
+    "export": Command("graphs for other tools: COCO, networkx, GraphML, RDF, Cypher, CSV", "sgrl.export.command"),
     "ls": Command("list recipes and configurations", "sgrl.commands.ls"),
     "cp": Command("copy recipes and configurations here, to edit them", "sgrl.commands.cp"),
 }

@@ -21,6 +21,8 @@ from typing import Any
 from sgrl.errors import GraphError
 from sgrl.terminal import printable
 
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False)  # made once: `json.dumps` would make one a call
+
 
 def number(value) -> int | float:
     """A number as JSON has it, out of numpy's or torch's."""
@@ -53,7 +55,7 @@ def write(objects: Iterable, relations: Iterable, tracks: Sequence | None = None
 
 def text(value: Mapping | Sequence) -> str:
     """JSON in one line. ASCII: what a model wrote may hold halves of a character, which UTF-8 cannot write."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def parsed(source: str | bytes) -> Any:

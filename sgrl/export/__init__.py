@@ -14,11 +14,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sgrl.dotted import is_dotted, load, resolve
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.export.inputs import Reading, open_input
 from sgrl.export.items import Item, Video
+
+if TYPE_CHECKING:
+    from sgrl.export.items import Item
 
 FORMATS = {
     "json": "sgrl.export.json_lines:write_list",
@@ -68,6 +72,7 @@ def export(source: str | Path, to: str, output: str | Path, reading: Reading | N
     Raises:
         SgrlError: no such format or input, no graph in it, or an output that cannot be written.
     """
+
     write = format_of(to)
     reading = reading or Reading()
     about, items = open_input(source, reading)
@@ -88,6 +93,7 @@ def export(source: str | Path, to: str, output: str | Path, reading: Reading | N
 
 
 def _count(item: Item, done: Exported) -> None:
+
     if isinstance(item, Video):
         done.videos += 1
         done.relations += len(item.graph.relations) if item.graph else sum(len(f.graph.relations) for f in item.frames)
@@ -100,12 +106,12 @@ def format_of(name: str):
     """The function of a format.
 
     Raises:
-        SgrlError: no such format; it names the nearest.
+        UsageError: no such format; it names the nearest.
     """
     if is_dotted(name):
         return resolve(name, "to")
     if name in IN_MEMORY:
-        raise SgrlError(f"{name} has no file format; from Python: {IN_MEMORY[name]}(graph)")
+        raise UsageError(f"{name} has no file format; from Python: {IN_MEMORY[name]}(graph)")
     if name not in FORMATS:
         raise UsageError(f"unknown format {name!r}{suggest(name, FORMATS)}")
     return load(FORMATS[name])

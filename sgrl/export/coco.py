@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from sgrl import plain
-from sgrl.export.items import Frame, Item, Source, frames_of, ordered
+from sgrl.export.items import Frame, Item, Source, frames_of, item_of, ordered
 from sgrl.files import atomic_path, named
+from sgrl.graph import SceneGraph
 from sgrl.images import SUFFIXES
+from sgrl.inference.prediction import Prediction
+from sgrl.tubes import VideoGraph
 from sgrl.vocabulary import Vocabulary
 
 LISTS = ("images", "annotations", "rel_annotations", "videos")
@@ -96,11 +99,13 @@ def file_name(image_id: str) -> str:
     return image_id if Path(image_id).suffix.lower() in SUFFIXES else f"{image_id}.jpg"
 
 
-def to_coco(items: Iterable[Item], vocabulary: Vocabulary | None = None) -> dict:
-    """The whole file as a dictionary, for few graphs."""
+def to_coco(
+    graphs: Iterable[SceneGraph | VideoGraph | Prediction | Item], vocabulary: Vocabulary | None = None
+) -> dict:
+    """The whole file as a dictionary, for few graphs. vocabulary: whose labels come first among the classes."""
     entries = CocoEntries(vocabulary, Counter())
     found: dict[str, list[dict]] = {name: [] for name in LISTS}
-    for frame in frames_of(items):
+    for frame in frames_of(map(item_of, graphs)):
         for name, entry in entries.of(frame):
             found[name].append(entry)
     return found | {"categories": entries.objects.entries(), "rel_categories": entries.predicates.entries()}

@@ -9,22 +9,18 @@ JSON lines. docs/exports.md says what each format holds and what it cannot.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sgrl.errors import UsageError
 from sgrl.export import FORMATS, export
-from sgrl.export.inputs import RELATIONS, Reading
+from sgrl.export.reading import RELATIONS, Reading
 from sgrl.terminal import printable
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="sgrl export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser() -> Parser:
+    parser = Parser(__doc__, "sgrl export")
     add = parser.add_argument
     add("input", type=Path, help="folder of predictions, of scores, a data set, or a .jsonl file of graphs")
     add("--to", required=True, metavar="FORMAT", help=f"{', '.join(FORMATS)}, or package.module:function")

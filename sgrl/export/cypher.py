@@ -21,6 +21,7 @@ from sgrl.export.items import Item, Source, item_of
 from sgrl.export.net import Net, Properties, clean, net_of
 from sgrl.files import atomic_path
 from sgrl.graph import SceneGraph
+from sgrl.inference.prediction import Prediction
 from sgrl.tubes import VideoGraph
 
 STATEMENT = """\
@@ -36,7 +37,7 @@ _SHORT = {"'": r"\'", "\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _ESCAPED = re.compile("[\x00-\x1f'\x7f-\x9f\u2028\u2029]")
 
 
-def statements(graphs: Iterable[SceneGraph | VideoGraph | Item]) -> Iterator[tuple[str, dict[str, Any]]]:
+def statements(graphs: Iterable[SceneGraph | VideoGraph | Prediction | Item]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(statement, parameters) of each graph, as drivers take them."""
     for graph in graphs:
         yield STATEMENT, parameters_of(clean(net_of(item_of(graph), Counter()), Counter()))

@@ -11,7 +11,8 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -21,49 +22,16 @@ import numpy as np
 from sgrl import data, plain
 from sgrl.errors import SgrlError
 from sgrl.export.items import Frame, Item, Source, Video, ungrouped
+from sgrl.export.reading import NAMELESS, RELATIONS, Reading
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.predictions import PREDICTIONS_FILE, RUN_FILE, read_run_file
 from sgrl.scores import ScoreFolder, holds_scores
 from sgrl.scores.written import read_text
+from sgrl.task import Task
 from sgrl.terminal import printable
 from sgrl.text import Codec, get_codec
 from sgrl.tubes import VideoGraph, link
 from sgrl.vocabulary import Vocabulary
-
-RELATIONS = 20
-"""How many of the surest relations of a graph are taken where every pair has scores."""
-
-
-NAMELESS = "relations that name no object or no predicate"
-
-
-@dataclass
-class Reading:
-    """How an input is read, and what was met.
-
-    Args:
-        split: of a data set; all unless given.
-        relations: most relations of a graph whose relations have scores, the surest; None: all that a model wrote, and
-            RELATIONS where every pair has scores.
-        fps: frames per second of the numbers of the frames, where the input does not say.
-
-    Attributes:
-        damaged: place and reason of each record that was left out.
-        lost: what could not be read of the others.
-    """
-
-    split: str | None = None
-    relations: int | None = None
-    fps: float | None = None
-    damaged: list[str] = field(default_factory=list)
-    damaged_count: int = 0
-    lost: Counter[str] = field(default_factory=Counter)
-
-    def tell(self, place: str) -> None:
-        """Count a record that is left out; the first few are kept."""
-        self.damaged_count += 1
-        if len(self.damaged) < 10:
-            self.damaged.append(place)
 
 
 def open_input(path: str | Path, reading: Reading) -> tuple[Source, Iterator[Item]]:
@@ -96,18 +64,19 @@ def open_input(path: str | Path, reading: Reading) -> tuple[Source, Iterator[Ite
 
 
 def _described(folder: Path) -> tuple[Codec, Vocabulary | None]:
-    """Layout of the texts of a run, and the vocabulary of its data set where that can be found."""
+    """Layout of the texts of a run, and its vocabulary: that of the model's task or of the data set, if it is here."""
     run = read_run_file(folder)
     if not isinstance(run.get("codec"), str):
         raise SgrlError(f'{folder / RUN_FILE} does not say the layout of the texts ("codec"); predict again')
-    vocabulary = None
-    dataset = run.get("dataset")
-    if isinstance(dataset, str) and Path(dataset).exists():
-        try:
-            vocabulary = data.vocabulary_of(data.read_metadata(dataset))
-        except (SgrlError, KeyError, TypeError, ImportError):
-            pass  # labels stay as they are written
-    return get_codec(run["codec"]), vocabulary
+    for key in ("model", "dataset"):
+        place = run.get(key)
+        if isinstance(place, str) and Path(place).exists():
+            with suppress(SgrlError, KeyError, TypeError, ImportError):  # labels stay as they are written
+                if key == "dataset":
+                    return get_codec(run["codec"]), data.vocabulary_of(data.read_metadata(place))
+                if (task := Task.find(place)) is not None:
+                    return get_codec(run["codec"]), task.vocabulary
+    return get_codec(run["codec"]), None
 
 
 def _of_predictions(folder: Path, codec: Codec, vocabulary: Vocabulary | None, reading: Reading) -> Iterator[Frame]:

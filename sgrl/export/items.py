@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.inference.prediction import Prediction
 from sgrl.tubes import BoxTube, VideoGraph, runs
 from sgrl.vocabulary import Vocabulary
 
@@ -198,12 +199,14 @@ class Source:
     vocabulary: Vocabulary | None = None
 
 
-def item_of(graph: SceneGraph | VideoGraph | Item) -> Item:
-    """A graph as formats take it."""
+def item_of(graph: SceneGraph | VideoGraph | Prediction | Item) -> Item:
+    """A graph, or what a model says of an image, as formats take it."""
     if isinstance(graph, SceneGraph):
         return Frame(graph)
     if isinstance(graph, VideoGraph):
         return Video("", graph=graph, numbers=range(graph.frames))
+    if isinstance(graph, Prediction):
+        return Frame(graph.graph, tracks=graph.tracks)
     return graph
 
 

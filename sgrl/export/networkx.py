@@ -18,13 +18,14 @@ from sgrl.export.net import Net, graph_of, net_of
 from sgrl.extras import require
 from sgrl.files import atomic_path
 from sgrl.graph import SceneGraph
+from sgrl.inference.prediction import Prediction
 from sgrl.tubes import VideoGraph
 
 if TYPE_CHECKING:
     from networkx import MultiDiGraph
 
 
-def to_networkx(graph: SceneGraph | VideoGraph | Item) -> MultiDiGraph:
+def to_networkx(graph: SceneGraph | VideoGraph | Prediction | Item) -> MultiDiGraph:
     """The graph in memory. Raises SgrlError where networkx is not installed."""
     networkx = require("networkx", what="a graph in memory")
     net = net_of(item_of(graph), Counter())

@@ -21,6 +21,7 @@ from sgrl.export.net import Net, clean, net_of
 from sgrl.extras import require
 from sgrl.files import atomic_path
 from sgrl.graph import SceneGraph
+from sgrl.inference.prediction import Prediction
 from sgrl.tubes import VideoGraph
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _json_ld(name: str, value: Any) -> Any:
     return value
 
 
-def to_rdf(graph: SceneGraph | VideoGraph | Item) -> rdflib.Graph:
+def to_rdf(graph: SceneGraph | VideoGraph | Prediction | Item) -> rdflib.Graph:
     """The statements in memory. Raises SgrlError where rdflib is not installed."""
     found = require("rdflib", what="RDF in memory").Graph()
     net = clean(net_of(item_of(graph), Counter()), Counter())

@@ -10,13 +10,14 @@ import numpy as np
 from sgrl.export.items import Frame, Track, ordered
 from sgrl.extras import require
 from sgrl.graph import SceneGraph
+from sgrl.inference.prediction import Prediction
 
 if TYPE_CHECKING:
     from supervision import Detections
 
 
 def to_supervision(
-    graph: SceneGraph | Frame, classes: Sequence[str] | None = None, tracks: Sequence[Track] | None = None
+    graph: SceneGraph | Prediction | Frame, classes: Sequence[str] | None = None, tracks: Sequence[Track] | None = None
 ) -> Detections:
     """The objects of an image or a frame, in their order.
 
@@ -26,13 +27,14 @@ def to_supervision(
     Args:
         classes: number the labels by their position, such as the objects of a vocabulary; a label that is not among
             them is numbered after them. Without: in the order in which they come.
-        tracks: of the objects, -1 where None; those of a Frame unless given. Only numbers can be held.
+        tracks: of the objects, -1 where None; those of the prediction or the frame unless given. Only numbers can be
+            held.
 
     Raises:
         SgrlError: supervision is not installed.
     """
     supervision = require("supervision", what="Detections")
-    if isinstance(graph, Frame):
+    if not isinstance(graph, SceneGraph):
         tracks = graph.tracks if tracks is None else tracks
         graph = graph.graph
     numbers = {label: number for number, label in enumerate(classes or ())}

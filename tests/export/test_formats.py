@@ -26,6 +26,7 @@ from sgrl.export.networkx import from_networkx, to_networkx
 from sgrl.export.rdf import to_rdf
 from sgrl.export.supervision import to_supervision
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
+from sgrl.inference.prediction import Prediction
 from sgrl.tubes import BoxTube, TimedRelation, TubeObject, VideoGraph
 from sgrl.vocabulary import Vocabulary
 
@@ -295,6 +296,8 @@ def test_supervision_has_the_objects():
     assert found.metadata["relations"][0] == (0, "riding", 1, 0.5)
     assert found[found["class_name"] == "horse"].xyxy.tolist() == [[40, 100, 300, 400.5]]
     assert to_supervision(SceneGraph((), (), 1, 1)).is_empty()
+    assert to_supervision(Prediction(graph(), tracks=(4, 5))).tracker_id.tolist() == [4, 5]
+    assert to_networkx(Prediction(graph(), tracks=(4, 5))).nodes[2]["track"] == 5
     with pytest.raises(SgrlError, match="supervision has no file format; from Python: sgrl.export.supervision"):
         format_of("supervision")
 

@@ -12,10 +12,12 @@ from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.export import export
 from sgrl.export.command import main
-from sgrl.export.inputs import Reading, open_input
+from sgrl.export.inputs import open_input
 from sgrl.export.items import Frame, Video
+from sgrl.export.reading import Reading
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.scores import ScoredGraph, ScoreWriter
+from sgrl.task import Task
 from sgrl.text import answer, get_codec
 from sgrl.tubes import BoxTube
 from sgrl.vocabulary import Vocabulary
@@ -74,10 +76,13 @@ def scored(graph, scores=(0.5, 0.25)):
     return SceneGraph(graph.objects, relations, graph.width, graph.height)
 
 
-def test_predictions_have_confidences_and_official_names_where_the_data_set_is_there(tmp_path):
+def test_predictions_have_confidences_and_official_names_where_the_vocabulary_is_known(tmp_path):
     place = dataset(tmp_path / "data")
     (item,), source, _ = read(predictions(tmp_path / "run", [line(7)], dataset=str(place)))
     assert item == Frame(scored(GRAPH), "d", "7") and source.vocabulary == WORDS
+    Task(WORDS).write(tmp_path / "model")
+    (item,), source, _ = read(predictions(tmp_path / "own", [line(7)], model=str(tmp_path / "model"), input=["a.jpg"]))
+    assert item.graph.objects[1].label == "traffic light" and source.vocabulary == WORDS
     (item,), source, _ = read(predictions(tmp_path / "alone", [line(7)], dataset="gone"))
     assert item.graph.objects[1].label == "traffic-light" and source.vocabulary is None
 

@@ -116,14 +116,17 @@ def test_a_second_process_in_one_folder_is_refused(serve, predict, toy, tmp_path
     assert status == 0 and len({row["image_id"] for row in rows}) == 2
 
 
-def test_garbage_for_one_image_is_named_and_tried_again(serve, predict, toy):
+def test_garbage_for_one_image_is_named_and_tried_again(serve, predict, toy, tmp_path):
     server = serve("first", (200, {"choices": [{"message": {"content": 5}}]}, {}), otherwise=lambda body: "graph")
     server.script[0] = lambda body: "first"
     status, rows, log = predict(server, toy / "data", "--limit", "6", "--batch-size", "1")
     assert status == 1 and len(rows) == 5
     assert re.search(r"1 of 6 images have no prediction \(\d+: an answer that is no chat completion", log)
-    status, rows, log = predict(server, toy / "data", "--limit", "6", "--batch-size", "1")
+    words = ["--limit", "6", "--batch-size", "1", "--format", "jsonl"]
+    status, rows, log = predict(server, toy / "data", *words)
     assert status == 0 and len(rows) == 6 and len(server.received) == 7
+    graphs = [json.loads(line) for line in (tmp_path / "run/graphs.jsonl").read_text().splitlines()]
+    assert [found["image_id"] for found in graphs] == [row["image_id"] for row in rows]
 
 
 def test_interrupted_it_goes_on_there(serve, predict, toy):
