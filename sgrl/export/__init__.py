@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.dotted import is_dotted, load, resolve
 from sgrl.errors import SgrlError, UsageError, suggest
-from sgrl.export.inputs import Reading, open_input
-from sgrl.export.items import Item, Video
+from sgrl.export.reading import Reading
 
 if TYPE_CHECKING:
     from sgrl.export.items import Item
@@ -73,6 +72,8 @@ def export(source: str | Path, to: str, output: str | Path, reading: Reading | N
         SgrlError: no such format or input, no graph in it, or an output that cannot be written.
     """
 
+    from sgrl.export.inputs import open_input
+
     write = format_of(to)
     reading = reading or Reading()
     about, items = open_input(source, reading)
@@ -93,6 +94,7 @@ def export(source: str | Path, to: str, output: str | Path, reading: Reading | N
 
 
 def _count(item: Item, done: Exported) -> None:
+    from sgrl.export.items import Video
 
     if isinstance(item, Video):
         done.videos += 1

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sgrl.arguments import Parser
 from sgrl.errors import UsageError
 from sgrl.export import FORMATS, export
 from sgrl.export.reading import RELATIONS, Reading
