@@ -2,95 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-import os
-import re
-import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from sgrl import data, precision, shipped
+from sgrl import data, shipped
 from sgrl.arguments import Parser
 from sgrl.errors import SgrlError
+from sgrl.machine import (
+    Finding,
+    check_acceleration,
+    check_devices,
+    check_disk,
+    check_memory,
+    check_packages,
+    check_versions,
+)
 from sgrl.terminal import printable
 
 CONSTRAINTS = shipped.file("constraints.txt")
-CORE = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
-"""Without these nothing trains; of all others the version is compared where they are installed."""
 
 SAMPLE = 5000
 """So many images of a split are looked at."""
 TRIED = 40
 """So many of their sizes, and the extremes, go through the processor."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. level: "ok", "warn" (it may work) or "fail" (it will not). advice: what to do."""
-
-    level: str
-    what: str
-    advice: str = ""
-
-
-def check_versions(constraints: str | Path, installed=importlib.metadata.version) -> Iterator[Finding]:
-    """Installed packages against a constraints file; `installed` gives a version by name, as importlib.metadata."""
-    path = Path(constraints)
-    if not path.is_file():
-        yield Finding("warn", f"no {path}", "give --constraints, or run this in a checkout")
-        return
-    pins = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;#]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
-    right = 0
-    for name, wanted in pins:
-        try:
-            found = installed(name)
-        except importlib.metadata.PackageNotFoundError:
-            if name in CORE:
-                yield Finding("fail", f"{name} is not installed", "pip install -c constraints.txt -e '.[train]'")
-            continue
-        if found.split("+")[0] == wanted.split("+")[0]:
-            right += 1
-        else:
-            level = "fail" if name in CORE or name.startswith("vllm") else "warn"
-            yield Finding(level, f"{name} {found}, tested with {wanted}", f"pip install {name}=={wanted}")
-    yield Finding("ok", f"{right} packages as in {path.name}")
-
-
-def check_devices() -> Iterator[Finding]:
-    """GPUs and their memory, or CPU cores and memory, and what rolls out."""
-    try:
-        import torch
-    except ImportError:
-        return
-    if torch.cuda.is_available():
-        for i in range(torch.cuda.device_count()):
-            found = torch.cuda.get_device_properties(i)
-            yield Finding("ok", f"GPU {i}: {found.name}, {found.total_memory / 2**30:.0f} GiB")
-    else:
-        threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        yield Finding("ok", f"no GPU, {threads} CPU cores: enough for the toy world (recipes/accelerate/cpu.yaml)")
-        yield Finding("ok", precision.describe_cpu())
-        if shutil.which("nvidia-smi"):
-            advice = "install PyTorch's CUDA build: make env ACCELERATOR=gpu"
-            yield Finding("fail", "a GPU driver is here, but this PyTorch does not see it", advice)
-    if importlib.util.find_spec("vllm") is None:
-        yield Finding(
-            "warn", "vLLM is not installed: rollouts come from transformers, slowly", "pip install sgrl[vllm]"
-        )
-
-
-def check_disk(folder: str | Path, model_bytes: int = 0) -> Finding:
-    """Room for three checkpoints with optimizer states (12 bytes a parameter in bfloat16 training), at least 5 GB."""
-    folder = Path(folder).absolute()
-    while not folder.exists():
-        folder = folder.parent
-    free, needed = shutil.disk_usage(folder).free, max(5e9, 3 * 6 * model_bytes)
-    text = f"{free / 1e9:.0f} GB free at {folder}"
-    if free >= needed:
-        return Finding("ok", text)
-    return Finding("warn", f"{text}, a run may write {needed / 1e9:.0f} GB", "free some, or lower save_total_limit")
 
 
 def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
@@ -110,7 +44,8 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
     except SgrlError as error:
         yield Finding("fail", str(error))
         return
-    yield from check_kernels(config)
+    yield from check_acceleration(config)
+    yield check_memory(path)
     try:
         text = check_template(processor, config, template_arguments(processor), "Write.")
         yield Finding("ok", f"chat template: one placeholder for an image, ends with {text[-24:]!r}")
@@ -124,17 +59,6 @@ def check_model(path: str, dataset: str | None = None) -> Iterator[Finding]:
         yield Finding("ok", f"pixel budget of {path}: {budget[0]:,} to {budget[1]:,}")
     if dataset is not None:
         yield from _check_pixels(dataset, processor, budget)
-
-
-def check_kernels(config) -> Iterator[Finding]:
-    """On a GPU: whether linear attention has its kernels."""
-    import torch
-
-    from sgrl.models.vlm.parts import missing_kernels
-
-    if torch.cuda.is_available() and (slow := missing_kernels(config)):
-        what, _, advice = slow.partition("; ")
-        yield Finding("warn", what, advice)
 
 
 def _check_pixels(dataset: str, processor, budget: tuple[int, int] | None) -> Iterator[Finding]:
@@ -287,18 +211,27 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the findings; 1 if one of them is a "fail"."""
     args = parser().parse_args(arguments)
-    findings = [*check_versions(args.constraints), *check_devices()]
+    findings = list(check_packages())
+    loads = not findings
+    findings += [*check_versions(args.constraints), *check_devices()]
     weights = sum(path.stat().st_size for path in Path(args.model).glob("*.safetensors")) if args.model else 0
     findings.append(check_disk(args.output, weights))
-    dataset = list(check_dataset(args.dataset)) if args.dataset else []
+    dataset = list(check_dataset(args.dataset)) if args.dataset and loads else []
     findings += dataset
-    if args.model:
+    if args.model and loads:
         whole = args.dataset if all(finding.level != "fail" for finding in dataset) else None
         findings += check_model(args.model, whole)
+    elif loads:
+        findings += check_acceleration()
+        findings.append(check_memory())
     for finding in findings:
         print(f"{finding.level:<5}{printable(finding.what)}")
         if finding.advice:
             print(f"     -> {printable(finding.advice)}")
     failed = sum(finding.level == "fail" for finding in findings)
-    print(f"\n{failed} problem{'s' * (failed != 1)} to solve first" if failed else "\nready")
-    return 1 if failed else 0
+    if failed:
+        print(f"\n{failed} problem{'s' * (failed != 1)} to solve first")
+        return 1
+    left = [f"--{name}" for name in ("model", "dataset") if not getattr(args, name)]
+    print(f"\nready, as far as it was looked at; {' and '.join(left)} would say more" if left else "\nready")
+    return 0

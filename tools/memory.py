@@ -8,20 +8,7 @@
 For a YAML file the launcher and the number of GPUs are those of the first command at its top. The line that is printed
 stands in the file as a comment, where the recipes' list of configurations finds it.
 
-GiB on each of G GPUs. N parameters, of which T train (the language model; for LoRA 1 % of it); b = batch / G sequences
-of `length` tokens at a time on each; a language model of L layers and width d.
-
-    DDP       weights 4 N, their copies in bfloat16 2 N while computing, gradients 4 T, Adam 8 T
-    ZeRO-2    weights 2 N (bfloat16); divided by G: gradients 2 T, weights in float32 4 T, Adam 8 T
-    ZeRO-3    weights 2 N / G and the largest layer; the rest as ZeRO-2. FSDP2: 2 N / G more
-    LoRA      weights 2 N (`dtype: bfloat16`; ZeRO-3: / G); gradients, Adam and float32 weights of T, 16 T
-    reference weights once more where beta is not 0; not with LoRA, which switches its adapters off
-    vLLM      weights 2 N and a cache of 4 (keys and values in bfloat16) x kv width x layers with a cache x length, for
-              every sequence that is generated at once; set aside all along unless vllm_enable_sleep_mode is true
-    activations, roughly, with gradient_checkpointing: b x length x d x (2 L + 40) bytes
-
-Rough: fragmentation, the CUDA context (about 1 GiB), communication buffers (2 GiB or more with ZeRO) and the vision
-tower's activations come on top. Expect one and a half times the figures where they are small.
+The formulas are those of sgrl/memory.py.
 """
 
 from __future__ import annotations
@@ -34,33 +21,12 @@ from pathlib import Path
 
 import yaml
 
-GIB = 2**30
+from sgrl.memory import GIB, PROFILE, SHAPES, activations, engine, training
+
 ROOT = Path(__file__).resolve().parent.parent
 CARD = 80  # GiB
-PROFILE = 1.5 * GIB  # what vLLM leaves free beside weights and cache, for its own activations
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Parameters in all and of the language model; its width, layers, layers with a cache, and width of the keys."""
-
-    parameters: float
-    language: float
-    width: int
-    layers: int
-    cached: int
-    keys: int
-
-
-# Counted in transformers' own classes with the published configurations.
-SHAPES = {
-    "Qwen3.5-0.8B": Shape(0.853e9, 0.752e9, 1024, 24, 6, 512),
-    "Qwen3-VL-2B": Shape(2.128e9, 1.721e9, 2048, 28, 28, 1024),
-    "Qwen2.5-VL-3B": Shape(3.755e9, 3.086e9, 2048, 36, 36, 256),
-    "Qwen2.5-VL-7B": Shape(8.292e9, 7.616e9, 3584, 28, 28, 512),
-    "InternVL3.5-1B": Shape(1.061e9, 0.752e9, 1024, 28, 28, 1024),
-    "SmolVLM-500M": Shape(0.507e9, 0.409e9, 960, 32, 32, 320),
-}
 FOLDERS = {  # of recipes/configs
     "qwen3_5_0_8b": "Qwen3.5-0.8B",
     "qwen3_vl_2b": "Qwen3-VL-2B",
@@ -71,32 +37,6 @@ FOLDERS = {  # of recipes/configs
 }
 WAYS = ("DDP", "ZeRO-2", "ZeRO-3")
 LAUNCHERS = {"single_gpu": "DDP", "ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3", "fsdp2": "ZeRO-3"}
-
-
-def training(shape: Shape, way: str, lora: bool, gpus: int, reference: bool, whole: bool = False) -> float:
-    """Bytes of weights, gradients and Adam's states on each GPU. whole: the vision tower trains too.
-
-    >>> round(training(SHAPES["Qwen2.5-VL-7B"], "DDP", False, 8, False) / GIB)
-    131
-    """
-    n, t = shape.parameters, shape.parameters if whole else shape.language
-    layer = 2 * shape.language / shape.layers
-    if lora:
-        return 16 * 0.01 * t + (2 * n / gpus + layer if way == "ZeRO-3" else 2 * n)
-    weights = {"DDP": 6 * n, "ZeRO-2": 2 * n, "ZeRO-3": 2 * n / gpus + layer}[way]
-    states = 12 * t if way == "DDP" else 14 * t / gpus
-    kept = {"DDP": 4 * n, "ZeRO-2": 2 * n, "ZeRO-3": 2 * n / gpus}[way] if reference else 0
-    return weights + states + kept
-
-
-def engine(shape: Shape, sequences: int, length: int) -> float:
-    """Bytes of vLLM's weights and cache."""
-    return 2 * shape.parameters + 4 * shape.keys * shape.cached * length * sequences
-
-
-def activations(shape: Shape, sequences: float, length: int) -> float:
-    """Bytes, roughly."""
-    return sequences * length * shape.width * (2 * shape.layers + 40)
 
 
 def table(gpus: int, length: int, batch: int) -> str:

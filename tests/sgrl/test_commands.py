@@ -1,9 +1,12 @@
 """python -m sgrl doctor, inspect and report, on a good set-up and on broken ones."""
 
 import importlib.metadata
+import importlib.util
 import io
 import json
 import shutil
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pyarrow.parquet
@@ -11,7 +14,7 @@ import pytest
 from PIL import Image
 
 from rewards.scorer import scores_of
-from sgrl import doctor
+from sgrl import doctor, machine, memory
 from sgrl.__main__ import main
 from sgrl.inspect import answers_of
 from sgrl.vocabulary import get_vocabulary
@@ -20,7 +23,7 @@ from sgrl.vocabulary import get_vocabulary
 @pytest.fixture
 def pins(tmp_path):
     """A constraints file of what is installed here."""
-    names = (*doctor.CORE, "numpy")
+    names = (*machine.CORE, "numpy")
     lines = [f"{name}=={importlib.metadata.version(name)}" for name in names]
     (tmp_path / "constraints.txt").write_text("\n".join(lines))
     return tmp_path / "constraints.txt"
@@ -40,29 +43,121 @@ def test_unknown_command(capsys):
 
 def test_versions(pins):
     def installed(name):
-        if name == "peft":
+        if name == "datasets":
             raise importlib.metadata.PackageNotFoundError(name)
         return {"trl": "0.1", "numpy": "1.0"}.get(name) or importlib.metadata.version(name)
 
-    found = {finding.what: finding for finding in doctor.check_versions(pins, installed)}
-    assert found["peft is not installed"].level == "fail"
+    found = {finding.what: finding for finding in machine.check_versions(pins, installed)}
+    assert not any(what.startswith("datasets") for what in found)  # that it is not there is said by another check
     (trl,) = [finding for what, finding in found.items() if what.startswith("trl 0.1, tested with")]
     assert trl.level == "fail" and trl.advice == f"pip install trl=={importlib.metadata.version('trl')}"
     (numpy,) = [finding for what, finding in found.items() if what.startswith("numpy 1.0")]
     assert numpy.level == "warn"
-    assert [finding.level for finding in doctor.check_versions(pins.parent / "none.txt")] == ["warn"]
+    assert [finding.level for finding in machine.check_versions(pins.parent / "none.txt")] == ["warn"]
 
 
-def test_disk(tmp_path):
-    assert doctor.check_disk(tmp_path / "not" / "yet").what.endswith(str(tmp_path))
-    assert doctor.check_disk(tmp_path, model_bytes=10**15).level == "warn"
+def test_packages_that_are_not_there_or_do_not_load():
+    def load(name):
+        if name == "trl":
+            raise ModuleNotFoundError(name="trl")
+        if name == "peft":
+            raise ImportError("cannot import name 'x' from 'transformers'")
+
+    trl, peft = machine.check_packages(load)
+    assert trl.what.startswith("trl is not installed") and trl.advice == "pip install 'sgrl[train]'"
+    assert "peft is installed and does not load (ImportError: cannot import" in peft.what
+    assert trl.level == peft.level == "fail" and not list(machine.check_packages(str))
+
+
+def test_a_bare_installation_is_not_ready(tmp_path):
+    code = "import sys\n" + "\n".join(f"sys.modules[{name!r}] = None" for name in (*machine.CORE, "vllm", "pyarrow"))
+    code += "\nfrom sgrl.__main__ import main\nsys.exit(main(['doctor', '--dataset', 'd', '--model', 'm']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "torch is not installed" in done.stdout and "ready" not in done.stdout
+    assert "rewards and `rewards score` work" in done.stdout and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    "gib, level, words",
+    [
+        (2, "warn", "full fine-tuning does not fit, LoRA does not fit, predicting does not fit"),
+        (8, "warn", "full fine-tuning does not fit, LoRA 8, predicting 64"),
+        (24, "ok", "full fine-tuning 16, LoRA 32, predicting 64"),
+        (80, "ok", "full fine-tuning 64, LoRA 64, predicting 64"),
+    ],
+)
+def test_a_batch_for_the_memory_that_is_there(gib, level, words):
+    finding = machine.check_memory(memory=gib << 30)
+    assert finding.level == level and words in finding.what and f"{gib} GiB" in finding.what
+
+
+def test_the_shape_of_a_model_folder(toy, tmp_path):
+    from safetensors import safe_open
+
+    shape = memory.shape_of(toy / "model")
+    with safe_open(toy / "model/model.safetensors", "numpy") as weights:
+        sizes = {name: weights.get_tensor(name).size for name in weights.keys()}
+    assert shape.parameters == sum(sizes.values())
+    assert 0 < shape.language == sum(size for name, size in sizes.items() if "visual" not in name) < shape.parameters
+    assert "predicting 64" in machine.check_memory(str(toy / "model"), 8 << 30).what
+    (tmp_path / "config.json").write_text("{}")
+    finding = machine.check_memory(str(tmp_path), 8 << 30)
+    assert finding.level == "warn" and "does not say how large its model is" in finding.what
+
+
+def test_what_is_accelerated_and_what_is_not(monkeypatch):
+    import torch
+
+    from sgrl.inference import vllm_engine
+
+    monkeypatch.setattr(vllm_engine, "obstacle", lambda: "vLLM finds no device that it was built for")
+    engine, attention = machine.check_acceleration()
+    if importlib.util.find_spec("vllm"):
+        assert "transformers, not accelerated: vLLM finds no device" in engine.what and engine.level == "warn"
+    assert attention.level == "ok" and "sdpa" in attention.what
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name != "torch" else True)
+    assert "vLLM is not installed" in machine.check_engine().what
+    assert "flash_attention_2 would fail" in machine.check_attention().what
+    (kernels,) = machine.check_kernels(None)
+    assert kernels.level == "warn" and kernels.advice == "pip install 'sgrl[linear-attention]'"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    assert "through flash_attn" in machine.check_attention().what
+    assert [finding.level for finding in machine.check_kernels(None)] == ["ok"]
+
+
+def test_a_gpu_that_does_not_compute(monkeypatch):
+    """PyTorch sees it, and has no code for it."""
+    import torch
+
+    def ones(*_, device):
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device\nmore")
+
+    card = SimpleNamespace(name="Old", total_memory=8 << 30)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: card)
+    monkeypatch.setattr(torch, "ones", ones)
+    (finding,) = machine.check_devices()
+    assert (
+        finding.level == "fail" and "Old, 8 GiB, on which this PyTorch cannot compute (CUDA error: no" in finding.what
+    )
+
+
+def test_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.os, "access", lambda *_: False)
+    assert machine.check_disk(tmp_path).level == "fail"
+    monkeypatch.undo()
+    assert machine.check_disk(tmp_path / "not" / "yet").what.endswith(str(tmp_path))
+    assert machine.check_disk(tmp_path, model_bytes=10**15).level == "warn"
 
 
 @pytest.mark.slow
 def test_doctor_on_a_good_set_up(toy, pins, capsys):
     status, printed = run_doctor(capsys, pins, "--model", toy / "model", "--dataset", toy / "data")
     assert status == 0, printed
-    assert "fail" not in printed and printed.endswith("ready\n")
+    assert "fail" not in printed and printed.endswith("\nready\n") and "engine: " in printed
+    assert "sequences at a time that fit, roughly, for" in printed
     assert "chat template: one placeholder for an image" in printed
     assert "images of" in printed and "seen as they are" in printed and "rows of toon" in printed
 

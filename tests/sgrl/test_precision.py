@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sgrl import doctor, precision
+from sgrl import machine, precision
 from sgrl.models.vlm.cpu import faster_on_cpu
 
 
@@ -65,7 +65,7 @@ def test_device(monkeypatch):
 
 def test_doctor_says_which_it_is(units, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    (line,) = [finding.what for finding in doctor.check_devices() if "float32" in finding.what]
+    (line,) = [finding.what for finding in machine.check_devices() if "float32" in finding.what]
     assert ("no units for bfloat16" in line) == (not units)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sgrl import doctor
+from sgrl import machine
 from sgrl.errors import SgrlError
 from sgrl.models.vlm import parts
 from sgrl.models.vlm.folder import check_model_folder, model_folder
@@ -279,7 +279,7 @@ def test_kernels_of_linear_attention(monkeypatch):
     here.clear()
     assert "without flash-linear-attention and causal-conv1d;" in missing_kernels(linear)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert [(each.level, each.advice) for each in doctor.check_kernels(linear)] == [
+    assert [(each.level, each.advice) for each in machine.check_kernels(linear)] == [
         ("warn", "pip install --no-build-isolation flash-linear-attention causal-conv1d")
     ]
-    assert not list(doctor.check_kernels(other))
+    assert not list(machine.check_kernels(other))
