@@ -19,6 +19,7 @@ from sgrl import data
 from sgrl.boxes import COORDS
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
+from sgrl.progress import Progress
 from sgrl.prompts import STYLES, scene_graph_prompt, with_previous
 from sgrl.text import CODECS, FormatError, answer, get_codec
 from sgrl.text.parsed import MAX_OBJECTS, MAX_RELATIONS
@@ -250,8 +251,6 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
     Raises:
         SgrlError: a damaged annotation file, a damaged record with `strict`, not a single row.
     """
-    from tqdm import tqdm
-
     splits, thinning, report, reader = set(run.splits), run.thinning, Report(), converter.reader
     behind = {split: 0 for split in splits}  # records of finished shards
     own_damage: dict[str, list[str]] = {split: [] for split in splits}  # found here, not by the reader
@@ -270,7 +269,7 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
     def drafts() -> Iterator[tuple[tuple[int, Draft], Job | None]]:
         position = dict.fromkeys(splits, 0)
         records = reader.records(None if run.strict else damage)
-        for record in tqdm(records, desc="converting", unit=" images", disable=not run.progress):
+        for record in Progress("converting", unit="image", where=writer.output, show=run.progress).over(records):
             if record.split not in splits:
                 report.other_splits.add(record.split)
                 continue

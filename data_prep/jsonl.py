@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sgrl import data
+from sgrl.progress import Progress
 from sgrl.prompts import with_context
 
 FOLDER = "jsonl"
@@ -20,8 +21,6 @@ def export(output: str | Path, progress: bool = False) -> Path:
     A line has messages (of user and assistant), images (paths from the folder jsonl/), solution, width, height,
     dataset, image_id and, of frames, video_id and frame. The folder appears when it is complete. Returns it.
     """
-    from tqdm import tqdm
-
     output = Path(output)
     target, growing = output / FOLDER, output / f".{FOLDER}.part"
     shutil.rmtree(growing, ignore_errors=True)
@@ -32,7 +31,7 @@ def export(output: str | Path, progress: bool = False) -> Path:
             images = growing / "images" / split
             images.mkdir(parents=True)
             with (growing / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-                rows = tqdm(_rows(output, split), f"{split}.jsonl", unit=" rows", disable=not progress)
+                rows = Progress(f"writing {split}.jsonl", where=target, show=progress).over(_rows(output, split))
                 for number, row in enumerate(rows):
                     file.write(json.dumps(_line(row, number, images, growing), ensure_ascii=False) + "\n")
         shutil.rmtree(target, ignore_errors=True)

@@ -24,6 +24,7 @@ from sgrl.arguments import Parser, program_name
 from sgrl.errors import UsageError, suggest
 from sgrl.graph import SceneGraph
 from sgrl.process import run_command
+from sgrl.progress import Progress
 from sgrl.terminal import printable
 from sgrl.text import CODECS, get_codec
 
@@ -52,12 +53,16 @@ def measure(graphs: Sequence[SceneGraph], count: Callable[[list[str]], list[int]
     grouped: relations have groups, so that every layout can write them.
     """
     rows = []
-    names = (name for name, codec in CODECS.items() if name != BASELINE and (grouped or not codec.grouped))
-    for name in (BASELINE, COMPACT, *names):
-        lengths: list[int] = []
-        for start in range(0, len(graphs), _BATCH):
-            lengths += count([_text(name, graph) for graph in graphs[start : start + _BATCH]])
-        rows.append(Row(name, np.array(lengths)))
+    names = [name for name, codec in CODECS.items() if name != BASELINE and (grouped or not codec.grouped)]
+    names = [BASELINE, COMPACT, *names]
+    with Progress("writing in each layout", len(names) * len(graphs), "graph") as progress:
+        for name in names:
+            lengths: list[int] = []
+            for start in range(0, len(graphs), _BATCH):
+                some = graphs[start : start + _BATCH]
+                lengths += count([_text(name, graph) for graph in some])
+                progress.update(len(some))
+            rows.append(Row(name, np.array(lengths)))
     return rows
 
 

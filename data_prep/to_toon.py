@@ -200,7 +200,7 @@ def run(args: argparse.Namespace) -> None:
     elif not _convert(args, reader, options, metadata, output, shared):
         return
     if args.jsonl and not (output / jsonl.FOLDER).exists():
-        print(f"{jsonl.export(output, sys.stderr.isatty())}: JSON lines and images")
+        print(f"{jsonl.export(output, progress=True)}: JSON lines and images")
     if args.push_to_hub:
         print(f"pushed to {card.push(output, args.push_to_hub, private=not args.public)}")
 
@@ -233,7 +233,7 @@ def _convert(
 ) -> bool:
     """Do the work of one job; False if others are not done yet."""
     started = time.perf_counter()
-    jobs, progress = args.num_shards, sys.stderr.isatty()
+    jobs, progress = args.num_shards, True
     video = is_video(reader)
     if options.previous != "none" and not video:
         raise UsageError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")

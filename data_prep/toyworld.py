@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
         options["workers"] = args.workers
     started = time.perf_counter()
     counts = dotted.load(layout.rich if rich else layout.writer)(
-        args.output, train, test, seed=args.seed, progress=sys.stderr.isatty(), **options
+        args.output, train, test, seed=args.seed, progress=True, **options
     )
     if counts is None:
         print(f"{args.output} already holds these scenes; nothing to do")

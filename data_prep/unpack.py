@@ -23,6 +23,7 @@ from sgrl.arguments import Parser, program_name
 from sgrl.errors import SgrlError, UsageError
 from sgrl.files import atomic_path
 from sgrl.process import run_command
+from sgrl.progress import Progress
 from sgrl.terminal import printable
 
 
@@ -34,8 +35,6 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
     Raises SgrlError for a file that is not a zip or is damaged, for members that climb out of the folder, are links,
     would overwrite each other, or are more than the archive or the disk can hold.
     """
-    from tqdm import tqdm
-
     archive, output = Path(archive), Path(output)
     if keep is not None and keep < 1:
         raise UsageError(f"--keep is {keep}; expected how many parts of a name to keep, at least 1")
@@ -45,8 +44,8 @@ def unpack(archive: str | Path, output: str | Path, keep: int | None = None, pro
             targets = _targets(archive, members, output, keep)
             _check_sizes(archive, members, output)
             written = 0
-            bar = tqdm(members, desc=printable(archive.name, 40), unit=" files", disable=not progress)
-            for member, target in zip(bar, targets, strict=True):
+            bar = Progress(archive.name, len(members), "file", where=output, show=progress)
+            for member, target in bar.over(zip(members, targets, strict=True)):
                 if target.is_file() and target.stat().st_size == member.file_size:
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     """Unpack one archive after the other. Raises SgrlError."""
     try:
         for archive in args.archives:
-            written = unpack(archive, args.output, args.keep, progress=sys.stderr.isatty())
+            written = unpack(archive, args.output, args.keep, progress=True)
             print(f"{printable(archive)}: {written:,} files written to {args.output}")
     except KeyboardInterrupt as error:
         error.args = ("; run it again to go on",)

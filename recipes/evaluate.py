@@ -18,6 +18,7 @@ from sgrl.inference.options import add_arguments, check_arguments
 from sgrl.inference.predict import locked, open_rows, predict, say_failed
 from sgrl.inference.predictions import prediction_key
 from sgrl.inference.rows import DatasetRows
+from sgrl.progress import Progress
 
 
 def parser() -> Parser:
@@ -41,7 +42,8 @@ def main() -> int:
         evaluation = Evaluation(rows.codec, frequency=predicate_frequency(args.dataset))
         keys = {key: index for index, key in enumerate(rows.keys)}
         # A folder may hold more images than --limit asks for: they get their scores, but no part in the figures.
-        folder.rewrite(evaluation.scored(folder, lambda row: prediction_key(row) in keys))
+        scored = evaluation.scored(folder, lambda row: prediction_key(row) in keys)
+        folder.rewrite(Progress("scoring", len(folder.keys), "image", where=folder.folder).over(scored))
         evaluation.add_all(rows.unanswered(keys[key]) for key in failed)  # they count as zero
         found = evaluation.compute()
         found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")

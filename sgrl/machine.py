@@ -121,9 +121,9 @@ def check_engine() -> Finding:
     """Whether vLLM is there and works: it is imported, as it will be."""
     from sgrl.inference.vllm_engine import obstacle
 
-    if importlib.util.find_spec("vllm") is None:
-        found = "vLLM is not installed"
-    elif (found := obstacle()) is None:
+    there = importlib.util.find_spec("vllm") is not None
+    found = obstacle() if there else "vLLM is not installed"
+    if found is None:
         return Finding("ok", "engine: vLLM, accelerated")
     what = f"engine: transformers, not accelerated: {found}; rollouts and predictions take several times as long"
     return Finding("warn", what, install("vllm"))

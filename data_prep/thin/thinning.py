@@ -15,6 +15,7 @@ from sgrl import dotted, extras
 from sgrl.data import SPLITS
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import SceneGraph
+from sgrl.progress import Progress
 from sgrl.vocabulary import Vocabulary
 
 METHODS = {
@@ -190,8 +191,6 @@ def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress:
     Raises:
         SgrlError: an unknown method or option, images that belong to no video, frames of a video that lie apart.
     """
-    from tqdm import tqdm
-
     vocabulary = reader.vocabulary
     method = open_method(name, vocabulary, options)
     splits = set(SPLITS if method.needs_all_splits else splits)
@@ -200,7 +199,7 @@ def thin(reader: Reader, name: str, /, splits: Iterable[str] = SPLITS, progress:
     coverage: dict[str, Coverage] = {}
     before: dict[str, int] = {}
     kept: dict[str, dict[str, int]] = {}  # image_id -> labels
-    records = tqdm(reader.records(lambda damage: None), f"thinning by {name}", unit=" frames", disable=not progress)
+    records = Progress(f"thinning by {name}", unit="frame", show=progress).over(reader.records(lambda damage: None))
     for frames in _videos(reader.name, records):
         split = frames[0].split
         if split not in splits:

@@ -13,6 +13,7 @@ from data_prep.toys.scene import SPLITS, Scene, scene
 from data_prep.toys.video import Video, video
 from sgrl.errors import SgrlError, UsageError
 from sgrl.files import atomic_path
+from sgrl.progress import Progress
 
 MARKER = "toyworld.json"
 """The arguments that a toy world was drawn with; says that the folder is ours to replace."""
@@ -80,10 +81,8 @@ class Drawing:
 
     def scenes(self, counts: Counter, progress: bool, splits: Iterable[str] = SPLITS) -> Iterator[tuple]:
         """(split, index, Scene) of every scene of `splits`, in order, counted."""
-        from tqdm import tqdm
-
         todo = [(split, index) for split, index in self.todo() if split in splits]
-        for split, index in tqdm(todo, desc="drawing scenes", unit=" scenes", disable=not progress):
+        for split, index in Progress("drawing scenes", len(todo), "scene", show=progress).over(todo):
             drawn = scene(self.seed, index, split)
             count_scene(counts, drawn)
             counts[split] += 1
@@ -97,9 +96,8 @@ class Drawing:
 
     def videos(self, progress: bool, person: bool = False, blurred: float = 0.0) -> Iterator[tuple[str, int, Video]]:
         """(split, index, Video) of every video, in order."""
-        from tqdm import tqdm
-
-        for split, index in tqdm(self.todo(), desc="drawing videos", unit=" videos", disable=not progress):
+        todo = self.todo()
+        for split, index in Progress("drawing videos", len(todo), "video", show=progress).over(todo):
             yield split, index, video(self.seed, index, split, self.length, person, blurred)
 
 

@@ -32,6 +32,7 @@ from rewards.metrics import METRICS, Metric, Settings
 from sgrl.arguments import Parser
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import atomic_path
+from sgrl.progress import Progress
 from sgrl.scores import holds_scores
 from sgrl.text import CODECS, Codec, get_codec
 from sgrl.vocabulary import Vocabulary
@@ -189,7 +190,8 @@ def _count(
     if changed and strict:
         raise SgrlError(f"{predictions.path}: {CHANGED}; --strict does not allow it")
     _check_strict(predictions, references, strict)
-    counted.add_all(rows(predictions, references))
+    progress = Progress("scoring", len(references.keys), "image")
+    counted.add_all(progress.over(rows(predictions, references)))
     _check_strict(predictions, references, strict)  # some references are read only now
     problems = _problems(predictions, references)
     found = {name: {"count": problem.count, "examples": problem.examples} for name, problem in problems.items()}

@@ -21,6 +21,7 @@ from sgrl.errors import SgrlError
 from sgrl.files import named
 from sgrl.inference.engine import Engine, Generation
 from sgrl.inference.video import generate_apart
+from sgrl.progress import Progress
 from sgrl.text.answer import without_thoughts
 
 logger = logging.getLogger(__name__)
@@ -150,14 +151,12 @@ class EngineJudge:
         return verdicts
 
     def _ask(self, questions: list[str]) -> dict[str, dict]:
-        from tqdm import tqdm
-
         engine = self._engine = self._engine or self._load()
         answers: dict[str, dict] = {}
         failed: list[str] = []
         # Several batches at once keep the engine busy; what an interruption loses is one such chunk.
         size = 4 * engine.batch_size
-        with tqdm(total=len(questions), unit="question", desc="judge") as progress:
+        with Progress("judging", len(questions), "question", where=self.cache) as progress:
             for start in range(0, len(questions), size):
                 chunk = questions[start : start + size]
                 chats = [[{"role": "user", "content": question}] for question in chunk]

@@ -32,7 +32,7 @@ from sgrl.inference.presentation import Question, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.scene_graph_model import SceneGraphModel
 from sgrl.inference.video import ahead, batches
-from sgrl.terminal import printable
+from sgrl.progress import Progress
 from sgrl.versions import installed
 
 logger = logging.getLogger(__name__)
@@ -183,8 +183,6 @@ class Predictor:
 
     def run(self, units: Sequence[Sequence[int]]) -> dict[Key, str]:
         """Predict what is missing; returns the images that got none, and why."""
-        from tqdm import tqdm
-
         todo = [[i for i in unit if self.rows.keys[i] not in self.folder.keys] for unit in units]
         if self.args.context == "generated":
             self._remember(unit for unit, missing in zip(units, todo, strict=True) if missing)
@@ -195,8 +193,8 @@ class Predictor:
         width = self.model.engine.batch_size * (1 if self.args.context == "generated" else 2)
         warm = False
         silent = 0  # images in a row that got no answer
-        name = printable(self.args.output.name, 40)
-        with tqdm(total=total, initial=total - left, unit="image", desc=name) as progress:
+        output = self.args.output
+        with Progress(output.name, total, "image", done=total - left, where=output) as progress:
             for count, batch in ahead((len(some), self._load_rows(some)) for some in batches(todo, width)):
                 if batch and not warm and self.model.engine.name != "openai":
                     self._ask(batch[:1])  # the first batch is timed like the others

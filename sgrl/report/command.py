@@ -20,6 +20,7 @@ from sgrl import data
 from sgrl.arguments import Parser
 from sgrl.errors import SgrlError, UsageError
 from sgrl.inference.predictions import Key
+from sgrl.progress import Progress
 from sgrl.report import tables
 from sgrl.report.gallery import PICKS, build, choose
 from sgrl.report.page import Folder, Frame, render, write_chunks, write_page
@@ -69,7 +70,8 @@ def read_curves(runs: Sequence[Run], more: Sequence[tuple[str, str]]) -> list[Cu
 def place_images(pictures: Pictures, keys: Sequence[Key], folder: Path | None) -> list[tuple[str, int, int]]:
     """Each picture's address, width and height: a file in `folder`/images, or the picture itself as data."""
     places = []
-    for number, key in enumerate(keys):
+    progress = Progress("encoding images", len(keys), "image", where=folder)
+    for number, key in progress.over(enumerate(keys)):
         picture = pictures[key]
         content, kind = encode(picture)
         if folder:

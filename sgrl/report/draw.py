@@ -23,6 +23,7 @@ from sgrl.extras import require
 from sgrl.files import atomic_path, folder_lock
 from sgrl.images import file_name
 from sgrl.inference.predictions import Key
+from sgrl.progress import Progress
 from sgrl.report.gallery import common_units
 from sgrl.report.pictures import Pictures
 from sgrl.report.runs import Run
@@ -154,8 +155,6 @@ def draw_unit(unit: Sequence[Key], album: Album) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    from tqdm import tqdm
-
     args = parser().parse_args(arguments)
     if args.limit is not None and args.limit < 1:
         raise UsageError(f"--limit is {args.limit}, expected at least 1")
@@ -169,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = names_of(units, run)
     album = Album(run, pictures, codec, names, args.output, args.fps)
     videos = sum(unit[0] in run.places for unit in units)
-    with folder_lock(args.output), tqdm(total=len(run.keys), unit="image", desc="draw") as progress:
+    with folder_lock(args.output), Progress("drawing", len(run.keys), "image", where=args.output) as progress:
         for start, unit in enumerate(units):
             if unit[0] not in run.rows:
                 ahead = itertools.islice(itertools.chain(*units[start:]), max(KEPT_TOGETHER, len(unit)))
