@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError
 from sgrl.models.foreign import reason
+from sgrl.models.vlm.bounded import TooLong, within
 from sgrl.models.vlm.parts import placeholder_ids
 from sgrl.terminal import printable
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Limits of a first try of a chat template. Processor time, for a busy machine must not matter; a sound one needs some
 # thousandths of a second.
 TRY_SECONDS, TRY_BYTES, TRY_WAIT = 3, 2**30, 120
+LATER_SECONDS = 20  # of each later use
 TRY_TEXT = "Name the objects of the image, and what they do. " * 160  # as long as a prompt with all classes
 LONGEST_PROMPT = 20 * len(TRY_TEXT)
 
@@ -35,13 +37,19 @@ _TRIED: set[str] = set()
 def render(processor, messages: list[dict], add_generation_prompt: bool = True, **arguments: Any) -> str:
     """The text that the chat template of a processor (or tokenizer) makes of a chat.
 
+    A template may loop for some chats alone, long after it has been tried: it is ended then. What it takes of memory
+    is bounded in the first try only (see `try_template`).
+
     Raises:
-        SgrlError: the template fails.
+        SgrlError: the template fails, or takes more than LATER_SECONDS of a processor.
     """
     try:
-        return processor.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tokenize=False, **arguments
-        )
+        with within(LATER_SECONDS):
+            return processor.apply_chat_template(
+                messages, add_generation_prompt=add_generation_prompt, tokenize=False, **arguments
+            )
+    except TooLong:
+        raise _failing(f"it does not end within {LATER_SECONDS} s") from None
     except Exception as error:  # a template is a program of its own
         raise _failing(reason(error)) from error
 
