@@ -269,7 +269,8 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
     def drafts() -> Iterator[tuple[tuple[int, Draft], Job | None]]:
         position = dict.fromkeys(splits, 0)
         records = reader.records(None if run.strict else damage)
-        for record in Progress("converting", unit="image", where=writer.output, show=run.progress).over(records):
+        for record in records:
+            progress.update()
             if record.split not in splits:
                 report.other_splits.add(record.split)
                 continue
@@ -292,7 +293,8 @@ def convert(converter: Converter, writer: DatasetWriter, run: Run = Run()) -> Re
             "after": draft.after,
         }
 
-    with closing(encode_all(drafts(), run.workers)) as outcomes:
+    progress = Progress("converting", unit="image", where=writer.output, show=run.progress)
+    with progress, closing(encode_all(drafts(), run.workers)) as outcomes:
         for (number, draft), image in outcomes:
             split = draft.record.split
             if run.limit is not None and report.kept(split) >= run.limit:

@@ -76,11 +76,10 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.close()
-        if not self._show or self.seconds < SHORT:
+        if not self._show or self.seconds < SHORT or kind is GeneratorExit:  # whoever takes items had enough of them
             return
-        whole = kind in (None, GeneratorExit)  # whoever takes items may have enough of them
-        stopped = "" if whole else ", not finished"
-        where = "" if self.where is None or not whole else f"; in {printable(self.where, 200)}"
+        stopped = "" if kind is None else ", not finished"
+        where = "" if self.where is None or kind is not None else f"; in {printable(self.where, 200)}"
         self._say(f"{self._counted()} in {duration(self.seconds)}, {self._rate()}{stopped}{where}")
 
     def over(self, items: Iterable[T]) -> Iterator[T]:

@@ -42,6 +42,9 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end(clock, capsys):
 
 def test_what_is_short_says_nothing(clock, capsys):
     assert list(Progress("reading", 3, clock=clock).over("abc")) == ["a", "b", "c"]
+    for _ in Progress("reading", 3, clock=clock).over("abc"):  # left before its end, which others tell
+        clock.now += 5
+        break
     clock.now += 100
     with Progress("reading", show=False, clock=clock) as bar:
         clock.now += 100
