@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -23,6 +23,8 @@ SHORT = 2.0
 EVERY = 30.0
 """Seconds from one plain line to the next."""
 
+now = time.monotonic
+
 
 class Progress:
     """How far something is that takes a while; a context.
@@ -34,7 +36,6 @@ class Progress:
         done: of the total, before this start.
         where: the result lies, for the last line.
         show: False for no word at all.
-        clock: seconds, from whenever.
 
     >>> with Progress("reading", 3, "file") as progress:
     ...     for _ in range(3):
@@ -50,16 +51,15 @@ class Progress:
         done: int = 0,
         where: object = None,
         show: bool = True,
-        clock: Callable[[], float] = time.monotonic,
     ):
         self.what, self.total, self.unit, self.where = printable(what, 40), total, unit, where
         self.done = self._before = done
-        self._show, self._clock = show and is_first(), clock
-        self._start = self._said = clock()
+        self._show = show and is_first()
+        self._start = self._said = now()
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        self._start = self._said = self._clock()
+        self._start = self._said = now()
         if self._show and _is_terminal():
             self._bar = _tqdm(self)
         return self
@@ -69,8 +69,8 @@ class Progress:
         self.done += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._show and (now := self._clock()) - self._said >= EVERY:
-            self._said = now
+        elif self._show and (moment := now()) - self._said >= EVERY:
+            self._said = moment
             self._say(f"{self._counted()}, {self._rate()}{self._left()}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -91,7 +91,7 @@ class Progress:
 
     @property
     def seconds(self) -> float:
-        return self._clock() - self._start
+        return now() - self._start
 
     def _say(self, words: str) -> None:
         try:

@@ -19,8 +19,10 @@ class Clock:
 
 
 @pytest.fixture
-def clock():
-    return Clock()
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(progress, "now", clock)
+    return clock
 
 
 class Terminal(io.StringIO):
@@ -29,7 +31,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_log_has_a_line_now_and_then_and_one_at_the_end(clock, capsys):
-    with Progress("converting", 1000, "image", done=100, where="build/data", clock=clock) as bar:
+    with Progress("converting", 1000, "image", done=100, where="build/data") as bar:
         for _ in range(900):
             clock.now += 0.125
             bar.update()
@@ -41,19 +43,19 @@ def test_a_log_has_a_line_now_and_then_and_one_at_the_end(clock, capsys):
 
 
 def test_what_is_short_says_nothing(clock, capsys):
-    assert list(Progress("reading", 3, clock=clock).over("abc")) == ["a", "b", "c"]
-    for _ in Progress("reading", 3, clock=clock).over("abc"):  # left before its end, which others tell
+    assert list(Progress("reading", 3).over("abc")) == ["a", "b", "c"]
+    for _ in Progress("reading", 3).over("abc"):  # left before its end, which others tell
         clock.now += 5
         break
     clock.now += 100
-    with Progress("reading", show=False, clock=clock) as bar:
+    with Progress("reading", show=False) as bar:
         clock.now += 100
         bar.update()
     assert capsys.readouterr().err == ""
 
 
 def test_what_does_not_come_to_its_end_says_so(clock, capsys):
-    with pytest.raises(KeyError), Progress("judging\x1b[2J", 10, "question", where="x", clock=clock) as bar:
+    with pytest.raises(KeyError), Progress("judging\x1b[2J", 10, "question", where="x") as bar:
         clock.now += 30
         bar.update(3)
         raise KeyError
@@ -63,7 +65,7 @@ def test_what_does_not_come_to_its_end_says_so(clock, capsys):
 
 
 def test_a_total_that_nobody_knows(clock, capsys):
-    with Progress("reading", unit="frame", clock=clock) as bar:
+    with Progress("reading", unit="frame") as bar:
         clock.now += 5
         bar.update()
     assert capsys.readouterr().err == "reading: 1 frame in 5 s, 5.0 s each\n"
@@ -71,7 +73,7 @@ def test_a_total_that_nobody_knows(clock, capsys):
 
 def test_a_terminal_has_a_bar_and_the_end(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
-    with Progress("drawing", 4, "image", where="out", clock=clock) as bar:
+    with Progress("drawing", 4, "image", where="out") as bar:
         clock.now += 4
         bar.update(4)
     shown = sys.stderr.getvalue()
@@ -83,7 +85,7 @@ def test_a_terminal_has_a_bar_and_the_end(clock, monkeypatch):
 def test_without_tqdm_a_terminal_has_plain_lines(clock, monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
-    with Progress("drawing", 4, "image", clock=clock) as bar:
+    with Progress("drawing", 4, "image") as bar:
         clock.now += EVERY
         bar.update()
     assert sys.stderr.getvalue().splitlines()[0] == "drawing: 1 of 4 images, 30.0 s each, about 1:30 min left"
@@ -91,7 +93,7 @@ def test_without_tqdm_a_terminal_has_plain_lines(clock, monkeypatch):
 
 def test_one_process_speaks(clock, monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
-    with Progress("training", clock=clock) as bar:
+    with Progress("training") as bar:
         clock.now += 100
         bar.update()
     monkeypatch.setenv("RANK", "0")
@@ -104,7 +106,7 @@ def test_nobody_listens(clock, monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    with Progress("reading", clock=clock) as bar:
+    with Progress("reading") as bar:
         clock.now += 100
         bar.update()
     assert bar.done == 1
