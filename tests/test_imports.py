@@ -23,6 +23,7 @@ GROUND = (
     "sgrl.boxes",
     "sgrl.run_lengths",
     "sgrl.tubes",
+    "sgrl.linking",
     "sgrl.vocabulary",
     "sgrl.text",
     "sgrl.scores",

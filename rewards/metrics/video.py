@@ -31,10 +31,11 @@ from rewards.metrics.sums import Sums, parts, whole
 from rewards.reading import PROTOCOLS, CompletionError, completion_of, read_reference
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.linking import linked
 from sgrl.scores import ScoredGraph
 from sgrl.text import Codec, get_codec
 from sgrl.text.parsed import ParsedGraph, to_graph
-from sgrl.tubes import VideoGraph, linked
+from sgrl.tubes import VideoGraph
 from sgrl.vocabulary import canonical
 
 KS = (20, 50, 100)

@@ -1,6 +1,6 @@
 """Where graphs come from: folders of predictions, of scores, data sets, and files that were exported as JSON lines.
 
-All are read as streams. Frames of a video come together and in their order, and get tracks (`sgrl.tubes.link`)
+All are read as streams. Frames of a video come together and in their order, and get tracks (`sgrl.linking.link`)
 where they have none; what is held in memory is one video, and of predictions of videos 24 bytes a line.
 """
 
@@ -25,12 +25,13 @@ from sgrl.export.items import Frame, Item, Source, Video, ungrouped
 from sgrl.export.reading import NAMELESS, RELATIONS, Reading
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.predictions import PREDICTIONS_FILE, RUN_FILE, read_run_file
+from sgrl.linking import link
 from sgrl.scores import ScoreFolder, holds_scores
 from sgrl.scores.written import read_text
 from sgrl.task import Task
 from sgrl.terminal import printable
 from sgrl.text import Codec, get_codec
-from sgrl.tubes import VideoGraph, link
+from sgrl.tubes import VideoGraph
 from sgrl.vocabulary import Vocabulary
 
 
@@ -110,7 +111,7 @@ def _in_order(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         start += len(line)
     table = np.frombuffer(places, dtype=np.int64).reshape(-1, 3)
     order = np.lexsort((table[:, 2], table[:, 1], table[:, 0])) if videos else np.arange(len(table))
-    for place in order.tolist():
+    for place in map(int, order):
         file.seek(table[place, 2])
         yield place + 1, file.readline()
 

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from sgrl.errors import SgrlError
 from sgrl.graph import Object, Relation, SceneGraph
-from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph, linked, tubes_of_maps
+from sgrl.linking import linked
+from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph, tubes_of_maps
 
 videos = arrays.arrays(
     np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6)), elements=st.integers(0, 3)
