@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from rewards.metrics.ranking import (
     ranked_pairs,
     spelling,
 )
-from rewards.metrics.sums import parts, whole
+from rewards.metrics.sums import ALL, Found, RecallSums, whole
 from rewards.reading import (
     PROTOCOLS,
     check_protocol,
@@ -54,31 +54,7 @@ from sgrl.text import Codec, FormatError, ParsedGraph, get_codec
 from sgrl.vocabulary import Vocabulary
 
 KS = (20, 50, 100)
-ALL = "all"
-
-_COUNTS = (
-    *("images", "failures", "images_without_relations", "images_left_out", "images_zero_shot"),
-    *("_images", "_zero_shot"),
-)
-_PENDING = 4096
-"""Reference relations that are summed at once."""
-
-
-class Found(NamedTuple):
-    """One image: at which rank, from 0, its reference relations are found, NEVER for those that are not.
-
-    predicates: of the G reference relations. rare: positions of those that are zero-shot.
-    ranks, free: (G,) with and without graph constraint.
-    predicted: relations in the ranking. failure: no object was predicted. left_out: of the means, as published.
-    """
-
-    predicates: list[str]
-    rare: list[int]
-    ranks: list[int]
-    free: list[int]
-    predicted: int
-    failure: bool
-    left_out: bool
+_COUNTS = ("images", "failures", "images_without_relations", "images_left_out", "images_zero_shot")
 
 
 class SceneGraphRecall(Metric):
@@ -152,20 +128,11 @@ class SceneGraphRecall(Metric):
         self._columns = [spelling(label) for label in self._predicates]
         self._names = dict(zip(self._columns, vocabulary.predicates, strict=True)) if vocabulary else {}
 
-        # ks and "all" with the graph constraint, then ks without it
-        self._limits = np.array([*self.ks, NEVER, *self.ks])
-        self._pending: list[tuple[int, int, int, int, bool]] = []  # image, row of the predicate, ranks, zero-shot
-        self.keys = tuple(f"@{k}" for k in (*self.ks, ALL))
-        self._kept: list[np.ndarray] = []
+        self._counts = RecallSums(self.ks, NEVER, keep_images)
+        self.keys = self._counts.keys
         self.images = self.failures = self.images_without_relations = self.images_left_out = self.images_zero_shot = 0
-        # sums of the images' recalls, see rewards.metrics.sums
-        self._images = np.zeros((2, len(self._limits)), dtype=np.int64)
-        self._zero_shot = np.zeros((2, len(self._limits)), dtype=np.int64)
-        # of each predicate: images and relations that have it, the sum of its recall in images, and relations found
-        self._row: dict[str, int] = {}
-        self._table = np.zeros((64, 2 + 3 * len(self._limits)), dtype=np.int64)
         for predicate in self._columns:
-            self._row_of(predicate)
+            self._counts.row_of(predicate)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -247,24 +214,13 @@ class SceneGraphRecall(Metric):
             self.images_left_out += 1
         else:
             self.images_zero_shot += bool(found.rare)
-            rare = set(found.rare)
-            self._pending += [
-                (self.images, self._row_of(predicate), rank, free, i in rare)
-                for i, (predicate, rank, free) in enumerate(
-                    zip(found.predicates, found.ranks, found.free, strict=True)
-                )
-            ]
-            if len(self._pending) >= _PENDING:
-                self._sum()
+            self._counts.add(self.images, found)
 
     def merge(self, other: Self) -> None:
         self.check_same(other)
-        self._sum()
-        other._sum()
-        for name in (*_COUNTS, "_kept"):
+        for name in _COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        rows = [self._row_of(predicate) for predicate in other._row]
-        self._table[rows] += other._table[: len(rows)]
+        self._counts.merge(other._counts)
 
     def compute(self) -> dict[str, float]:
         """All figures so far; 0 where there is nothing to find yet.
@@ -274,24 +230,23 @@ class SceneGraphRecall(Metric):
         reference has); then for every K recall@K, mean_recall@K, f1@K, pooled_recall@K, pooled_mean_recall@K, with a
         list of triplets zero_shot_recall@K, and each of them as ng_...; those without ng_ also @all.
         """
-        self._sum()
-        split = len(self.ks) + 1
-        table = self._table[[row for _, row in sorted(self._row.items())]]  # sums in whatever order they came
+        counts, split = self._counts, self._counts.split
+        table = counts.table()[[row for _, row in sorted(counts.row.items())]]  # sums in whatever order they came
         counted = self.images - self.images_without_relations - self.images_left_out
-        shares, pooled = self._shares(table)
-        recall = whole(self._images) / max(1, counted)
-        mean = shares.mean(axis=0) if len(table) else np.zeros(len(self._limits))
+        shares, pooled = counts.shares(table)
+        recall = whole(counts.images) / max(1, counted)
+        mean = shares.mean(axis=0) if len(table) else np.zeros(len(counts.limits))
         both = recall + mean
         present = table[:, 1] > 0
         values = {
             "recall": recall,
             "mean_recall": mean,
             "f1": np.divide(2 * recall * mean, both, out=np.zeros_like(both), where=both > 0),
-            "pooled_recall": table[:, 2 + 2 * len(self._limits) :].sum(axis=0) / max(1.0, table[:, 1].sum()),
+            "pooled_recall": table[:, 2 + 2 * len(counts.limits) :].sum(axis=0) / max(1.0, table[:, 1].sum()),
             "pooled_mean_recall": pooled[present].sum(axis=0) / max(1, present.sum()),
         }
         if self._listed is not None:
-            values["zero_shot_recall"] = whole(self._zero_shot) / max(1, self.images_zero_shot)
+            values["zero_shot_recall"] = whole(counts.zero_shot) / max(1, self.images_zero_shot)
         found = {
             "images": self.images,
             "failures": self.failures,
@@ -317,18 +272,16 @@ class SceneGraphRecall(Metric):
         """
         if not self.keep_images:
             raise SgrlError("the recall of single images was not kept; give keep_images=True to SceneGraphRecall")
-        self._sum()
-        return np.concatenate([np.zeros((0, len(self.keys)), np.float32), *self._kept])
+        return self._counts.of_images()
 
     def per_predicate(self) -> dict[str, dict[str, float]]:
         """For each predicate: images and relations that have it, and its recall@K and pooled_recall@K, ng_ too."""
-        self._sum()
-        table = self._table[: len(self._row)]
-        shares, pooled = self._shares(table)
+        table = self._counts.table()
+        shares, pooled = self._counts.shares(table)
         names = [f"recall{key}" for key in self.keys] + [f"ng_recall@{k}" for k in self.ks]
         pooled_names = [f"pooled_recall{key}" for key in self.keys] + [f"ng_pooled_recall@{k}" for k in self.ks]
         found: dict[str, dict[str, float]] = {}
-        for predicate, row in self._row.items():
+        for predicate, row in self._counts.row.items():
             values: dict[str, float] = {"images": int(table[row, 0]), "relations": int(table[row, 1])}
             values |= dict(zip(names, shares[row].tolist(), strict=True))
             values |= dict(zip(pooled_names, pooled[row].tolist(), strict=True))
@@ -342,38 +295,6 @@ class SceneGraphRecall(Metric):
             f"{found['images_without_relations']:,} references without relations are in no recall; "
             f"{found['predicates']} predicates, {found['predicates_absent']} of them in no reference"
         ]
-
-    def _shares(self, table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Recall of each predicate (rows) at each limit: the mean over images, and pooled."""
-        n = len(self._limits)
-        shares = whole(table[:, 2 : 2 + 2 * n].reshape(-1, 2, n).swapaxes(0, 1))
-        return shares / np.maximum(1, table[:, :1]), table[:, 2 + 2 * n :] / np.maximum(1, table[:, 1:2])
-
-    def _sum(self) -> None:
-        """Add what is pending to the sums."""
-        if not self._pending:
-            return
-        image, row, rank, free, rare = np.array(self._pending, dtype=np.int64).T
-        self._pending.clear()
-        split = len(self.ks) + 1
-        found = np.empty((len(image), len(self._limits)), dtype=np.int64)
-        np.less(rank[:, None], self._limits[:split], out=found[:, :split])
-        np.less(free[:, None], self._limits[split:], out=found[:, split:])
-        of_images = _means(found, image)[0]
-        self._images += parts(of_images).sum(axis=1)
-        if self.keep_images:
-            self._kept.append(of_images[:, :split].astype(np.float32))
-        rare = rare > 0
-        self._zero_shot += parts(_means(found[rare], image[rare])[0]).sum(axis=1)
-        means, first, total, sums = _means(found, image * len(self._row) + row)
-        values = np.hstack([np.ones_like(total), total, *parts(means), sums])
-        np.add.at(self._table, row[first], values)
-
-    def _row_of(self, predicate: str) -> int:
-        row = self._row.setdefault(predicate, len(self._row))
-        if row == len(self._table):
-            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
-        return row
 
     def _reference(self, reference: Any, width: int | None, height: int | None) -> ParsedGraph:
         check_reference(reference)
@@ -441,7 +362,9 @@ class SceneGraphRecall(Metric):
         if not any(known):
             return ParsedGraph([], [], [])
         kept = [
-            (s, p, o) for s, p, o in graph.relations if min(s, o) >= 0 and known[s] and known[o] and p in self._row
+            (s, p, o)
+            for s, p, o in graph.relations
+            if min(s, o) >= 0 and known[s] and known[o] and p in self._counts.row
         ]
         return graph._replace(relations=kept)
 
@@ -450,15 +373,3 @@ def triplets(graph: SceneGraph | ParsedGraph) -> set[Triplet]:
     """The triplets of classes of a graph, in the spelling that zero-shot recall compares. Unite those of training."""
     labels, _, relations = plain(graph)
     return {(labels[s], p, labels[o]) for s, p, o in relations if min(s, o) >= 0}
-
-
-def _means(values: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of the rows of `values` (R, L) with equal keys (R,): means (U, L), the first row (U,), their number (U, 1) and
-    sums (U, L)."""
-    if not len(keys):
-        none = np.zeros((0, values.shape[1]), dtype=np.int64)
-        return none.astype(float), np.zeros(0, dtype=np.int64), none[:, :1], none
-    order = np.argsort(keys, kind="stable")
-    _, start, count = np.unique(keys[order], return_index=True, return_counts=True)
-    sums = np.add.reduceat(values[order], start, axis=0)
-    return sums / count[:, None], order[start], count[:, None], sums

@@ -10,7 +10,8 @@ import numpy as np
 
 from rewards.metrics.bootstrap import RESAMPLES, interval, resampled_sums
 from rewards.metrics.protocol import Metric
-from rewards.metrics.recall import ALL, SceneGraphRecall
+from rewards.metrics.recall import SceneGraphRecall
+from rewards.metrics.sums import ALL
 from rewards.reading import CompletionError
 from sgrl.text import ParsedGraph
 
