@@ -23,6 +23,7 @@ from rewards.scorer import GraphScorer
 from sgrl.arguments import Parser
 from sgrl.errors import SgrlError, UsageError, near
 from sgrl.process import run_command
+from sgrl.progress import Progress
 from sgrl.terminal import printable
 from sgrl.text import FormatError, detect_codec
 
@@ -111,7 +112,7 @@ def _validate(name: str, arguments: list[str]) -> int:
         raise UsageError(f"expected a command: score or validate, found {name!r}{near(name, ('score', 'validate'))}")
     options = parser().parse_args(arguments)
     preset = get_preset(options.preset)
-    report = validate(read_rows(options.dataset), preset, options.show)
+    report = validate(Progress("validating").over(read_rows(options.dataset)), preset, options.show)
     for row, kind, explanation in report.examples:
         print(printable(f"{row}: {kind}: {explanation}"))
     failed = report.failures.total()

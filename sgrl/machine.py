@@ -45,16 +45,19 @@ def check_packages(load: Callable[[str], object] = importlib.import_module) -> I
 
     load: what imports a module by name.
     """
+    lacking = []
     for name in CORE:
         try:
             load(name)
         except Exception as error:  # a broken installation fails in many ways
             if isinstance(error, ModuleNotFoundError) and error.name == name:
-                what = f"{name} is not installed: nothing trains or predicts; rewards and `rewards score` work"
-                yield Finding("fail", what, install("train"))
+                lacking.append(name)
             else:
                 what = f"{name} is installed and does not load ({type(error).__name__}: {str(error)[:200]})"
                 yield Finding("fail", what, "install the versions of constraints.txt")
+    if lacking:
+        what = f"not installed: {', '.join(lacking)}; nothing trains or predicts, while rewards and `sgrl score` work"
+        yield Finding("fail", what, install("train"))
 
 
 def check_versions(constraints: str | Path, installed=importlib.metadata.version) -> Iterator[Finding]:

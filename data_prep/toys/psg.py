@@ -12,6 +12,7 @@ from data_prep.toys.scene import OBJECTS, PREDICATES, SIZE, Scene, jpeg, scene
 from data_prep.toys.writing import Drawing, count_scene
 from data_prep.workers import in_order
 from sgrl.files import atomic_path
+from sgrl.progress import Progress
 
 _FOLDERS = {"train": "train2017", "test": "val2017"}
 _FIRST_ID = {"train": 1, "test": 10_000_001}  # image ids of the splits must not meet
@@ -28,8 +29,6 @@ def write(
 
     workers: processes that draw, see `data_prep.workers.in_order`.
     """
-    from tqdm import tqdm
-
     output = Path(output)
     drawing = Drawing(None, train, test, seed)
     if not drawing.begin(output, "psg/psg.json", ("coco",)):
@@ -43,10 +42,8 @@ def write(
     with atomic_path(output / "psg" / "psg.json") as temporary, temporary.open("w") as file:
         file.write('{"data": [')
         todo = ((number, (coco, seed, *place)) for number, place in enumerate(drawing.todo()))
-        drawn = tqdm(
-            in_order(_draw, todo, workers), "drawing scenes", train + test, unit=" scenes", disable=not progress
-        )
-        for number, (record, found) in drawn:
+        shown = Progress("drawing scenes", train + test, "scene", where=output, show=progress)
+        for number, (record, found) in shown.over(in_order(_draw, todo, workers)):
             file.write((",\n" if number else "\n") + record)
             counts.update(found)
         classes = {

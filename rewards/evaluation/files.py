@@ -264,7 +264,8 @@ class Predictions:
         self.columns = columns = columns or Columns.of(records.columns)
         self.damaged, self.duplicates, self.unknown = Problem(), Problem(), Problem()
         self._places: dict[Key, Any] = {}
-        named = columns.has("image_id") or references.own(records)
+        own = references.own(records)
+        named = columns.has("image_id") or own
         if records.columns and not (named and columns.has("prediction")):
             _check_columns(self.path, records.columns, columns, ("image_id",) * (not named) + ("prediction",))
         for place, called, raw in records.rows():
@@ -277,7 +278,8 @@ class Predictions:
                 self.damaged.add(f"{called} ({str(error)[:80]})")
                 continue
             if key is None:
-                self.unknown.add(repr(names[0]))
+                if not own:  # its own reference is behind the limit, or counted as unreadable
+                    self.unknown.add(repr(names[0]))
             elif key in self._places:
                 self.duplicates.add(f"{key[1]!r} ({called})")
             else:

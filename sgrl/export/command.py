@@ -17,6 +17,7 @@ from sgrl.arguments import Parser
 from sgrl.errors import UsageError
 from sgrl.export import FORMATS, export
 from sgrl.export.reading import RELATIONS, Reading
+from sgrl.progress import Progress
 from sgrl.terminal import printable
 
 
@@ -40,15 +41,15 @@ def parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; returns 0, or 1 where records of the input were left out."""
-    from tqdm.auto import tqdm
-
     args = parser().parse_args(arguments)
     if args.relations is not None and args.relations < 1:
         raise UsageError(f"--relations is {args.relations}, expected at least 1")
     if args.fps is not None and not 0 < args.fps < float("inf"):
         raise UsageError(f"--fps is {args.fps}, expected more than 0")
     reading = Reading(split=args.split, relations=args.relations, fps=args.fps)
-    done = export(args.input, args.to, args.output, reading, lambda items: tqdm(items, unit="graph", desc="export"))
+    done = export(
+        args.input, args.to, args.output, reading, Progress("exporting", unit="graph", where=args.output).over
+    )
     counts = [f"{done.images:,} images"] * bool(done.images) + [f"{done.videos:,} videos"] * bool(done.videos)
     print(f"Wrote {' and '.join(counts)} with {done.relations:,} relations to {args.output}")
     for what, number in done.lost.most_common():

@@ -63,8 +63,8 @@ def test_packages_that_are_not_there_or_do_not_load():
         if name == "peft":
             raise ImportError("cannot import name 'x' from 'transformers'")
 
-    trl, peft = machine.check_packages(load)
-    assert trl.what.startswith("trl is not installed") and trl.advice == "pip install 'sgrl[train]'"
+    peft, trl = machine.check_packages(load)
+    assert trl.what.startswith("not installed: trl;") and trl.advice == "pip install 'sgrl[train]'"
     assert "peft is installed and does not load (ImportError: cannot import" in peft.what
     assert trl.level == peft.level == "fail" and not list(machine.check_packages(str))
 
@@ -73,8 +73,12 @@ def test_a_bare_installation_is_not_ready(tmp_path):
     code = "import sys\n" + "\n".join(f"sys.modules[{name!r}] = None" for name in (*machine.CORE, "vllm", "pyarrow"))
     code += "\nfrom sgrl.__main__ import main\nsys.exit(main(['doctor', '--dataset', 'd', '--model', 'm']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and "torch is not installed" in done.stdout and "ready" not in done.stdout
-    assert "rewards and `rewards score` work" in done.stdout and "Traceback" not in done.stderr, done.stderr
+    assert (
+        done.returncode == 1
+        and "not installed: torch, transformers, trl" in done.stdout
+        and "ready" not in done.stdout
+    )
+    assert "rewards and `sgrl score` work" in done.stdout and "Traceback" not in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

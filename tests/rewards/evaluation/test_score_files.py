@@ -84,6 +84,8 @@ def test_a_file_of_scenegraphvlm_as_it_is(score, tmp_path):
         in (printed)
     )
     assert "frames of 640 x 480, from SceneGraphVLM's images" in printed
+    _, few, printed = score(tmp_path / "psg.jsonl", "--limit", 3)
+    assert few["samples"] == 3 and not any(counts(few).values()) and "Note" not in printed
     assert score(tmp_path / "psg.jsonl", "--protocol", "published")[1]["relation_f1"] == pytest.approx(0.85)
 
 
