@@ -21,7 +21,7 @@ from typing import Any, overload
 
 from sgrl.dotted import load
 from sgrl.errors import SgrlError, UsageError, suggest
-from sgrl.graph import SceneGraph
+from sgrl.graph import Relation, SceneGraph
 from sgrl.inference import zeroshot
 from sgrl.inference.confidence import relation_confidences
 from sgrl.inference.engine import Engine, EngineSettings, Generation
@@ -219,5 +219,8 @@ def _graph(
         for (subject, predicate, target), sure in zip(parsed.relations, confidence, strict=True)
         if subject >= 0 and target >= 0 and predicate
     ]
-    relations = [r if sure is None else replace(r, score=sure) for r, sure in zip(graph.relations, said, strict=True)]
+    relations = [
+        r if sure is None else Relation(r.subject, r.predicate, r.object, r.group, score=sure)
+        for r, sure in zip(graph.relations, said, strict=True)
+    ]
     return SceneGraph(graph.objects, relations, *frame)
