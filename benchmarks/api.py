@@ -3,9 +3,9 @@
     python benchmarks/api.py --model build/demo/sft --dataset build/demo/data
 
 The bare engine gets images that are open and small and chats that are ready. The model makes the chats, reads the
-answers and counts the confidences; with images of twice the sides (`--enlarge 2`) it makes them smaller, as a task of one
-size wants, and brings the boxes into their pixels. The engine is transformers with one thread; what it writes is then
-replaced by the references, so that there are graphs to read whatever the model has learnt.
+answers and counts the confidences; with images of twice the sides (`--enlarge 2`) it makes them smaller, as a task of
+one size wants, and brings the boxes into their pixels. The engine is transformers with one thread; what it writes is
+then replaced by the references, so that there are graphs to read whatever the model has learnt.
 """
 
 from __future__ import annotations
