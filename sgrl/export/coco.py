@@ -105,7 +105,7 @@ def to_coco(
     """The whole file as a dictionary, for few graphs. vocabulary: whose labels come first among the classes."""
     entries = CocoEntries(vocabulary, Counter())
     found: dict[str, list[dict]] = {name: [] for name in LISTS}
-    for frame in frames_of(map(item_of, graphs)):
+    for frame in frames_of(map(item_of, graphs), Counter()):
         for name, entry in entries.of(frame):
             found[name].append(entry)
     return found | {"categories": entries.objects.entries(), "rel_categories": entries.predicates.entries()}
@@ -119,7 +119,7 @@ def write(items: Iterable[Item], path: Path, source: Source, lost: Counter[str])
         stack.enter_context(named(path))
         parts = {name: stack.enter_context(tempfile.TemporaryFile("w+", dir=temporary.parent)) for name in LISTS}
         begun = set()
-        for frame in frames_of(items):
+        for frame in frames_of(items, lost):
             for name, entry in entries.of(frame):
                 parts[name].write((",\n" if name in begun else "") + plain.text(entry))
                 begun.add(name)

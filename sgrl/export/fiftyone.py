@@ -48,7 +48,7 @@ def write(items: Iterable[Item], path: Path, source: Source, lost: Counter[str])
     """One file."""
     with atomic_path(path) as temporary, open(temporary, "w", encoding="ascii") as file:
         file.write('{"labels": {')
-        for number, frame in enumerate(frames_of(items), 1):
+        for number, frame in enumerate(frames_of(items, lost), 1):
             entry = f"{plain.text(name_of(frame, number))}: {plain.text(detections_of(frame))}"
             file.write((",\n" if number > 1 else "\n") + entry)
             for key, values in (("scores", "score"), ("groups", "group"), ("spans", "span")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -109,12 +110,16 @@ class Video:
         found = {"dataset": self.dataset or None, "video_id": self.video_id, "fps": self.fps, "split": self.split}
         return _known(found)
 
-    def by_frame(self) -> Iterator[Frame]:
+    def by_frame(self, lost: Counter[str] | None = None) -> Iterator[Frame]:
         """The graph of each frame; of a whole video the objects that are there, and the relations that hold between
-        them."""
+        them. lost: counts what frames cannot hold of a whole video."""
         if self.graph is None:
             yield from self.frames
             return
+        lost = Counter() if lost is None else lost
+        lost["masks of objects of videos, whose boxes are written"] += sum(
+            not isinstance(o.tube, BoxTube) for o in self.graph.objects
+        )
         tubes = _boxes(self.graph)
         held = [relation.holds(len(self.numbers)) for relation in self.graph.relations]
         for position, number in enumerate(self.numbers):
@@ -130,6 +135,9 @@ class Video:
                 if holds[position] and r.subject in place and r.object in place
                 for group, name in [ungrouped(r.predicate)]
             ]
+            lost["relations in frames that lack one of their objects"] += sum(
+                bool(holds[position]) for holds in held
+            ) - len(relations)
             graph = SceneGraph(objects, relations, self.width, self.height)
             name = f"{self.video_id}/{number:06d}"
             tracks = tuple(i + 1 for i in there)
@@ -210,11 +218,11 @@ def item_of(graph: SceneGraph | VideoGraph | Prediction | Item) -> Item:
     return graph
 
 
-def frames_of(items: Iterable[Item]) -> Iterator[Frame]:
-    """The graphs of images and of single frames."""
+def frames_of(items: Iterable[Item], lost: Counter[str]) -> Iterator[Frame]:
+    """The graphs of images and of single frames. lost: see `Video.by_frame`."""
     for item in items:
         if isinstance(item, Video):
-            yield from item.by_frame()
+            yield from item.by_frame(lost)
         else:
             yield item
 

@@ -27,7 +27,7 @@ from sgrl.export.rdf import to_rdf
 from sgrl.export.supervision import to_supervision
 from sgrl.graph import GraphError, Object, Relation, SceneGraph
 from sgrl.inference.prediction import Prediction
-from sgrl.tubes import BoxTube, TimedRelation, TubeObject, VideoGraph
+from sgrl.tubes import BoxTube, MaskTube, TimedRelation, TubeObject, VideoGraph
 from sgrl.vocabulary import Vocabulary
 
 HOSTILE = [
@@ -221,7 +221,8 @@ def test_coco_orders_corners_and_says_so(tmp_path):
 
 
 def test_videos_in_coco_have_tracks_and_seconds(tmp_path):
-    path, _ = written("coco", [clip(fps=30.0), tubes()], tmp_path / "c")
+    path, lost = written("coco", [clip(fps=30.0), tubes()], tmp_path / "c")
+    assert lost == {"relations in frames that lack one of their objects": 1}  # the cat is away, the mat still below it
     found = json.loads(path.read_text())
     assert found["videos"] == [{"id": 1, "name": "v"}, {"id": 2, "name": "w"}]
     images = [(i["video_id"], i["frame_id"], i["seconds"]) for i in found["images"]]
@@ -358,6 +359,16 @@ def test_a_video_is_one_graph_of_things_and_times(tmp_path):
     assert lost == {"boxes of a video's objects in its frames": 8}
     written("turtle", [clip()], tmp_path / "t")
     assert len(rdflib.Graph().parse(tmp_path / "t", format="turtle")) > 10
+
+
+def test_masks_become_boxes_and_are_counted(tmp_path):
+    tube = MaskTube.from_masks([[[False, True], [False, True]]])
+    video = Video("m", graph=VideoGraph([TubeObject("cat", tube)], []), numbers=(0,), width=2, height=2)
+    path, lost = written("coco", [video], tmp_path / "c")
+    assert json.loads(path.read_text())["annotations"][0]["bbox"] == [1, 0, 1, 2]
+    assert lost == {"masks of objects of videos, whose boxes are written": 1}
+    path, lost = written("jsonl", [video], tmp_path / "j")
+    assert VideoGraph.from_json(path.read_text()).objects[0].tube.to_rle() == tube.to_rle() and not lost
 
 
 def test_every_format_writes_nothing_where_the_stream_breaks(tmp_path):
