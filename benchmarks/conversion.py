@@ -108,7 +108,7 @@ def paint(number: int) -> Image.Image:
 
 def convert(root: Path, output: Path, *options: str, dataset: str = "psg") -> Cost:
     """Run the command and measure it."""
-    command = [sys.executable, "data_prep/to_toon.py", "--dataset", dataset, "--root", root, "--output", output]
+    command = [sys.executable, "data_prep/to_toon.py", "--layout", dataset, "--root", root, "--output", output]
     command += options
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as log:
@@ -176,7 +176,7 @@ def measure_sizes(folder: Path, frames: int) -> None:
     path.write_text(json.dumps(content))
     for previous in ("none", "gt"):
         output = folder / previous
-        convert(folder / "pvsg", output, "--no-images", "--previous", previous, dataset="pvsg")
+        convert(folder / "pvsg", output, "--no-images", "--context", previous, dataset="pvsg")
         files = [parquet.ParquetFile(path) for path in output.glob("*.parquet")]
         rows = sum(file.metadata.num_rows for file in files)
         size = sum(path.stat().st_size for path in output.glob("*.parquet")) / rows
@@ -187,7 +187,7 @@ def measure_sizes(folder: Path, frames: int) -> None:
             for prompt in batch.column(0).to_pylist()
         )
         line(
-            f"a row of {rows:,} on disk, --previous {previous}, prompts of {texts / rows:,.0f} characters",
+            f"a row of {rows:,} on disk, --context {previous}, prompts of {texts / rows:,.0f} characters",
             f"{PUBLISHED_LINE:,} bytes",
             f"{size:,.0f} bytes",
             f"{PUBLISHED_LINE / size:.0f} x",

@@ -140,7 +140,7 @@ def prepare(args: argparse.Namespace) -> None:
         world = args.work_dir / f"{target.name}-world"
         run("data_prep/toyworld.py", "--output", world, "--layout", layout, "--train", 1, "--test", count,
             *(["--frames", max(args.frames, STREAMED)] if layout == "pvsg" else []))  # fmt: skip
-        run("data_prep/to_toon.py", "--dataset", layout, "--root", world, "--output", target, "--resize", "keep",
+        run("data_prep/to_toon.py", "--layout", layout, "--root", world, "--output", target, "--resize", "keep",
             "--prompt", "short")  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def learning(args: argparse.Namespace, size: Size) -> str:
 
         write(world, size.train, size.images * 11 // 10 + 2)  # a few scenes may be left out
     python = sys.executable
-    convert = ["data_prep/to_toon.py", "--dataset", "hub", "--root", world, "--output", data]
+    convert = ["data_prep/to_toon.py", "--layout", "hub", "--root", world, "--output", data]
     step(folder, "convert", [python, *convert, "--resize", "keep", "--prompt", "short"])
     models = folder / f"seed{args.seed}"
     models.mkdir(exist_ok=True)

@@ -61,11 +61,11 @@ class Claim:
     tests: tuple[tuple[str, str, str], ...]  # (better, worse, figure)
 
 
-VIDEO = ("--previous", "gt")
+VIDEO = ("--context", "gt")
 DATA = {
     "toon": Data("psg"),
-    "json": Data("psg", ("--format", "json"), 120, codec="json"),
-    "lean": Data("psg", ("--format", "toon-lean"), codec="toon-lean"),
+    "json": Data("psg", ("--codec", "json"), 120, codec="json"),
+    "lean": Data("psg", ("--codec", "toon-lean"), codec="toon-lean"),
     "video": Data("pvsg", VIDEO, 80, 384, "val"),
     "thinned": Data("pvsg", (*VIDEO, "--thin", "base-annot"), 80, 384, "val"),
 }
@@ -175,7 +175,7 @@ def prepare(args: argparse.Namespace, name: str) -> Path:
         size = [args.videos, max(1, -(-args.images // 16))]
     draw = ["data_prep/toyworld.py", "--layout", spec.layout, "--output", world, "--train", size[0], "--test", size[1]]
     step(args.work_dir, f"draw-{spec.layout}", [sys.executable, *draw])
-    convert = ["data_prep/to_toon.py", "--dataset", spec.layout, "--root", world, "--output", output]
+    convert = ["data_prep/to_toon.py", "--layout", spec.layout, "--root", world, "--output", output]
     convert += ["--resize", "keep", "--prompt", "short", *spec.options]
     step(args.work_dir, f"convert-{name}", [sys.executable, *convert])
     return output
@@ -190,7 +190,7 @@ def train(args: argparse.Namespace, seed: int, name: str, launch: list[object]) 
     start = folder / "models" / (model.start or random)
     if model.start is None:
         build = [sys.executable, "-m", "sgrl.tiny", "--output", start, "--seed", seed]
-        step(folder, random, build + ["--format", spec.codec] * (spec.codec != "toon"))
+        step(folder, random, build + ["--codec", spec.codec] * (spec.codec != "toon"))
     recipe = "grpo" if model.start else "sft"
     command = [f"recipes/{recipe}_{spec.layout}.py", "--config", f"recipes/configs/toy/{recipe}.yaml"]
     command += ["--dataset", data, "--seed", seed, "--model_name_or_path", start]

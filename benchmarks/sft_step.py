@@ -50,7 +50,7 @@ def main() -> None:
 def prepare(folder: Path) -> None:
     """Draw and convert a small world and build a model, where that is not done."""
     python, world, data = sys.executable, folder / "world", folder / "data"
-    convert = ["--dataset", "psg", "--root", world, "--output", data, "--resize", "keep", "--prompt", "short"]
+    convert = ["--layout", "psg", "--root", world, "--output", data, "--resize", "keep", "--prompt", "short"]
     for place, command in (
         (world, ["data_prep/toyworld.py", "--output", world, "--train", 400, "--test", 8]),
         (data, ["data_prep/to_toon.py", *convert]),

@@ -230,7 +230,7 @@ def main() -> None:
     test = args.images + max(args.images // 10, 4)
     draw = ["data_prep/toyworld.py", "--output", world, "--train", args.train, "--test", test]
     step(args.work_dir, "draw", [python, *draw])
-    convert = ["data_prep/to_toon.py", "--dataset", "psg", "--root", world, "--output", data]
+    convert = ["data_prep/to_toon.py", "--layout", "psg", "--root", world, "--output", data]
     step(args.work_dir, "convert", [python, *convert, "--resize", "keep", "--prompt", "short"])
     for seed in args.seeds:
         run_seed(args, seed, data)

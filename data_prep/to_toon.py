@@ -1,8 +1,8 @@
 """Convert a scene-graph data set in its official layout to chat data for SFT, GRPO and evaluation.
 
-    python data_prep/to_toon.py --dataset psg --root DIR --output OUT
-    python data_prep/to_toon.py --dataset action_genome --root DIR --output OUT --previous gt --workers 8
-    python data_prep/to_toon.py --dataset pvsg --root DIR --output OUT --thin psfr --thin-options retention=0.3
+    python data_prep/to_toon.py --layout psg --root DIR --output OUT
+    python data_prep/to_toon.py --layout action_genome --root DIR --output OUT --context gt --workers 8
+    python data_prep/to_toon.py --layout pvsg --root DIR --output OUT --thin psfr --thin-options retention=0.3
 
 writes OUT/train-*.parquet, OUT/test-*.parquet and so on, which `datasets.load_dataset(OUT)` and `sgrl.data.load` read,
 and OUT/README.md, a data set card. Graphs are cleaned, boxes scaled with the images, labels spelt the same in every
@@ -94,10 +94,10 @@ def _token_counter(name: str) -> Callable[[str], int]:
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__)
+    parser = Parser(__doc__, renamed={"--dataset": "--layout", "--format": "--codec", "--previous": "--context"})
     add = parser.add_argument_group("what").add_argument
     add(
-        "--dataset",
+        "--layout",
         required=True,
         help=f"which layout the root has: {', '.join(READERS)}; or package.module:function, a reader of your own",
     )
@@ -114,7 +114,7 @@ def parser() -> Parser:
     add("--thin-options", nargs="+", default=[], metavar="NAME=VALUE", help="of the method, for example tolerance=0.3")
     add = parser.add_argument_group("text and image").add_argument
     add(
-        "--format",
+        "--codec",
         help=f"text layout: {', '.join(CODECS)} (default: what published work uses, toon-pairs for "
         "action_genome, toon for the others)",
     )
@@ -122,9 +122,9 @@ def parser() -> Parser:
     add("--resize", help="WIDTHxHEIGHT or keep (default: what published work uses, 640x480)")
     add("--prompt", default="full", help=f"{' or '.join(STYLES)} (default: %(default)s)")
     add(
-        "--previous",
+        "--context",
         default="none",
-        help=f"{' or '.join(PREVIOUS)}: the previous row's graph in the prompts of videos",
+        help=f"videos: the graph of the frame before in each prompt: {' or '.join(PREVIOUS)} (default: %(default)s)",
     )
     add("--quality", type=int, default=95, help="of images that must be encoded anew (default: %(default)s)")
     add("--no-images", action="store_true", help="leave the images out, for statistics on texts")
@@ -165,13 +165,13 @@ def run(args: argparse.Namespace) -> None:
     size = _size(args.resize) if args.resize else None
     given = {name: getattr(args, f"reader_{name}") for name in _READER_OPTIONS}
     given = {name: value for name, value in given.items() if value is not None}
-    reader = open_reader(args.dataset, args.root, **given)
+    reader = open_reader(args.layout, args.root, **given)
     options = Options(
-        codec=args.format or reader.codec,
+        codec=args.codec or reader.codec,
         coords=args.coords,
         size=size if args.resize else reader.default_size,
         prompt=args.prompt,
-        previous=args.previous,
+        previous=args.context,
         keep_empty=args.keep_empty,
         quality=args.quality,
         images=not args.no_images,
@@ -188,7 +188,7 @@ def run(args: argparse.Namespace) -> None:
         limit=args.limit,
         shard_size=args.shard_size,
         source={"path": str(reader.source.resolve()), "bytes": state.st_size, "modified": state.st_mtime},
-        own_reader=args.dataset if is_dotted(args.dataset) else None,
+        own_reader=args.layout if is_dotted(args.layout) else None,
         reader_options=given or None,
         thin=thinning,
         command=shlex.join(_shared(args.command)),
@@ -236,7 +236,7 @@ def _convert(
     jobs, progress = args.num_shards, True
     video = is_video(reader)
     if options.previous != "none" and not video:
-        raise UsageError(f"--previous {options.previous} is for videos; the images of {reader.name} belong to none")
+        raise UsageError(f"--context {options.previous} is for videos; the images of {reader.name} belong to none")
     part = Part(reader, args.shard_index, jobs)
     converter = Converter(part, options, _token_counter(args.tokenizer) if args.tokenizer else len)
     report = Report()

@@ -1,7 +1,7 @@
 """Draw a toy world of coloured shapes and write it in the official layout of a data set, PSG's by default.
 
     python data_prep/toyworld.py --output toyworld --train 16000 --test 1000 --seed 0
-    python data_prep/to_toon.py --dataset psg --root toyworld --output toyworld-toon --resize keep --prompt short
+    python data_prep/to_toon.py --layout psg --root toyworld --output toyworld-toon --resize keep --prompt short
     python data_prep/toyworld.py --layout pvsg --output toyvideos --train 1000 --test 60 --frames 16
 
 Other layouts are `--layout vg150`, `vg`, `coco` and `hub`, and videos with motion: `pvsg`, `action_genome`, and with

@@ -42,9 +42,9 @@ if [ "$(tools/accelerator.sh)" = gpu ]; then
 fi
 
 step "1. Draw the toy world in PSG's official layout" \
-    python data_prep/toyworld.py --output "$out/toyworld" --train $train --test $test --workers "$workers"
+    python -m sgrl toyworld --output "$out/toyworld" --train $train --test $test --workers "$workers"
 step "2. Convert it to chat data" \
-    python data_prep/to_toon.py --dataset psg --root "$out/toyworld" --output "$out/data" --resize keep --prompt short
+    python -m sgrl convert --layout psg --root "$out/toyworld" --output "$out/data" --resize keep --prompt short
 step "3. Build a tiny vision-language model with random weights" \
     python -m sgrl.tiny --output "$out/base"
 step "4. Supervised fine-tuning" \

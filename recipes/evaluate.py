@@ -5,7 +5,7 @@
 Graphs come from vLLM, or from transformers where there is no vLLM, or from a server (--engine openai), decoded
 greedily, as recipes/predict.py writes them: appended to OUTPUT/predictions.jsonl as they come. Then each gets its
 scores, and the means go to OUTPUT/metrics.json. Interrupted, the same command goes on where it was.
-`python -m sgrl report` turns such folders into a page with pictures.
+`sgrl report` turns such folders into a page with pictures.
 """
 
 import datetime

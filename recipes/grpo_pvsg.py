@@ -11,7 +11,7 @@ that trusts it blindly repeats them, so GRPO can practise on faulty ones:
 
 names the kinds of noise (sgrl/context.py) and their rates; `context: gt` and `context: none` are the other two. All
 answers of a group share one prompt, a resumed run meets the noise that it would have met, and the data set stays as
-`data_prep/to_toon.py --previous gt` wrote it. All else is as in recipes/grpo_psg.py.
+`sgrl convert --context gt` wrote it. All else is as in recipes/grpo_psg.py.
 """
 
 from rewards.trl import rewards_named

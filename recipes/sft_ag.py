@@ -1,6 +1,6 @@
 """Supervised fine-tuning on Action Genome: in each frame a person, and how it looks at, stands to and touches things.
 
-    python data_prep/to_toon.py --dataset action_genome --root DIR --output data/ag
+    sgrl convert --layout action_genome --root DIR --output data/ag
     accelerate launch --config_file recipes/accelerate/zero2.yaml recipes/sft_ag.py \
         --config recipes/configs/qwen3_5_0_8b/sft_ag.yaml
 
@@ -9,7 +9,7 @@ The texts are in the layout toon-pairs, one row for each pair of person and obje
     rel_pairs[1]{subj,attention,spatial,contacting,obj}:
       1,unsure,"",holding|touching,2
 
-Published work trains without the graph of the frame before. With it: `--previous gt` of the conversion, and
+Published work trains without the graph of the frame before. With it: `--context gt` of the conversion, and
 `context: gt`. All else is as in recipes/sft_psg.py.
 """
 

@@ -1,6 +1,6 @@
 """Supervised fine-tuning on PSG: the model learns to write the scene graph of an image as text.
 
-    python data_prep/to_toon.py --dataset psg --root DIR --output data/psg
+    sgrl convert --layout psg --root DIR --output data/psg
     accelerate launch --config_file recipes/accelerate/zero2.yaml recipes/sft_psg.py \
         --config recipes/configs/qwen3_5_0_8b/sft_psg.yaml
 
@@ -9,7 +9,7 @@ On a CPU, with the toy world and the tiny model of `make demo`:
     accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft_psg.py \
         --config recipes/configs/toy/sft.yaml
 
-The texts are TOON as in SceneGraphVLM, or JSON as in R1-SGG (`--format json` of the conversion). The loss is on
+The texts are TOON as in SceneGraphVLM, or JSON as in R1-SGG (`--codec json` of the conversion). The loss is on
 answers alone, and rows that are too long are left out, never cut. An interrupted run goes on from its last checkpoint
 when it is started again. At its end `output_dir` is an ordinary model folder: weights and processor, ready for
 recipes/grpo_psg.py, transformers and vLLM.

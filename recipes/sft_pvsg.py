@@ -1,17 +1,17 @@
 """Supervised fine-tuning on PVSG: graphs of the frames of videos, each with the graph of the frame before it.
 
-    python data_prep/to_toon.py --dataset pvsg --root DIR --output data/pvsg --previous gt --thin base-annot
+    sgrl convert --layout pvsg --root DIR --output data/pvsg --context gt --thin base-annot
     accelerate launch --config_file recipes/accelerate/zero2.yaml recipes/sft_pvsg.py \
         --config recipes/configs/qwen3_5_0_8b/sft_pvsg.yaml
 
 Neighbouring frames are much alike, so they are thinned when the data is converted: `--thin base-annot` keeps those
 whose annotation changes, `psfr` and `maxinfo` choose by what is seen.
 
-`--previous gt` keeps the reference of the frame before in each row. What becomes of it is one line, and the data
+`--context gt` keeps the reference of the frame before in each row. What becomes of it is one line, and the data
 set serves all three: `context: gt` as it stands, `context: none` without, `context: corrupted` with faults (for
 GRPO: see recipes/grpo_pvsg.py). At inference that graph is the model's own: `recipes/evaluate.py --context generated`.
 
-PSG4D's frames (`--dataset psg4d_gta`) train here too. All else is as in recipes/sft_psg.py.
+PSG4D's frames (`--layout psg4d_gta`) train here too. All else is as in recipes/sft_psg.py.
 """
 
 from sgrl.command import command

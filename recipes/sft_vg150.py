@@ -1,6 +1,6 @@
 """Supervised fine-tuning on VG150, the 150 objects and 50 predicates of Visual Genome, as R1-SGG does it: JSON.
 
-    python data_prep/to_toon.py --dataset vg150 --root DIR --output data/vg150 --format json --resize 644x476
+    sgrl convert --layout vg150 --root DIR --output data/vg150 --codec json --resize 644x476
     accelerate launch --config_file recipes/accelerate/zero3.yaml recipes/sft_vg150.py \
         --config recipes/configs/qwen2_5_vl_7b/sft_vg150.yaml
 

@@ -4,7 +4,7 @@ rewards/evaluation/score.py.
 `python -m rewards validate DATASET`: does every reference score the maximum, and an empty answer the minimum?
 
 A data set whose references are malformed, or whose SFT answers are not what the reward asks for, teaches the wrong
-thing without any error. Run this once after data_prep/to_toon.py, before training.
+thing without any error. Run this once after sgrl convert, before training.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def validate(rows: Iterator[dict[str, Any]], preset: Preset, keep: int = 20) -> 
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "python -m rewards validate")
+    parser = Parser(__doc__, "python -m rewards validate", {"--preset": "--reward"})
     add = parser.add_argument
     add("dataset", help="folder or file of Parquet with the columns solution, width, height")
-    add("--preset", default="full", help=f"reward set: {', '.join(PRESETS)} (default: full)")
+    add("--reward", default="full", help=f"preset: {', '.join(PRESETS)} (default: full)")
     add("--show", type=int, default=20, metavar="N", help="failures to print in full (default: 20)")
     return parser
 
@@ -111,7 +111,7 @@ def _validate(name: str, arguments: list[str]) -> int:
     if name != "validate":
         raise UsageError(f"expected a command: score or validate, found {name!r}{near(name, ('score', 'validate'))}")
     options = parser().parse_args(arguments)
-    preset = get_preset(options.preset)
+    preset = get_preset(options.reward)
     report = validate(Progress("validating").over(read_rows(options.dataset)), preset, options.show)
     for row, kind, explanation in report.examples:
         print(printable(f"{row}: {kind}: {explanation}"))

@@ -269,7 +269,7 @@ class OwnReward:
 _KEY = "reward"  # of the YAML files
 
 MISSING = (
-    "the rewards need the column {!r} ({}), which the data set does not have; data_prep/to_toon.py writes it, and a "
+    "the rewards need the column {!r} ({}), which the data set does not have; sgrl convert writes it, and a "
     "row to which they do not apply has a null there"
 )
 

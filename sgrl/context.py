@@ -8,7 +8,7 @@ model itself makes (SceneGraphVLM, section 3): objects and relations missing, ad
     with_context(prompt, graph_text)                                   # inference: any graph, the same prompt text
     context_of(answer, codec, width, height)                           # inference: what the next frame gets
 
-A data set holds the reference of the frame before in its column `previous` (`data_prep/to_toon.py --previous gt`).
+A data set holds the reference of the frame before in its column `previous` (`sgrl convert --context gt`).
 The prompt is made from it when a row is read, and none, ground truth or corrupted is decided then.
 """
 
@@ -186,7 +186,7 @@ class ContextTransform:
         if context != "none" and metadata.get("previous") != "gt":
             raise SgrlError(
                 f"context: {context}, but the data set's rows hold no previous graph; convert its videos with "
-                "data_prep/to_toon.py --previous gt, or remove the line"
+                "sgrl convert --context gt, or remove the line"
             )
         self.context = context
         self.noise = noise or Noise()

@@ -125,12 +125,12 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise SgrlError(f"{path} does not exist; expected a data set written by data_prep/to_toon.py")
+        raise SgrlError(f"{path} does not exist; expected a data set written by sgrl convert")
     found = {name: _split_files(path, name) for name in SPLITS}
     present = [name for name, paths in found.items() if paths]
     if not present:
         raise SgrlError(
-            f"{path} holds no train-*.parquet, val-*.parquet or test-*.parquet; write it with data_prep/to_toon.py"
+            f"{path} holds no train-*.parquet, val-*.parquet or test-*.parquet; write it with sgrl convert"
         )
     if split is None:
         return [file for name in present for file in found[name]]
@@ -193,7 +193,7 @@ def pixel_range(path: str | Path) -> tuple[int, int]:
     for file in files(path):
         parquet = _open(file)
         if {"width", "height"} - set(parquet.schema_arrow.names):
-            raise SgrlError(f"{file} lacks the columns width and height; write it with data_prep/to_toon.py")
+            raise SgrlError(f"{file} lacks the columns width and height; write it with sgrl convert")
         for batch in parquet.iter_batches(columns=["width", "height"]):
             areas = compute.min_max(
                 compute.multiply(*(batch.column(name).cast("int64") for name in ("width", "height")))
@@ -207,7 +207,7 @@ def pixel_range(path: str | Path) -> tuple[int, int]:
 def _metadata(file: Path) -> dict:
     found = (_open(file).schema_arrow.metadata or {}).get(_METADATA_KEY)
     if found is None:
-        raise SgrlError(f"{file} carries no 'sgrl' metadata (codec, vocabulary); write it with data_prep/to_toon.py")
+        raise SgrlError(f"{file} carries no 'sgrl' metadata (codec, vocabulary); write it with sgrl convert")
     return json.loads(found)
 
 
@@ -227,7 +227,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     """One split of a data set, checked; its images come as `sgrl.images.open_image` gives them.
 
     Args:
-        path: the folder that data_prep/to_toon.py wrote, or one Parquet file.
+        path: the folder that sgrl convert wrote, or one Parquet file.
         split: "train", "val" or "test"; any, for a single file.
 
     Raises:
@@ -287,7 +287,7 @@ def _check(file: Path) -> None:
     if missing:
         raise SgrlError(
             f"{file} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)} (found {', '.join(names)}); "
-            "write it with data_prep/to_toon.py"
+            "write it with sgrl convert"
         )
     metadata = _metadata(file)
     codec = get_codec(metadata["codec"])
@@ -368,7 +368,7 @@ def _check_previous(place: str, previous: str, video: str | None, metadata: Mapp
     if metadata.get("previous") != "gt":
         raise SgrlError(
             f"{place}: 'previous' holds a graph, but the metadata of the file say previous: "
-            f"{metadata.get('previous')}, so no prompt would; write it with data_prep/to_toon.py --previous gt"
+            f"{metadata.get('previous')}, so no prompt would; write it with sgrl convert --context gt"
         )
     if not previous:
         raise SgrlError(f"{place}: 'previous' is empty; where there is no frame before it is null")

@@ -63,10 +63,10 @@ def answers_of(codec: str, solution: str, width: int, height: int, vocabulary, s
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "sgrl inspect")
-    parser.add_argument("dataset", help="a folder that data_prep/to_toon.py wrote")
+    parser = Parser(__doc__, "sgrl inspect", {"--rows": "--limit"})
+    parser.add_argument("dataset", help="a folder that sgrl convert wrote")
     parser.add_argument("--split", default="train", help="(default: %(default)s)")
-    parser.add_argument("--rows", type=int, default=3, help="how many, from --first on (default: %(default)s)")
+    parser.add_argument("--limit", type=int, default=3, help="how many, from --first on (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--model", help="a model folder: renders its chat template and counts its tokens")
     parser.add_argument(
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None, scores_of: ScoresOf) -> int:
     """
     args = parser().parse_args(arguments)
     rows, metadata = data.load(args.dataset, args.split), data.read_metadata(args.dataset)
-    indices = range(args.first, min(args.first + args.rows, len(rows)))
+    indices = range(args.first, min(args.first + args.limit, len(rows)))
     if not indices:
         raise SgrlError(
             f"{args.dataset}, split {args.split!r}, has {len(rows)} rows; --first {args.first} is past them"

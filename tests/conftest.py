@@ -101,7 +101,7 @@ def toy(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("toy")
     for command in (
         ["data_prep/toyworld.py", "--output", folder / "world", "--train", "64", "--test", "16", "--seed", "1"],
-        ["data_prep/to_toon.py", "--dataset", "psg", "--root", folder / "world", "--output", folder / "data"]
+        ["data_prep/to_toon.py", "--layout", "psg", "--root", folder / "world", "--output", folder / "data"]
         + ["--resize", "keep", "--prompt", "short"],
         ["-m", "sgrl.tiny", "--output", folder / "model"],
     ):

@@ -38,7 +38,7 @@ def place(tmp_path_factory):
     """A toy world, its data set, own images and a run of predictions of them."""
     folder = tmp_path_factory.mktemp("room")
     assert toyworld.main(["--output", str(folder / "world"), "--train", "12", "--test", "4"]) == 0
-    words = ["--dataset", "psg", "--root", str(folder / "world"), "--output", str(folder / "data"), "--resize", "keep"]
+    words = ["--layout", "psg", "--root", str(folder / "world"), "--output", str(folder / "data"), "--resize", "keep"]
     assert to_toon.main([*words, "--prompt", "short"]) == 0
     (folder / "own").mkdir()
     (folder / "run").mkdir()
@@ -72,7 +72,7 @@ def commands(place, serve, root, monkeypatch):
     return {
         "toyworld": lambda output: toyworld.main(["--output", output, "--train", "6", "--test", "2"]),
         "to_toon": lambda output: to_toon.main(
-            ["--dataset", "psg", "--root", str(place / "world"), "--output", output, "--resize", "keep"]
+            ["--layout", "psg", "--root", str(place / "world"), "--output", output, "--resize", "keep"]
         ),
         "inspect": lambda output: sgrl(["inspect", data, "--output", output]),
         "report": lambda output: sgrl(["report", run, "--output", output]),

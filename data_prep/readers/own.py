@@ -1,4 +1,4 @@
-"""A reader of one's own, which `--dataset package.module:function` names, held to what the converter relies on."""
+"""A reader of one's own, which `--layout package.module:function` names, held to what the converter relies on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sgrl import dotted
 from sgrl.errors import SettingError, SgrlError
 from sgrl.vocabulary import Vocabulary
 
-OPTION = "--dataset"
+OPTION = "--layout"
 _NEEDED: dict[str, Any] = {"name": str, "vocabulary": Vocabulary, "source": Path, "records": Callable}
 _DEFAULTS = {"default_size": (640, 480), "codec": "toon"}
 

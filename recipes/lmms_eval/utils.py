@@ -1,6 +1,6 @@
 """Functions of the lmms-eval tasks in this folder: prompts are those of the data set, figures those of `rewards`.
 
-    python data_prep/to_toon.py --dataset psg --root DIR --output build/data/psg
+    sgrl convert --layout psg --root DIR --output build/data/psg
     python -m lmms_eval --include_path recipes/lmms_eval --tasks scene_graphs_psg --model qwen2_5_vl --model_args ...
 
 For another folder or a data set on the Hub change `dataset_path` in the YAML file. Boxes are asked for in the frame

@@ -87,7 +87,7 @@ class References(Named):
     """The references of a split, in its order.
 
     Args:
-        path, split: a data set as data_prep/to_toon.py writes it; a single Parquet file is one split.
+        path, split: a data set as sgrl convert writes it; a single Parquet file is one split.
         limit: the first so many images only.
 
     Attributes:

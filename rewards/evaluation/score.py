@@ -50,7 +50,7 @@ CHANGED = "made from another data set than the references, or from another state
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "python -m rewards score")
+    parser = Parser(__doc__, "python -m rewards score", {"--format": "--codec"})
     add_files(parser)
     add = parser.add_argument
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
@@ -60,7 +60,7 @@ def parser() -> Parser:
         for name, option in metric.options.items():
             words = f"{metric.name}: {option.help} (default: %(default)s)"
             add(f"--{name.replace('_', '-')}", default=option.choices[0], choices=option.choices, help=words)
-    add("--format", choices=CODECS, help="layout of the predictions, if not that of the references")
+    add("--codec", choices=CODECS, help="layout of the predictions, if not that of the references")
     add("--strict", action="store_true", help="stop at predictions that are missing, unknown, double or damaged")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")
     return parser
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> str:
         raise UsageError(f"--against is not for --metric {options.metric}; leave it out, or say --metrics")
     given = Sources(options)
     references = given.references
-    codec = get_codec(options.format or references.codec)
+    codec = get_codec(options.codec or references.codec)
     if codec.grouped != references.codec.grouped:
         raise SgrlError(
             f"predictions in the layout {codec.name!r} cannot be compared with references in "

@@ -1,4 +1,4 @@
-"""COCO with relations, as SGG-Benchmark has it, which `to_toon.py --dataset coco` reads back.
+"""COCO with relations, as SGG-Benchmark has it, which `to_toon.py --layout coco` reads back.
 
 Beside COCO's own `images`, `annotations` and `categories` there are `rel_categories` and `rel_annotations`, {"id",
 "image_id", "subject_id", "object_id", "predicate_id"}. Frames of videos are images with `video_id`, `frame_id` and

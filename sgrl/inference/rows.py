@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetRows:
-    """A split of a data set that data_prep/to_toon.py wrote.
+    """A split of a data set that sgrl convert wrote.
 
     Attributes:
         name: its path. fingerprint: of its files. codec, vocabulary: of its texts.

@@ -38,11 +38,11 @@ def named(argument: str) -> tuple[str, str]:
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "sgrl report")
+    parser = Parser(__doc__, "sgrl report", {"--images": "--limit"})
     add = parser.add_argument
     add("runs", type=named, nargs="+", metavar="[NAME=]RUN", help="the folder of a run")
     add("--output", type=Path, default=Path("report"), help="folder or .html file (default: %(default)s)")
-    add("--images", type=int, default=100, help="how many to show at most (default: %(default)s)")
+    add("--limit", type=int, default=100, help="at most so many images on the page (default: %(default)s)")
     add("--pick", choices=PICKS, default="random", help="which, if there are more (default: %(default)s)")
     add("--seed", type=int, default=0, help="of the random sample (default: %(default)s)")
     add("--dataset", help="the data set, if it is not where the run found it")
@@ -85,15 +85,15 @@ def place_images(pictures: Pictures, keys: Sequence[Key], folder: Path | None) -
 
 def main(arguments: Sequence[str] | None = None) -> None:
     args = parser().parse_args(arguments)
-    if args.images < 1:
-        raise UsageError(f"--images is {args.images}, expected at least 1")
+    if args.limit < 1:
+        raise UsageError(f"--limit is {args.limit}, expected at least 1")
     names = [name for name, _ in args.runs]
     if len(set(names)) < len(names):
         raise SgrlError(f"two runs have the same name ({', '.join(names)}); name them: sft=DIR grpo=DIR")
     single = args.output.suffix.lower() in (".html", ".htm")
     runs = [open_run(name, folder, args.dataset) for name, folder in args.runs]
     curves = read_curves(runs, args.curve)
-    keys, shown = choose(runs, args.images, args.pick, args.seed)
+    keys, shown = choose(runs, args.limit, args.pick, args.seed)
     pictures = Pictures(runs[0], keys, args.dataset)
     codec = get_codec(runs[0].info.get("codec") or data.read_metadata(args.dataset or pictures.name)["codec"])
     for run in runs:

@@ -108,7 +108,7 @@ def _steps(path: Path) -> list[tuple[str, str]]:
     settings = yaml.safe_load(text)
     steps = []
     joined = re.sub(r"\\\n# *", "", text)
-    for command in re.findall(r"^# +((?:python|accelerate launch) .*)$", joined, re.M):
+    for command in re.findall(r"^# +((?:python|sgrl|accelerate launch) .*)$", joined, re.M):
         words = shlex.split(command)
         if "--output" in words:
             steps.append((command, words[words.index("--output") + 1]))

@@ -78,7 +78,7 @@ def check_dataset(path: str, kind: DataKind) -> None:
         layouts = sorted(filter(kind.takes, CODECS), key=lambda name: name != kind.codec)  # its own is named first
         raise SgrlError(
             f"the texts of {path} are {codec}, but this recipe is for {' or '.join(layouts)}; convert the data "
-            f"with data_prep/to_toon.py --format {kind.codec}, or take the recipe for it"
+            f"with sgrl convert --codec {kind.codec}, or take the recipe for it"
         )
 
 
@@ -123,7 +123,7 @@ def _load_split(dataset: str, split: str, columns: Iterable[str], processor: Pro
     if missing:
         raise SgrlError(
             f"{dataset}, split {split!r}, has no column {missing[0]!r}; it has {', '.join(rows.column_names)}. Write "
-            "it with data_prep/to_toon.py"
+            "it with sgrl convert"
         )
     if not len(rows):
         raise SgrlError(f"{dataset}, split {split!r}, has no rows")

@@ -33,7 +33,7 @@ class SceneGraphArguments:
     """What every recipe takes besides TRL's own arguments."""
 
     dataset: str = field(  # type: ignore[assignment]  # None is what `__post_init__` refuses; "" would be a folder
-        default=None, metadata={"help": "Folder of Parquet files that data_prep/to_toon.py wrote."}
+        default=None, metadata={"help": "Folder of Parquet files that sgrl convert wrote."}
     )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(

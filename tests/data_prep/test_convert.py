@@ -37,7 +37,7 @@ def worlds(tmp_path_factory):
 
 
 def run(layout, root, output, *more):
-    arguments = ["--dataset", layout, "--root", str(root), "--output", str(output), "--prompt", "short"]
+    arguments = ["--layout", layout, "--root", str(root), "--output", str(output), "--prompt", "short"]
     return to_toon.main([*arguments, "--resize", "keep", *more])
 
 
@@ -52,7 +52,7 @@ def rows(output):
 
 @pytest.mark.parametrize("layout", VIDEOS)
 def test_previous_graph_of_the_video(worlds, tmp_path, layout):
-    assert run(layout, worlds[layout], tmp_path / "out", "--previous", "gt") == 0
+    assert run(layout, worlds[layout], tmp_path / "out", "--context", "gt") == 0
     assert run(layout, worlds[layout], tmp_path / "none") == 0
     codec = "toon-pairs" if layout == "action_genome" else "toon"
     assert data.read_metadata(tmp_path / "out")["codec"] == codec
@@ -75,8 +75,8 @@ def test_previous_graph_of_the_video(worlds, tmp_path, layout):
 
 
 def test_previous_graph_needs_videos(worlds, tmp_path, capsys):
-    assert run("psg", worlds["psg"], tmp_path / "out", "--previous", "gt") == 2
-    assert "--previous gt is for videos; the images of toy-psg belong to none" in capsys.readouterr().err
+    assert run("psg", worlds["psg"], tmp_path / "out", "--context", "gt") == 2
+    assert "--context gt is for videos; the images of toy-psg belong to none" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
@@ -87,7 +87,7 @@ def test_thinned(worlds, tmp_path, method, capsys):
     assert run("pvsg", worlds["pvsg"], tmp_path / "all") == 0
     capsys.readouterr()
     options = ["--thin-options", "retention=0.9", "patches=1"] if method == "psfr" else []
-    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--thin", method, *options, "--previous", "gt") == 0
+    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--thin", method, *options, "--context", "gt") == 0
     table = capsys.readouterr().out
     assert f"thinned by {method}" in table and "object labels kept" in table
     found, everything = rows(tmp_path / "out"), rows(tmp_path / "all")
@@ -106,7 +106,7 @@ WRONG = {
     "--thin-options has 'x'; expected NAME=VALUE": ["--thin", "base-annot", "--thin-options", "x"],
     "--thin-options without --thin": ["--thin-options", "x=1"],
     "pvsg has no option 'frame_rule'; choose one of: annotations": ["--frame-rule", "all"],
-    "unknown previous graph 'g'": ["--previous", "g"],
+    "unknown previous graph 'g'": ["--context", "g"],
     "--workers is 0": ["--workers", "0"],
     "--shard-index is 2; expected a number from 0 to 1": ["--shard-index", "2", "--num-shards", "2"],
     "--limit counts rows of the whole data set": ["--limit", "2", "--num-shards", "2"],
@@ -121,7 +121,7 @@ def test_wrong_arguments(worlds, tmp_path, capsys, message):
 
 
 @pytest.mark.parametrize(
-    ("layout", "more"), [("pvsg", ("--previous", "gt")), ("psg", ()), ("pvsg", ("--thin", "psfr"))]
+    ("layout", "more"), [("pvsg", ("--context", "gt")), ("psg", ()), ("pvsg", ("--thin", "psfr"))]
 )
 def test_jobs_make_one_data_set(worlds, tmp_path, capsys, layout, more):
     if "psfr" in more:
@@ -181,7 +181,7 @@ def test_resumes_behind_finished_shards(worlds, tmp_path, sign, workers):
     """An image comes from a pipe, so that the command surely stands in the middle when the signal comes."""
     root, out = tmp_path / "root", tmp_path / "out"
     layout = "pvsg"
-    more = ["--previous", "gt", "--shard-size", "4", "--workers", workers]
+    more = ["--context", "gt", "--shard-size", "4", "--workers", workers]
     assert run(layout, worlds[layout], tmp_path / "known", *more) == 0
     subprocess.run(["cp", "-r", str(worlds[layout]), str(root)], check=True)
     known = rows(tmp_path / "known")
@@ -190,7 +190,7 @@ def test_resumes_behind_finished_shards(worlds, tmp_path, sign, workers):
     content = image.read_bytes()
     image.unlink()
     os.mkfifo(image)
-    command = [sys.executable, to_toon.__file__, "--dataset", layout, "--root", str(root), "--output", str(out)]
+    command = [sys.executable, to_toon.__file__, "--layout", layout, "--root", str(root), "--output", str(out)]
     command += ["--prompt", "short", "--resize", "keep", *more]
     process = subprocess.Popen(
         command,
@@ -258,7 +258,7 @@ def test_two_processes_do_not_write_to_one_place(worlds, tmp_path, capsys):
 
 def test_full_disk(worlds, tmp_path):
     """A limit on the size of files stands for it."""
-    command = [sys.executable, to_toon.__file__, "--dataset", "psg", "--root", str(worlds["psg"])]
+    command = [sys.executable, to_toon.__file__, "--layout", "psg", "--root", str(worlds["psg"])]
     command += ["--output", str(tmp_path / "out"), "--prompt", "short", "--resize", "keep"]
 
     def limit():
@@ -273,7 +273,7 @@ def test_full_disk(worlds, tmp_path):
 
 
 def test_json_lines(worlds, tmp_path, capsys):
-    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--jsonl", "--previous", "gt") == 0
+    assert run("pvsg", worlds["pvsg"], tmp_path / "out", "--jsonl", "--context", "gt") == 0
     assert any(row["previous"] for row in rows(tmp_path / "out").values())
     found = rows(tmp_path / "out")
     for split in ("train", "val"):
@@ -297,7 +297,7 @@ def test_card(worlds, tmp_path, capsys):
     loaded = huggingface_hub.DatasetCard(text)
     assert loaded.data.license == "other" and "does not know it" in text
     assert loaded.data.configs[0]["data_files"][0] == {"split": "train", "path": "train-*.parquet"}
-    assert "sgrl convert --dataset psg" in text
+    assert "sgrl convert --layout psg" in text
     metadata = {**data.read_metadata(tmp_path / "out"), "dataset": "psg"}
     report = Report()
     report.counts["train"].update(records=5, records_kept=3)
@@ -334,7 +334,7 @@ def test_push(worlds, tmp_path, monkeypatch, capsys):
 
 def test_notes_and_totals_are_printed(layouts, tmp_path, capsys):
     folder = layouts / "pvsg"
-    assert to_toon.main(["--dataset", "pvsg", "--root", str(folder), "--output", str(tmp_path / "out")]) == 0
+    assert to_toon.main(["--layout", "pvsg", "--root", str(folder), "--output", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
     assert "2 relations listed again, merged" in out
     assert "3 videos: the official data set has 400" in out

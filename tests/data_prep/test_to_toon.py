@@ -45,7 +45,7 @@ def edited(toy, folder, change, keep=8):
 
 
 def run(root, output, *arguments):
-    return to_toon.main(["--dataset", "psg", "--root", str(root), "--output", str(output), *arguments])
+    return to_toon.main(["--layout", "psg", "--root", str(root), "--output", str(output), *arguments])
 
 
 def test_toy_world_end_to_end(toy, tmp_path, capsys):
@@ -72,7 +72,7 @@ def test_toy_world_end_to_end(toy, tmp_path, capsys):
     metadata = data.read_metadata(tmp_path / "out")
     assert (metadata["codec"], metadata["coords"], metadata["prompt"]) == ("toon", "pixel", "short")
     assert data.vocabulary_of(metadata).objects == OBJECTS
-    assert "sgrl convert --dataset psg" in metadata["command"]
+    assert "sgrl convert --layout psg" in metadata["command"]
 
 
 def test_bytes_of_the_image_are_untouched_when_nothing_changes(toy, tmp_path):
@@ -113,9 +113,9 @@ def test_fixtures_keep_what_the_published_loader_keeps(layouts, tmp_path, capsys
 @pytest.mark.parametrize("codec", ["toon", "toon-lean", "json"])
 def test_coordinate_frames_say_the_same(shared, tmp_path, codec):
     root = shared / "data" / "real" / "psg" / "as_official"
-    run(root, tmp_path / "pixel", "--format", codec)
-    run(root, tmp_path / "norm", "--format", codec, "--coords", "norm1000")
-    run(root, tmp_path / "keep", "--format", codec, "--resize", "keep")
+    run(root, tmp_path / "pixel", "--codec", codec)
+    run(root, tmp_path / "norm", "--codec", codec, "--coords", "norm1000")
+    run(root, tmp_path / "keep", "--codec", codec, "--resize", "keep")
     boxes = {}
     for name, frame in (("pixel", (640, 480)), ("norm", (1000, 1000)), ("keep", (480, 640))):
         (row,) = data.load(tmp_path / name, "train")
@@ -257,7 +257,7 @@ def test_interrupted_command_leaves_no_data_set(toy, tmp_path, sign):
     (root / "coco").mkdir()
     (root / "coco" / "train2017").symlink_to(toy / "coco" / "train2017")
     (root / "coco" / "pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
-    command = [sys.executable, to_toon.__file__, "--dataset", "psg", "--root", str(root), "--shard-size", "2"]
+    command = [sys.executable, to_toon.__file__, "--layout", "psg", "--root", str(root), "--shard-size", "2"]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out")],
         **{"stderr": subprocess.PIPE, "text": True},
@@ -279,9 +279,9 @@ def test_interrupted_command_leaves_no_data_set(toy, tmp_path, sign):
 
 
 WRONG = {
-    "unknown data set 'pgs'; did you mean 'psg'": ["--dataset", "pgs"],
+    "unknown data set 'pgs'; did you mean 'psg'": ["--layout", "pgs"],
     "nowhere is not a folder": ["--root", "nowhere"],
-    "unknown format 'tooon'; did you mean 'toon'": ["--format", "tooon"],
+    "unknown format 'tooon'; did you mean 'toon'": ["--codec", "tooon"],
     "unknown coordinates 'norm'; did you mean 'norm1000'": ["--coords", "norm"],
     "unknown prompt style 'shor'; did you mean 'short'": ["--prompt", "shor"],
     "unknown split 'tests'; did you mean 'test'": ["--split", "tests"],
@@ -290,7 +290,7 @@ WRONG = {
     "--limit is 0": ["--limit", "0"],
     "quality must be from 1 to 100, found 0": ["--quality", "0"],
     "no record of the split val, only test, train": ["--split", "val"],
-    "toon-pairs is for relations in groups": ["--format", "toon-pairs"],
+    "toon-pairs is for relations in groups": ["--codec", "toon-pairs"],
     "did you mean 'psg.json'": ["--annotations", "pgs.json"],
 }
 FAILED = {"nowhere is not a folder", "no record of the split val, only test, train", "did you mean 'psg.json'"}

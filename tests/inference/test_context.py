@@ -31,11 +31,11 @@ def videos(root, tmp_path_factory):
     """Two data sets of one toy video world: `with` the graph of the frame before in the prompts, and `without`."""
     folder = tmp_path_factory.mktemp("videos")
     make = ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world", "--train", "1", "--test", "2"]
-    convert = ["data_prep/to_toon.py", "--dataset", "pvsg", "--root", folder / "world", "--resize", "keep"]
+    convert = ["data_prep/to_toon.py", "--layout", "pvsg", "--root", folder / "world", "--resize", "keep"]
     convert += ["--prompt", "short"]
     for command in (
         [*make, "--frames", "4"],
-        [*convert, "--output", folder / "with", "--previous", "gt"],
+        [*convert, "--output", folder / "with", "--context", "gt"],
         [*convert, "--output", folder / "without"],
     ):
         subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)

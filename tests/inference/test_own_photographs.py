@@ -29,7 +29,7 @@ BOXES = [(30, 30, 150, 90), (120, 15, 270, 150)]
 KINDS = {
     "one size": (["--resize", "64x48"], (64, 48), (64, 48)),
     "one size, full prompt": (["--resize", "64x48", "--prompt", "full"], (64, 48), (64, 48)),
-    "one size, JSON": (["--resize", "64x48", "--format", "json"], (64, 48), (64, 48)),
+    "one size, JSON": (["--resize", "64x48", "--codec", "json"], (64, 48), (64, 48)),
     "one size, thousandths": (["--resize", "64x48", "--coords", "norm1000"], (64, 48), (1000, 1000)),
     "sizes kept": (["--resize", "keep"], (135, 67), (135, 67)),  # as many pixels as 96 x 96
     "sizes kept, thousandths": (["--resize", "keep", "--coords", "norm1000"], PHOTO, (1000, 1000)),
@@ -75,7 +75,7 @@ def converted(root, toy, tmp_path_factory):
     def convert(kind):
         target = folder / kind.replace(" ", "_")
         if not target.exists():
-            command = [sys.executable, "data_prep/to_toon.py", "--dataset", "psg", "--root", toy / "world"]
+            command = [sys.executable, "data_prep/to_toon.py", "--layout", "psg", "--root", toy / "world"]
             command += ["--prompt", "short", "--limit", "4", "--output", target, *KINDS[kind][0]]
             subprocess.run(command, cwd=root, check=True, capture_output=True)
         return str(target)

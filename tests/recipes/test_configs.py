@@ -35,11 +35,14 @@ def read(stage: str, options: list[str]):
     return parse((*arguments, ModelConfig), [*options, "--use_cpu", "true"])
 
 
+CONVERT = r"(?:data_prep/to_toon\.py|\bconvert) "
+
+
 def commands(path: Path, script: str) -> list[list[str]]:
     """The words of all commands in a file that run `script`, a regular expression; a comment's mark is no word."""
     text = re.sub(r"^# ?", "", path.read_text(), flags=re.M)
     text = re.sub(r"\\\n\s*", "", text)
-    found = re.findall(rf"^\s*((?:accelerate launch|python) .*?{script}.*)$", text, re.M)
+    found = re.findall(rf"^\s*((?:accelerate launch|python|sgrl) .*?{script}.*)$", text, re.M)
     return [shlex.split(command) for command in found]
 
 
@@ -121,8 +124,8 @@ def test_commands_that_stand_in_files(path):
         if config.parent.name != "toy":
             assert config.stem == f"{stage}_{data}" or "--dataset" in options, words
             assert "_lora" in " ".join(options) or scripted.trainable != "lora", words
-    for words in commands(path, r"data_prep/to_toon\.py"):
-        to_toon._parser().parse_args([word for word in words[2:] if word != "--overwrite"])
+    for words in commands(path, CONVERT):
+        to_toon.parser().parse_args([word for word in words[2:] if word != "--overwrite"])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -135,7 +138,7 @@ def test_data_fits_the_model(name):
     if path != sft:  # after the SFT beside it, on the same data
         assert (settings["model_name_or_path"], settings["dataset"]) == (first["output_dir"], first["dataset"])
     model, dataset = first["model_name_or_path"], first["dataset"]
-    converted = [to_toon._parser().parse_args(words[2:]) for words in commands(sft, r"data_prep/to_toon\.py")]
+    converted = [to_toon.parser().parse_args(words[2:]) for words in commands(sft, CONVERT)]
     args = next(args for args in converted if args.output == dataset)
     family = next(family for family in FAMILIES.values() if family.hub and model.startswith(family.hub))
     assert args.coords == family.trained
@@ -144,14 +147,14 @@ def test_data_fits_the_model(name):
         assert width % family.token_side == height % family.token_side == 0
     assert (settings.get("min_pixels") or 0) <= width * height <= (settings.get("max_pixels") or 12_845_056)
     kind = {"ag": "action_genome"}.get(path.stem.split("_")[1], path.stem.split("_")[1])
-    assert args.dataset == kind
+    assert args.layout == kind
     if settings.get("context") or kind == "pvsg":
-        assert args.previous == "gt"
+        assert args.context == "gt"
     spec = importlib.util.spec_from_file_location(path.stem, RECIPES / f"{path.stem}.py")
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     assert recipe.DATA.name == kind
-    assert recipe.DATA.takes(args.format or {"action_genome": "toon-pairs"}.get(kind, "toon"))
+    assert recipe.DATA.takes(args.codec or {"action_genome": "toon-pairs"}.get(kind, "toon"))
 
 
 def test_every_recipe_and_every_model_has_its_files():

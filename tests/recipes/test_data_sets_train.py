@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 LAYOUTS = {  # layout of the toy world -> its recipes, how many scenes or videos, more options of the converter
     "psg": ("psg", 12, []),
-    "vg150": ("vg150", 12, ["--validation", "0", "--format", "json", "--limit", "4"]),
-    "pvsg": ("pvsg", 2, ["--previous", "gt"]),
+    "vg150": ("vg150", 12, ["--validation", "0", "--codec", "json", "--limit", "4"]),
+    "pvsg": ("pvsg", 2, ["--context", "gt"]),
     "action_genome": ("ag", 2, []),
     "psg4d_gta": ("pvsg", 1, []),
 }

@@ -33,7 +33,7 @@ def clips(root, tmp_path_factory):
     for command in (
         ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world"]
         + ["--train", "1", "--test", "9", "--frames", str(FRAMES)],
-        ["data_prep/to_toon.py", "--dataset", "pvsg", "--root", folder / "world", "--output", folder / "data"]
+        ["data_prep/to_toon.py", "--layout", "pvsg", "--root", folder / "world", "--output", folder / "data"]
         + ["--resize", "keep", "--prompt", "short", "--keep-empty"],
     ):
         subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)

@@ -19,7 +19,7 @@ def test_photograph_to_page(root, shared, tmp_path, cpu_environment):
 
     data, base, sft, grpo, evaluation = (tmp_path / name for name in ("data", "base", "sft", "grpo", "eval"))
     source = shared / "data/real/psg/as_official"
-    run("python", "data_prep/to_toon.py", "--dataset", "psg", "--root", source, "--output", data)
+    run("python", "data_prep/to_toon.py", "--layout", "psg", "--root", source, "--output", data)
     run("python", "-m", "rewards", "validate", data)
     run("python", "-m", "sgrl.tiny", "--output", base)
     common = ["--dataset", data, "--global_batch_size", "4", "--max_steps", "1", "--warmup_steps", "0"]

@@ -412,7 +412,7 @@ def test_kinds_of_data(toy, tmp_path, monkeypatch):
     with pytest.raises(SgrlError, match=r"is vg150, but this recipe is for psg; take .*recipes/\*_vg150.py"):
         dataset.check_dataset(str(toy / "data"), kinds["psg"])
     monkeypatch.setattr(dataset, "read_metadata", lambda path: found | {"codec": "toon-pairs"})
-    with pytest.raises(SgrlError, match="are toon-pairs, but this recipe is for json or toon.* --format json"):
+    with pytest.raises(SgrlError, match="are toon-pairs, but this recipe is for json or toon.* --codec json"):
         dataset.check_dataset(str(toy / "data"), kinds["vg150"])
 
 

@@ -107,10 +107,10 @@ def reports(toy, root, tmp_path_factory):
     (folder / "training").mkdir()
     (folder / "training/trainer_state.json").write_text(json.dumps({"log_history": history}))
     main([*runs, "--output", str(folder / "images"), "--curve", str(folder / "training")])
-    main([*runs, "--output", str(folder / "single.html"), "--images", "16", "--pick", "first"])
+    main([*runs, "--output", str(folder / "single.html"), "--limit", "16", "--pick", "first"])
     for command in (
         f"data_prep/toyworld.py --layout pvsg --output {folder}/world --train 4 --test 1",
-        f"data_prep/to_toon.py --dataset pvsg --root {folder}/world --output {folder}/videos",
+        f"data_prep/to_toon.py --layout pvsg --root {folder}/world --output {folder}/videos",
     ):
         subprocess.run([sys.executable, *shlex.split(command)], cwd=root, check=True, capture_output=True)
     main([write_own(folder / "own", toy / "data"), "--output", str(folder / "mine")])

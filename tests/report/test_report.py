@@ -474,5 +474,5 @@ def test_wrong_arguments_are_named(tmp_path, dataset):
         build(tmp_path, run, "--curve", tmp_path)
     with pytest.raises(SgrlError, match="lacks 2 of 3 predicted images, such as '0001'"):
         build(tmp_path, run, "--dataset", write_dataset(tmp_path / "other", GRAPHS[:1]))
-    with pytest.raises(SgrlError, match="--images is 0"):
-        build(tmp_path, run, "--images", 0)
+    with pytest.raises(SgrlError, match="--limit is 0"):
+        build(tmp_path, run, "--limit", 0)

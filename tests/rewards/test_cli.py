@@ -33,7 +33,7 @@ def test_a_good_data_set(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "3 references, 1 of them without relations; preset full: maximum 9.5 (3.5 without relations)" in out
     assert "OK  every reference scores the maximum" in out
-    assert main(["validate", str(tmp_path / "test-00000-of-00001.parquet"), "--preset", "recall-only"]) == 0
+    assert main(["validate", str(tmp_path / "test-00000-of-00001.parquet"), "--reward", "recall-only"]) == 0
 
 
 def test_failing_rows_are_named(tmp_path, capsys):
@@ -75,7 +75,7 @@ def test_r1_sgg_wants_its_format_and_says_so(tmp_path, capsys):
     )
     write(tmp_path / "train.parquet", [row(graph)])
     assert main(["validate", str(tmp_path)]) == 0
-    assert main(["validate", str(tmp_path), "--preset", "r1-sgg"]) == 1
+    assert main(["validate", str(tmp_path), "--reward", "r1-sgg"]) == 1
     out = capsys.readouterr().out
     assert "SFT answer below the maximum: 19.0000 instead of 20.0000: expected <think>...</think>" in out
     assert "reference below" not in out
@@ -88,7 +88,7 @@ def test_r1_sgg_wants_its_format_and_says_so(tmp_path, capsys):
         (["."], "holds no train-"),
         (["broken.parquet"], "not a readable Parquet file"),
         (["other.parquet"], "has no column solution, width, height; it has text"),
-        (["good.parquet", "--preset", "ful"], "did you mean 'full'"),
+        (["good.parquet", "--reward", "ful"], "did you mean 'full'"),
     ],
 )
 def test_what_cannot_be_read(tmp_path, monkeypatch, capsys, arguments, message):

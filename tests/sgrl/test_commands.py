@@ -273,7 +273,7 @@ def test_doctor_finds_the_extremes_of_many_images(images_of, monkeypatch):
 
 @pytest.mark.slow
 def test_inspect(toy, tmp_path, capsys):
-    words = ["inspect", str(toy / "data"), "--rows", "2", "--output", str(tmp_path), "--model", str(toy / "model")]
+    words = ["inspect", str(toy / "data"), "--limit", "2", "--output", str(tmp_path), "--model", str(toy / "model")]
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert printed.count("== row") == 2 and "Write the scene graph." in printed and "<answer>" in printed
@@ -285,7 +285,7 @@ def test_inspect(toy, tmp_path, capsys):
     assert main(["inspect", str(toy / "data"), "--first", "1000"]) == 1
     assert "--first 1000 is past them" in capsys.readouterr().err
     assert main(["inspect", str(toy / "data"), "--context", "gt"]) == 1
-    assert "--previous gt" in capsys.readouterr().err
+    assert "--context gt" in capsys.readouterr().err
     assert main(["inspect", str(tmp_path / "nothing")]) == 1
 
 

@@ -179,7 +179,7 @@ def test_refusals():
     with pytest.raises(SgrlError, match="unknown context 'corupted'; did you mean 'corrupted'"):
         ContextTransform("corupted", metadata())
     for context in TRAINING_CONTEXTS[1:]:
-        with pytest.raises(SgrlError, match="--previous gt"):
+        with pytest.raises(SgrlError, match="--context gt"):
             ContextTransform(context, metadata(previous="none"))
     with pytest.raises(SgrlError, match="unknown kind 'jiter'; did you mean 'jitter'"):
         Noise.named({"jiter": 0.1})

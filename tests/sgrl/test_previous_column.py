@@ -32,7 +32,7 @@ def new(tmp_path_factory):
     folder = tmp_path_factory.mktemp("new")
     world = ["--layout", "pvsg", "--output", str(folder / "world"), "--train", "2", "--test", "1", "--frames", "3"]
     assert toyworld.main(world) == 0
-    convert = ["--dataset", "pvsg", "--root", str(folder / "world"), "--resize", "32x32", "--previous", "gt"]
+    convert = ["--layout", "pvsg", "--root", str(folder / "world"), "--resize", "32x32", "--context", "gt"]
     assert to_toon.main([*convert, "--output", str(folder / "data"), "--quality", "60"]) == 0
     return folder / "data"
 

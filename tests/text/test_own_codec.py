@@ -93,8 +93,8 @@ def world(tmp_path_factory):
     """The toy world in sentences."""
     folder = tmp_path_factory.mktemp("sentences")
     assert toyworld.main(["--output", str(folder / "world"), "--train", "12", "--test", "6", "--seed", "3"]) == 0
-    words = ["--dataset", "psg", "--root", str(folder / "world"), "--output", str(folder / "data")]
-    assert to_toon.main([*words, "--resize", "keep", "--format", "sentences"]) == 0
+    words = ["--layout", "psg", "--root", str(folder / "world"), "--output", str(folder / "data")]
+    assert to_toon.main([*words, "--resize", "keep", "--codec", "sentences"]) == 0
     return folder / "data"
 
 

@@ -38,7 +38,7 @@ def test_the_next_command_follows_from_what_is_there(root, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     recipe = root / "recipes/grpo_psg.py"
     (config,) = (each for each in c.configurations(recipe) if each.path.parent.name == "qwen3_5_0_8b")
-    assert config.next.startswith("python data_prep/to_toon.py --dataset psg")
+    assert config.next.startswith("sgrl convert --layout psg")
     (tmp_path / "data/psg").mkdir(parents=True)
     assert "recipes/sft_psg.py" in config.next
     (tmp_path / "runs/qwen3_5_0_8b/sft_psg").mkdir(parents=True)
@@ -47,8 +47,8 @@ def test_the_next_command_follows_from_what_is_there(root, tmp_path, monkeypatch
     assert toy.path.parent.name == "toy"
     words = [command.split()[:2] for command, _ in toy.steps]
     assert [second for _, second in words] == [
-        "data_prep/toyworld.py",
-        "data_prep/to_toon.py",
+        "toyworld",
+        "convert",
         "-m",
         "launch",
         "launch",

@@ -56,7 +56,7 @@ def test_rows_held_out_of_training(toy, processor):
 
 
 def test_missing_column_and_missing_folder(toy, processor):
-    with pytest.raises(SgrlError, match="split 'train', has no column 'depth'; it has image, .*to_toon.py"):
+    with pytest.raises(SgrlError, match="split 'train', has no column 'depth'; it has image, .*sgrl convert"):
         load_rows(arguments(toy), SimpleNamespace(eval_strategy="no"), ("image", "depth"), processor)
     with pytest.raises(SgrlError, match="does not exist"):
         load_rows(arguments(toy, dataset=str(toy / "dat")), SimpleNamespace(eval_strategy="no"), COLUMNS, processor)

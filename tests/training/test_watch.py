@@ -201,7 +201,7 @@ def test_grpo_on_videos_with_noise_seen_in_tensorboard(tmp_path, cpu_environment
         "--output",
         tmp_path / "data",
     ]
-    run(*convert, "--resize", "keep", "--prompt", "short", "--previous", "gt")
+    run(*convert, "--resize", "keep", "--prompt", "short", "--context", "gt")
     run("-m", "sgrl.tiny", "--output", tmp_path / "model")
     settings = ["--model_name_or_path", tmp_path / "model", "--dataset", tmp_path / "data", "--max_steps", 2]
     settings += ["--use_vllm", "false", "--per_device_train_batch_size", 8, "--gradient_accumulation_steps", 1]

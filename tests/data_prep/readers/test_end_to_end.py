@@ -23,7 +23,7 @@ EXAMPLES = {  # data set -> folder of the example, rows per split
 
 
 def convert(dataset, root, output, *more):
-    return to_toon.main(["--dataset", dataset, "--root", str(root), "--output", str(output), *more])
+    return to_toon.main(["--layout", dataset, "--root", str(root), "--output", str(output), *more])
 
 
 @pytest.mark.parametrize("dataset", EXAMPLES)

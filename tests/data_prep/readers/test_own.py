@@ -94,7 +94,7 @@ def root(tmp_path):
 
 
 def run(root, reader: str, *more) -> int:
-    words = ["--dataset", reader, "--root", root, "--output", root.parent / "rows", "--resize", "keep", *more]
+    words = ["--layout", reader, "--root", root, "--output", root.parent / "rows", "--resize", "keep", *more]
     return to_toon.main([str(word) for word in words])
 
 
@@ -110,8 +110,8 @@ def test_a_reader_from_a_test_converts(root, capsys):
     assert "cats.txt, word 2" in (root.parent / "rows" / "damaged.txt").read_text()
     assert run(root, f"{HERE}:Toy", "--validation", "1") == 0
     assert "nothing to do" in capsys.readouterr().out
-    assert run(root, f"{HERE}:Other", "--validation", "1") == 2
-    assert f"holds a data set made by: python data_prep/to_toon.py --dataset {HERE}:Toy" in capsys.readouterr().err
+    assert run(root, f"{HERE}:Other", "--validation", "1") == 1
+    assert f"holds a data set made by: sgrl convert --layout {HERE}:Toy" in capsys.readouterr().err
 
 
 def test_jobs_of_an_array_share_it(root):
@@ -139,14 +139,14 @@ def test_jobs_of_an_array_share_it(root):
 def test_a_reader_of_no_use_is_named(root, capsys, reader, message):
     assert run(root, reader) == 2
     printed = capsys.readouterr().err
-    assert re.search(f"to_toon: --dataset: '{reader}'.*{message}", printed), printed
+    assert re.search(f"to_toon: --layout: '{reader}'.*{message}", printed), printed
     assert "Traceback" not in printed and not (root.parent / "rows").exists()
 
 
 def test_an_option_that_it_does_not_have(root):
     with pytest.raises(SgrlError, match=f"{HERE}:Toy has no option 'frame_rule'; choose one of: validation"):
         open_reader(f"{HERE}:Toy", root, frame_rule="all")
-    with pytest.raises(SettingError, match="^--dataset: 'builtins:dict': raised ValueError"):
+    with pytest.raises(SettingError, match="^--layout: 'builtins:dict': raised ValueError"):
         open_reader("builtins:dict", root)
 
 

@@ -281,7 +281,7 @@ def test_through_the_converter(models, tmp_path, capsys):
 
     folder, _ = models("clip")
     pvsg.write(tmp_path / "toys", train=2, test=1, frames=10)
-    command = ["--dataset", "pvsg", "--root", tmp_path / "toys", "--keep-empty", "--thin", "maxinfo", "--thin-options"]
+    command = ["--layout", "pvsg", "--root", tmp_path / "toys", "--keep-empty", "--thin", "maxinfo", "--thin-options"]
     command += [f"model={folder}", f"cache={tmp_path / 'cache'}", "count=4", "--output"]
     for name in ("first", "second"):
         assert to_toon.main([str(word) for word in (*command, tmp_path / name)]) == 0

@@ -156,7 +156,7 @@ def test_command_and_converter(tmp_path, capsys, layout, codec, splits):
     assert toyworld.main(command) == 0
     assert "nothing to do" in capsys.readouterr().out
     arguments = ["--dataset", layout, "--root", str(world), "--output", str(rows), "--resize", "keep"]
-    assert to_toon.main([*arguments, "--format", codec]) == 0
+    assert to_toon.main([*arguments, "--codec", codec]) == 0
     for split in splits:
         for row in load(rows, split):
             assert row["image"].size == (SIZE, SIZE)
@@ -204,7 +204,7 @@ def test_interrupted_drawing_is_done_again(tmp_path, monkeypatch):
 
 def convert(root, output, layout, capsys, *more):
     arguments = ["--dataset", layout, "--root", str(root), "--output", str(output), "--resize", "keep", "--keep-empty"]
-    code = to_toon.main([*arguments, "--format", "toon-pairs" if layout == "action_genome" else "toon", *more])
+    code = to_toon.main([*arguments, "--codec", "toon-pairs" if layout == "action_genome" else "toon", *more])
     printed = capsys.readouterr()
     return code, printed.out + printed.err
 

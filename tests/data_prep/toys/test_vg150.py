@@ -56,7 +56,7 @@ def test_corrupt_images_are_listed_and_left_out(tmp_path, monkeypatch):
 
 def test_through_the_converter(tmp_path):
     vg150.write(tmp_path / "world", train=8, test=2)
-    arguments = ["--dataset", "vg150", "--root", tmp_path / "world", "--output", tmp_path / "rows", "--keep-empty"]
+    arguments = ["--layout", "vg150", "--root", tmp_path / "world", "--output", tmp_path / "rows", "--keep-empty"]
     assert to_toon.main([str(argument) for argument in arguments]) == 0
     for split, number in (("train", 8), ("test", 2)):
         rows = load(tmp_path / "rows", split)

@@ -116,8 +116,8 @@ def test_the_published_protocol(score):
 def test_predictions_in_another_layout(score):
     rows = [{"image_id": f"i{n}", "prediction": text(n, "json")} for n in range(10)]
     assert score(rows)[1]["failures"] == 10
-    assert score(rows, "--format", "json")[1]["sgg_score"] == 1
-    status, _, printed = score(rows, "--format", "toon-pairs")
+    assert score(rows, "--codec", "json")[1]["sgg_score"] == 1
+    status, _, printed = score(rows, "--codec", "toon-pairs")
     assert status == 1 and "only one of them has groups" in printed
 
 
