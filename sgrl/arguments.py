@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 from sgrl.errors import near
 
+SETTINGS = {"--model": "model_name_or_path", "--output": "output_dir", "--split": "train_split"}
+"""What an option of all commands is called in the YAML files of training."""
+
 _program: list[str] = []
 
 

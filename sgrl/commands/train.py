@@ -21,20 +21,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgrl import shipped
-from sgrl.arguments import Parser, started_as
+from sgrl.arguments import SETTINGS, Parser, started_as
 from sgrl.errors import UsageError
-
-SHORT = {"--model": "model_name_or_path", "--output": "output_dir", "--split": "train_split"}
-"""What the other commands call it -> the setting."""
 
 
 def parser() -> Parser:
     parser = Parser(__doc__, "sgrl train")
     add = parser.add_argument
     add("what", metavar="CONFIGURATION|RECIPE", help="a name of `sgrl ls`, or a YAML file")
-    add("--config", metavar="FILE", help="YAML file of settings, after a RECIPE")
+    add("--config", metavar="FILE", help="YAML file of settings, where a RECIPE is named")
     add("--dataset", help="folder that `sgrl convert` wrote")
-    for option, setting in SHORT.items():
+    for option, setting in SETTINGS.items():
         add(option, help=f"short for --{setting}")
     add("--KEY", metavar="VALUE", help="any other setting of the YAML file")
     return parser

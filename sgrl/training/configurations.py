@@ -16,6 +16,8 @@ from pathlib import Path
 
 import yaml
 
+from sgrl import shipped
+from sgrl.arguments import SETTINGS
 from sgrl.terminal import printable_lines
 
 logger = logging.getLogger(__name__)
@@ -70,18 +72,18 @@ def listing(recipe: Path) -> str:
 def command_line(recipe: Path, arguments: list[str]) -> list[str]:
     """The arguments of a recipe, completed: without --config they start from the published settings of its data set.
 
-    `--model` is short for `--model_name_or_path`; the output folder is then called after the model.
+    `--model`, `--output` and `--split` are short for settings. The default output folder is called after the model.
 
     Without any argument the first process prints the list of configurations, and the program ends with 2.
     """
     first = published(recipe)
+    arguments = [_setting(word) for word in arguments]
     if first is None:
         return arguments
     if not arguments:
         if os.environ.get("RANK", "0") == "0":
             print(f"{recipe.name}: {printable_lines(listing(recipe))}", file=sys.stderr)
         sys.exit(2)
-    arguments = [re.sub(r"^--model(?==|$)", "--model_name_or_path", word) for word in arguments]
     given = {word.partition("=")[0]: i for i, word in enumerate(arguments)}
     if given.keys() & {"--config", "--help", "-h"}:
         return arguments
@@ -93,13 +95,15 @@ def command_line(recipe: Path, arguments: list[str]) -> list[str]:
     return ["--config", str(first), *arguments]
 
 
+def _setting(word: str) -> str:
+    name, sign, value = word.partition("=")
+    return f"--{SETTINGS[name]}{sign}{value}" if name in SETTINGS else word
+
+
 def _read(path: Path) -> Configuration:
     before = path.with_name(path.name.replace("grpo", "sft", 1))
     steps = [] if before == path else _steps(before)
-    text = path.read_text(encoding="utf-8")
-    (title,) = re.findall(r"\A# (.*?)(?: \(|\.?$|\.\s)", text, re.M)
-    memory, *_ = re.findall(r"^# (Memory: .*)$", text, re.M)
-    return Configuration(path, title, memory, [*steps, *_steps(path)])
+    return Configuration(path, shipped.title(path), shipped.memory(path), [*steps, *_steps(path)])
 
 
 def _steps(path: Path) -> list[tuple[str, str]]:
