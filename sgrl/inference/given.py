@@ -13,13 +13,10 @@ Arrays are uint8 from 0 to 255, or floating point from 0 to 1. `bgr=True` is for
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from sgrl.errors import SgrlError
 from sgrl.images import open_image, rgb
@@ -103,9 +100,12 @@ def _captured(source: str | os.PathLike | int) -> Iterator[Image.Image]:
 
 
 def _of_url(url: str) -> Image.Image:
+    import urllib.error
+    import urllib.request
+
     parts = urlsplit(url)
     if parts.scheme == "file":
-        return open_image(url2pathname(parts.path))
+        return open_image(urllib.request.url2pathname(parts.path))
     name = printable(url.partition("?")[0], 200)  # what follows may be a key
     if parts.scheme not in _WEB:
         raise WrongImage(f"the URL {name} begins with {printable(parts.scheme, 20)}:, expected https:, http: or file:")

@@ -32,6 +32,7 @@ from sgrl.inference.presentation import Presentation, Question, moved
 from sgrl.inference.stream import SceneGraphStream
 from sgrl.inference.video import ahead, generate_apart
 from sgrl.models.vlm.coordinates import Convention
+from sgrl.models.vlm.folder import check_model_folder
 from sgrl.task import FILE, NAMES, Task
 from sgrl.text import ParsedGraph
 from sgrl.text.grammar import ebnf
@@ -87,6 +88,8 @@ class SceneGraphModel:
             found = None if engine == "openai" else Task.find(model)
         else:
             found = task if isinstance(task, Task) else Task.read(task)
+        if found is None and engine != "openai":
+            check_model_folder(str(model))  # a folder that is not there lacks more than its task
         if found is None:
             raise SgrlError(no_task(str(model)))
         return loader(found)(str(model), engine, found, **settings)

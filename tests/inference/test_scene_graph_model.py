@@ -325,6 +325,8 @@ def test_a_folder_says_what_loads_it(tmp_path, monkeypatch):
 def test_what_cannot_be_loaded_is_one_line(toy, tmp_path, monkeypatch):
     with pytest.raises(SgrlError, match=r"does not say how it is asked \(it has no scene_graph.json\); give a task"):
         SceneGraphModel.from_pretrained(toy / "model")
+    with pytest.raises(SgrlError, match="the model folder .*nowhere does not exist"):
+        SceneGraphModel.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(SgrlError, match="unknown setting 'max_tokens'; did you mean 'max_new_tokens'"):
         SceneGraphModel.from_pretrained(toy / "model", task=SHORT, max_tokens=5)
     with pytest.raises(SgrlError, match="unknown engine 'vlm'; did you mean 'vllm'"):
