@@ -26,7 +26,9 @@ NONE = "none"
 class DetectorArguments:
     """What the recipe takes besides transformers' own arguments."""
 
-    dataset: str = field(default=None, metadata={"help": "Folder that data_prep/to_toon.py wrote, in toon-pairs."})
+    dataset: str = field(  # type: ignore[assignment]  # None is what `__post_init__` refuses; "" would be a folder
+        default=None, metadata={"help": "Folder that data_prep/to_toon.py wrote, in toon-pairs."}
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="test", metadata={"help": "Split of `eval_strategy`."})
     model_name_or_path: str | None = field(
@@ -82,7 +84,16 @@ class DetectorArguments:
 
     def identity(self) -> dict[str, Any]:
         """Settings that make a run the same run; see `sgrl.training.resume.Run`."""
-        names = ("dataset", "model_name_or_path", "stage", "task", "content", "bank", "model", "priors")
+        names: tuple[str, ...] = (
+            "dataset",
+            "model_name_or_path",
+            "stage",
+            "task",
+            "content",
+            "bank",
+            "model",
+            "priors",
+        )
         names += ("allow_seen_priors", "prior_dropout", "prior_noise", "flip", "short_side", "long_side")
         return {"recipe": "vost"} | {name: getattr(self, name) for name in names}
 
@@ -139,15 +150,21 @@ def _config(args: DetectorArguments, priors: Priors | None):
                 "%s has no features of regions: the bank has four tokens for a pair, not seven", args.priors
             )
     vocabulary = data.vocabulary_of(data.read_metadata(args.dataset)).to_json()
-    settings = {"task": args.task, "content": args.content, "bank": args.bank, "vocabulary": vocabulary}
+    settings: dict[str, Any] = {
+        "task": args.task,
+        "content": args.content,
+        "bank": args.bank,
+        "vocabulary": vocabulary,
+    }
     if args.model_name_or_path is None:
         settings["frozen_norm"] = False  # constants of a network from random weights normalise nothing
     # transformers takes any key and keeps it
     known = VostConfig.__init__.__code__.co_varnames
-    for name in args.model:
+    given: Any = args.model  # a dict, once `__post_init__` has read it
+    for name in given:
         if name not in known or name in ("self", "kwargs", *settings):
             raise SettingError("model", f"unknown key {printable(name, 60)!r}{suggest(name, known[1:])}")
-    return VostConfig(**{**settings, **sizes, **args.model})
+    return VostConfig(**{**settings, **sizes, **given})
 
 
 def _model_type(start: str) -> str | None:
@@ -165,7 +182,7 @@ def load_frames(args: DetectorArguments, model: VostForSceneGraphs, processor, p
     from sgrl.models.vost.inputs import Disturbance
 
     disturb = Disturbance(args.prior_dropout, args.prior_noise)
-    settings = FrameSettings(True, args.flip, disturb, args.allow_seen_priors, seed)
+    settings = FrameSettings(True, args.flip or 0.0, disturb, args.allow_seen_priors, seed)
     frames: Frames | Clips = Frames(args.dataset, args.train_split, model.config, processor, priors, settings)
     return Clips(frames) if args.stage == "temporal" else frames
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -82,6 +83,9 @@ class VostTrainer(Trainer):
         )
         if train_dataset is not None:
             self.add_callback(Epoch(train_dataset))
+
+    optimizer: Any
+    lr_scheduler: Any
 
     def create_optimizer(self, model=None) -> torch.optim.Optimizer:
         """AdamW with a rate for the backbone and one for the rest; weight decay is on everything, as in DETR."""
