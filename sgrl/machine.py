@@ -146,12 +146,14 @@ def check_attention() -> Finding:
 
 
 def check_kernels(config: PretrainedConfig | None) -> Iterator[Finding]:
-    """On a GPU: whether linear attention has its kernels."""
+    """Whether linear attention has its kernels, which are for GPUs; nothing for a model without any."""
     import torch
 
-    from sgrl.models.vlm.parts import LINEAR_ATTENTION_KERNELS, missing_kernels
+    from sgrl.models.vlm.parts import LINEAR_ATTENTION_KERNELS, missing_kernels, uses_linear_attention
 
     if not torch.cuda.is_available():
+        if config is None or uses_linear_attention(config):
+            yield Finding("ok", "linear attention (Qwen3.5): PyTorch's code, not accelerated; its kernels are for GPUs")
         return
     if config is None:
         lacking = [name for module, name in LINEAR_ATTENTION_KERNELS.items() if not importlib.util.find_spec(module)]

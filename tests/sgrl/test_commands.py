@@ -115,7 +115,8 @@ def test_what_is_accelerated_and_what_is_not(monkeypatch):
     from sgrl.inference import vllm_engine
 
     monkeypatch.setattr(vllm_engine, "obstacle", lambda: "vLLM finds no device that it was built for")
-    engine, attention = machine.check_acceleration()
+    engine, attention, linear = machine.check_acceleration()
+    assert "not accelerated; its kernels are for GPUs" in linear.what
     if importlib.util.find_spec("vllm"):
         assert "transformers, not accelerated: vLLM finds no device" in engine.what and engine.level == "warn"
     assert attention.level == "ok" and "sdpa" in attention.what
