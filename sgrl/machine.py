@@ -153,7 +153,7 @@ def check_kernels(config: PretrainedConfig | None) -> Iterator[Finding]:
 
     if not torch.cuda.is_available():
         if config is None or uses_linear_attention(config):
-            yield Finding("ok", "linear attention (Qwen3.5): PyTorch's code, not accelerated; its kernels are for GPUs")
+            yield Finding("ok", "linear attention (Qwen3.5): not accelerated; its kernels are for GPUs")
         return
     if config is None:
         lacking = [name for module, name in LINEAR_ATTENTION_KERNELS.items() if not importlib.util.find_spec(module)]
