@@ -43,6 +43,11 @@ class Prediction:
     seconds: float = 0.0
     repaired: dict[str, int] | None = None
 
+    @classmethod
+    def of_unreadable(cls, error: Exception) -> Prediction:
+        """Of an image that does not open."""
+        return cls(SceneGraph((), (), 1, 1), finish_reason="unreadable", error=str(error))
+
     def to_dict(self) -> dict:
         """`SceneGraph.to_dict`, with the tracks of a stream."""
         return self.graph.to_dict(self.tracks)

@@ -121,11 +121,11 @@ class SceneGraphModel:
         except WrongImage:
             raise
         except SgrlError as error:
-            return Prediction(NOTHING, finish_reason="unreadable", error=str(error))
+            return Prediction.of_unreadable(error)
 
     def stream(self, frames: Any, *, bgr: bool = False, context: str | None = None) -> Iterator[Prediction]:
-        """See `SceneGraphPredictor`. context: see `SceneGraphStream`, which takes frames one by
-        one where they come by a callback."""
+        """See `SceneGraphPredictor`. context: see `SceneGraphStream`, which takes frames one by one where they come by
+        a callback."""
         stream = SceneGraphStream(self, context)
         return (stream.push(frame, bgr) for frame in frames_of(frames))
 
@@ -167,10 +167,6 @@ class SceneGraphModel:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-NOTHING = SceneGraph((), (), 1, 1)
-"""The graph of an image that does not open."""
 
 
 def load_vlm(model: str, engine: str, task: Task, *, constrain: bool = False, **settings: Any) -> SceneGraphModel:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sgrl.context import handed_on, warn_of_context
 from sgrl.errors import SgrlError
-from sgrl.inference.given import as_image
+from sgrl.inference.given import WrongImage, as_image
 from sgrl.inference.prediction import Prediction
 from sgrl.inference.presentation import Presentation, Question
 from sgrl.inference.tracking import Tracker
@@ -67,16 +67,22 @@ class SceneGraphStream:
         """The graph of the next frame, with the numbers of its objects in `tracks`; its `seconds` are those from the
         frame to the graph.
 
-        A frame whose answer holds no graph, or that fails, leaves the context as it was.
+        A frame whose answer holds no graph, or that fails, leaves the context as it was. One that does not open says
+        so in `error`.
 
         Args:
             image, bgr: see `sgrl.inference.given`.
 
         Raises:
-            SgrlError: it is no image.
+            WrongImage: it is no image. SgrlError: the engine cannot go on.
         """
         start = time.perf_counter()
-        picture = as_image(image, bgr)
+        try:
+            picture = as_image(image, bgr)
+        except WrongImage:
+            raise
+        except SgrlError as error:
+            return replace(Prediction.of_unreadable(error), tracks=())
         question = self.model.presentation.question(picture, self._previous)
         (found,) = self.model.answer([question])
         if self.context == "generated":

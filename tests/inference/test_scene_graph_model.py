@@ -286,6 +286,9 @@ def test_streams_of_files_and_what_is_none(file, tmp_path):
     for i, frame in enumerate(moving(4)):
         Image.fromarray(frame).save(tmp_path / f"{i}.png")
     assert [len(one.graph.objects) for one in model.stream(tmp_path)] == [2, 2, 2, 1, 2, 2]
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    found = list(model.stream(tmp_path))
+    assert "1.png does not open" in found[1].error and found[1].tracks == () and found[2].tracks == (1, 2)
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "walk.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 5, (96, 96))
     for frame in moving(4):
