@@ -51,6 +51,16 @@ NAMES = (
     Inside(
         f"{_TRAINER}._generate_single_turn", "those prompts go to vLLM, which forgets its visual features", (GRPO,)
     ),
+    *(
+        Inside(f"{_TRAINER}.{name}", "the correction for vLLM's rounding without a pass of its own", (GRPO,))
+        for name in (
+            "_generate_and_score_completions",
+            "_compute_loss",
+            "_get_per_token_logps_and_entropies",
+            "self._metrics",
+            "self.vllm_importance_sampling_correction",
+        )
+    ),
     Inside(f"{_TRAINER}.self._last_loaded_step", "when vLLM forgets its visual features", (GRPO,)),
     Inside(f"{_TRAINER}.self._logs", "the table of completions", (GRPO,)),
     Inside("trl.generation.vllm_generation:LLM", "further arguments of the engine", (COLOCATED,)),

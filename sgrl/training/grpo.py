@@ -25,6 +25,8 @@ from sgrl import precision
 from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
 from sgrl.models.vlm.processor import check_same_processor
 from sgrl.picture import most_images
+from sgrl.training.correction import follows_from_loss, ratios
+from sgrl.training.repeated import see_images_once
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
 from sgrl.upstream import COLOCATED, GRPO, ON_CPU, SERVER, check_inside, own_configs
@@ -35,6 +37,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("image", "prompt", "solution")
+
+CORRECTION_METRICS = {
+    "sampling_logp_difference/mean": torch.mean,
+    "sampling_logp_difference/max": torch.max,
+    "importance_sampling_ratio/min": torch.min,
+    "importance_sampling_ratio/mean": torch.mean,
+    "importance_sampling_ratio/max": torch.max,
+}
+"""TRL's names, and how the processes' numbers become one."""
 
 
 class SceneGraphGRPOTrainer(GRPOTrainer):
@@ -53,6 +64,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
        wandb ends the run at parts of different kinds ("Data row contained incompatible types").
     6. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
        precision.
+    7. Equal images of a batch go through the vision tower once, for families whose tower takes images in a row.
+    8. The correction for vLLM's rounding comes from the pass that trains, where a second one would find the same.
 
     Args:
         model: a loaded model. vLLM loads the folder `model.name_or_path`, so the processor there must equal
@@ -74,6 +87,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         **kwargs: Any,
     ):
         self._unexpanded_ids = None
+        self._uncorrected: dict[str, Any] | None = None
         colocated = args.use_vllm and args.vllm_mode == "colocate"
         check_inside(GRPO, *([COLOCATED] if colocated else [SERVER] if args.use_vllm else []))
         if colocated and on_cpu():
@@ -97,6 +111,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
             self.vllm_generation.sync_weights = functools.partial(sync_weights_on_cpu, self.vllm_generation)
         if args.use_vllm and not colocated:
             check_images_of_server(self.vllm_generation)
+        see_images_once(self.model)
+        self._corrects_in_loss = follows_from_loss(args, self.model)
 
     def _tokenize_prompts(self, prompts: list):
         ids, images, fields = super()._tokenize_prompts(prompts)
@@ -112,6 +128,37 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                 **self.chat_template_kwargs,
             )["input_ids"]
         return ids, images, fields
+
+    def _generate_and_score_completions(self, inputs):
+        if not self._corrects_in_loss:
+            return super()._generate_and_score_completions(inputs)
+        self.vllm_importance_sampling_correction = False
+        try:
+            return super()._generate_and_score_completions(inputs)
+        finally:
+            self.vllm_importance_sampling_correction = True
+
+    def _compute_loss(self, model, inputs):
+        if self._corrects_in_loss:
+            self._uncorrected = inputs
+        return super()._compute_loss(model, inputs)
+
+    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
+        found = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._uncorrected is not None:  # called by the loss
+            self._correct(self._uncorrected, found[0].detach())
+            self._uncorrected = None
+        return found
+
+    def _correct(self, inputs: dict[str, Any], logps: torch.Tensor) -> None:
+        """Add to a batch, before its loss is taken, how much its tokens count."""
+        mask = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        ratio, numbers = ratios(logps, inputs["sampling_per_token_logps"], mask, self.args)
+        inputs["importance_sampling_ratio"] = ratio
+        gathered = self.accelerator.gather(numbers.unsqueeze(0))
+        metrics = self._metrics["train" if self.model.training else "eval"]
+        for (name, reduce), column in zip(CORRECTION_METRICS.items(), gathered.T, strict=True):
+            metrics[f"sampling/{name}"].append(reduce(column).item())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         prompts = [plain_chat(chat) for chat in self._logs["prompt"]]

@@ -352,7 +352,8 @@ def look(trainer, family: str) -> Grpo:
         return trainer._generate_and_score_completions([row for row in rows for _ in range(4)])
 
     def difference() -> float:
-        rollouts()
+        with torch.no_grad():
+            trainer._compute_loss(trainer.model, rollouts())
         return trainer._metrics["train"][DIFFERENCE][-1]
 
     def changed(part: str) -> tuple[float, float]:

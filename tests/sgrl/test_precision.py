@@ -1,11 +1,13 @@
 """Which precision a device gets, whoever asks; and the patch embedding that is a matrix product."""
 
 import copy
+import importlib
 import logging
 
 import pytest
 import torch
 from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from sgrl import machine, precision
 from sgrl.models.vlm.cpu import faster_on_cpu
@@ -88,6 +90,39 @@ def test_patch_embedding_is_a_matrix_product(bias):
     again = copy.deepcopy(fast)  # as TRL's reference model: with the copy's weights, not ours
     again[0].weight.data.zero_()
     assert torch.equal(again(patches).flatten(1), torch.zeros(7, 10) + (again[0].bias if bias else 0))
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl:Qwen2_5_VL", "qwen3_vl:Qwen3VL", "qwen3_5:Qwen3_5"])
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_takes_images_of_one_size_together(family, implementation, monkeypatch):
+    torch.manual_seed(0)
+    module, _, name = family.partition(":")
+    code = importlib.import_module(f"transformers.models.{module}.modeling_{module}")
+    config = getattr(code, f"{name}VisionConfig")(hidden_size=16, num_heads=2)
+    config._attn_implementation = implementation
+    slow = nn.Sequential(getattr(code, f"{name}VisionAttention")(config))
+    fast = copy.deepcopy(slow)
+    faster_on_cpu(fast)
+    calls = []
+    attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, code.eager_attention_forward)
+    monkeypatch.setattr(
+        ALL_ATTENTION_FUNCTIONS, "get_interface", lambda *args: lambda *a, **k: calls.append(1) or attend(*a, **k)
+    )
+    states, angles = torch.randn(24, 16), torch.randn(24, 8)
+    places = (angles.cos(), angles.sin())
+    for ends, together in (([0, 6, 12, 18, 24], 1), ([0, 4, 12, 24], 3)):
+        found = []
+        for model in (slow, fast):
+            calls.clear()
+            model.zero_grad()
+            out = model[0](states, cu_seqlens=torch.tensor(ends), position_embeddings=places, max_seqlen=12)
+            out.square().sum().backward()
+            found += [[out, *(parameter.grad for parameter in model.parameters())]]
+            assert len(calls) == (together if model is fast else len(ends) - 1)
+        assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-6) for a, b in zip(*found, strict=True))
+    again = copy.deepcopy(fast)  # has its own weights
+    again[0].proj.weight.data.zero_()
+    assert again[0](states, torch.tensor([0, 12, 24]), places).std(0).max() == 0
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from transformers import Qwen3_5Config, Qwen3VLConfig
 from sgrl.command import ENVIRONMENT
 from sgrl.data import load
 from sgrl.models.vlm.processor import load_processor
-from sgrl.training import grpo
+from sgrl.training import correction, grpo
 from sgrl.training.model import load_model
 
 pytestmark = pytest.mark.slow
@@ -75,8 +75,14 @@ def batch(trainer):
 
 def difference(trainer, batch) -> float:
     """Rollouts and their log-probabilities as a training step has them: mean |log p(trainer) - log p(vLLM)|."""
-    trainer._generate_and_score_completions(batch)
+    loss_of(trainer, trainer._generate_and_score_completions(batch))
     return trainer._metrics["train"][DIFFERENCE][-1]
+
+
+def loss_of(trainer, inputs) -> float:
+    trainer.current_gradient_accumulation_steps = 1  # which its `train` sets
+    with torch.no_grad():
+        return trainer._compute_loss(trainer.model, inputs).item()
 
 
 def change(trainer, *parts: str, seed: int) -> None:
@@ -94,6 +100,32 @@ def test_vllm_and_the_trainer_agree_through_weight_syncs(trainer, batch):
     for seed in (1, 2, 3):
         change(trainer, "language_model", "visual", seed=seed)
         assert difference(trainer, batch) < 0.01
+
+
+def test_the_correction_is_the_same_without_a_pass_of_its_own(trainer, batch, monkeypatch):
+    """TRL's own, of the same answers by other weights, so that ratios are far from 1 and bounded."""
+    ids, images, fields = trainer._tokenize_prompts([grpo_prompt(row) for row in batch])
+    answers, logprobs = trainer._generate_single_turn(ids, images, fields, 4)
+    logprobs[1][0] = None  # as vLLM's NaN
+    change(trainer, "language_model", seed=9)
+    monkeypatch.setattr(trainer, "_generate_single_turn", lambda *args, **kwargs: (answers, logprobs))
+    monkeypatch.setattr(trainer, "reward_funcs", [lambda completions, **columns: [float(i % 5) for i in range(16)]])
+    monkeypatch.setattr(trainer.args, "vllm_importance_sampling_clip_min", 0.5)
+    monkeypatch.setattr(trainer, "vllm_importance_sampling_clip_min", 0.5)
+    assert trainer._corrects_in_loss
+    logged = ["sampling/" + name for name in grpo.CORRECTION_METRICS]
+    for mode in correction.MODES:
+        monkeypatch.setattr(trainer.args, "vllm_importance_sampling_mode", mode)
+        monkeypatch.setattr(trainer, "vllm_importance_sampling_mode", mode)
+        found = []
+        for in_loss in (False, True):
+            monkeypatch.setattr(trainer, "_corrects_in_loss", in_loss)
+            inputs = trainer._generate_and_score_completions(batch)
+            assert ("old_per_token_logps" in inputs) is not in_loss
+            loss = loss_of(trainer, inputs)
+            found.append([loss, *(trainer._metrics["train"][name][-1] for name in logged)])
+        assert found[0] == pytest.approx(found[1], rel=1e-5, abs=1e-6), mode
+        assert found[0][1] > 0.1 and found[0][0] != 0, mode
 
 
 def test_image_placeholders_are_expanded_once(trainer, batch, monkeypatch):

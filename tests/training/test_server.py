@@ -81,6 +81,8 @@ def test_rollouts_of_a_server_agree_with_the_trainer(vllm_training_server, toy, 
     for step in range(8):
         trainer.state.global_step = step  # so that prefix and feature caches are emptied each time
         inputs = trainer._generate_and_score_completions(batch)
+        trainer.current_gradient_accumulation_steps = 1  # which its `train` sets
+        trainer._compute_loss(trainer.model, inputs)
         assert trainer._metrics["train"]["sampling/sampling_logp_difference/mean"][-1] < 0.01
         sampled |= set(inputs["completion_ids"].flatten().tolist())
     image = processor.image_token_id
