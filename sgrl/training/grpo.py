@@ -26,7 +26,7 @@ from sgrl.models.vlm.parts import placeholder_ids, uses_linear_attention
 from sgrl.models.vlm.processor import check_same_processor
 from sgrl.picture import most_images
 from sgrl.training.correction import follows_from_loss, ratios
-from sgrl.training.repeated import see_images_once
+from sgrl.training.repeated import are_groups, see_images_once
 from sgrl.training.rollouts import check_images_of_server, forget_images_of_server
 from sgrl.training.watch import completions_table, plain_chat
 from sgrl.upstream import COLOCATED, GRPO, ON_CPU, SERVER, check_inside, own_configs
@@ -65,7 +65,8 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
     6. vLLM gets arguments that TRL does not hand on, `dtype` above all: vLLM's `auto` runs a float32 model in half
        precision.
     7. Equal images of a batch go through the vision tower once, for families whose tower takes images in a row.
-    8. The correction for vLLM's rounding comes from the pass that trains, where a second one would find the same.
+    8. A colocated vLLM gets each prompt once, and how many answers to write.
+    9. The correction for vLLM's rounding comes from the pass that trains, where a second one would find the same.
 
     Args:
         model: a loaded model. vLLM loads the folder `model.name_or_path`, so the processor there must equal
@@ -86,7 +87,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         vllm_engine_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
-        self._unexpanded_ids = None
+        self._unexpanded_ids: list[list[int]] | None = None
         self._uncorrected: dict[str, Any] | None = None
         colocated = args.use_vllm and args.vllm_mode == "colocate"
         check_inside(GRPO, *([COLOCATED] if colocated else [SERVER] if args.use_vllm else []))
@@ -112,14 +113,25 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
         if args.use_vllm and not colocated:
             check_images_of_server(self.vllm_generation)
         see_images_once(self.model)
+        # vLLM prepares a prompt once for all its answers. TRL asks again for each where vLLM is in its process.
+        self._asks_once = (
+            colocated
+            and args.vllm_tensor_parallel_size == 1
+            and not args.generation_kwargs.get("n")
+            and not self.tools
+        )
         self._corrects_in_loss = follows_from_loss(args, self.model)
 
     def _tokenize_prompts(self, prompts: list):
-        ids, images, fields = super()._tokenize_prompts(prompts)
         self._unexpanded_ids = None
+        size = self.num_generations if self.model.training else self.num_generations_eval
+        if not (self._asks_once and are_groups(prompts, None, size)):
+            size = 1
+        prompts = prompts[::size]
+        ids, images, fields = super()._tokenize_prompts(prompts)
         if images is not None and self.use_vllm and self.vllm_mode == "colocate":
             # The tokenizer alone renders the template and leaves one placeholder for each image.
-            self._unexpanded_ids = self._tokenizer.apply_chat_template(
+            unexpanded = self._tokenizer.apply_chat_template(
                 prompts,
                 chat_template=self.chat_template or self.processing_class.chat_template,
                 add_generation_prompt=True,
@@ -127,7 +139,9 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                 return_dict=True,
                 **self.chat_template_kwargs,
             )["input_ids"]
-        return ids, images, fields
+            self._unexpanded_ids = _repeated(unexpanded, size)
+        # fields are those of each prompt, where they are used: by transformers' generate
+        return _repeated(ids, size), _repeated(images, size), fields
 
     def _generate_and_score_completions(self, inputs):
         if not self._corrects_in_loss:
@@ -171,7 +185,7 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                     table = completions_table(self._logs)
                     callback.tb_writer.add_text("completions", table, self.state.global_step)
 
-    def _generate_single_turn(self, prompt_ids, images, *args, **kwargs):
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, *args, **kwargs):
         stale = self.use_vllm and self.state.global_step != self._last_loaded_step
         if self._unexpanded_ids is not None:
             prompt_ids = self._unexpanded_ids  # for vLLM; the expanded ones go on to the training step
@@ -179,7 +193,21 @@ class SceneGraphGRPOTrainer(GRPOTrainer):
                 self.vllm_generation.llm.llm_engine.reset_encoder_cache()
         elif stale and self.vllm_mode == "server" and images is not None and self.accelerator.is_main_process:
             forget_images_of_server(self.vllm_generation)
-        return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+        rest = (multimodal_fields, num_generations, *args)
+        if not self._asks_once or not are_groups(prompt_ids, images, num_generations):
+            return super()._generate_single_turn(prompt_ids, images, *rest, **kwargs)
+        settings = self.vllm_generation.generation_kwargs
+        settings["n"] = num_generations
+        try:
+            firsts = (each if each is None else each[::num_generations] for each in (prompt_ids, images))
+            return super()._generate_single_turn(*firsts, *rest, **kwargs)
+        finally:
+            del settings["n"]
+
+
+def _repeated(values: list | None, times: int) -> list | None:
+    """Each value, the very object, so many times in a row."""
+    return values if values is None or times == 1 else [value for value in values for _ in range(times)]
 
 
 def ban_placeholders(args: GRPOConfig, tokens: list[int]) -> None:

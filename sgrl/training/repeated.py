@@ -7,11 +7,34 @@ each copy.
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+
+
+def are_groups(prompts: list, images: list[list | None] | None, size: int) -> bool:
+    """Whether each `size` prompts in a row are one, their images included.
+
+    Args:
+        prompts: token ids or messages of each.
+        images: those of each, as Pillow's; None where there are none, or messages hold them.
+    """
+    if len(prompts) % size:
+        return False
+    firsts = [i - i % size for i in range(len(prompts))]
+    if any(prompts[i] != prompts[first] for i, first in enumerate(firsts)):
+        return False
+    return images is None or all(_equal(images[i], images[first]) for i, first in enumerate(firsts))
+
+
+def _equal(images: list | None, others: list | None) -> bool:
+    """Lists of images of one prompt each; by pixels."""
+    if images is others or images is None or others is None:
+        return images is others
+    return len(images) == len(others) and all(map(operator.eq, images, others))
 
 
 def see_images_once(model: nn.Module) -> bool:

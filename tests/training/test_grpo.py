@@ -142,7 +142,7 @@ def test_image_placeholders_are_expanded_once(trainer, batch, monkeypatch):
     trained_on = [
         ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
     ]
-    assert [list(ids) for ids in prompts_of_vllm] == trained_on
+    assert [list(ids) for ids in prompts_of_vllm for _ in range(4)] == trained_on  # each once for its four answers
     image = trainer.processing_class.image_token_id
     assert trained_on[0].count(image) == 36
 

@@ -1,12 +1,15 @@
 """GRPO's passes see an image once, however many answers share it; a run with dropout keeps TRL's own passes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from sgrl.training.correction import drops_out
-from sgrl.training.repeated import first_places, see_images_once
+from sgrl.training.correction import drops_out, follows_from_loss
+from sgrl.training.repeated import are_groups, first_places, see_images_once
 
 
 class Tower(nn.Module):
@@ -74,6 +77,20 @@ def test_equal_sums_are_no_equal_images():
     assert first_places((one, turned, one.clone(), turned.clone(), one.T)) == [0, 1, 0, 1, 4]
 
 
+def test_groups_are_equal_in_text_and_pixels():
+    def image(value: int) -> list[Image.Image]:
+        return [Image.new("RGB", (4, 4), (value, 0, 0))]
+
+    prompts, images = [[1, 2], [1, 2], [1, 2], [1, 2]], [image(0), image(0), image(9), image(9)]
+    assert are_groups(prompts, images, 2) and are_groups(prompts, None, 4)
+    assert not are_groups(prompts, images, 4)  # another image
+    assert not are_groups(prompts, images, 3)  # a group that goes on in another process
+    assert not are_groups([[1, 2], [1, 3]], None, 2)
+    assert not are_groups(prompts, [image(0), None, image(9), image(9)], 2)
+    assert are_groups(prompts, [None, None, image(9) * 2, image(9) * 2], 2)
+    assert not are_groups(prompts, [None, None, image(9), image(9) * 2], 2)
+
+
 def test_a_tower_of_another_kind_is_left_alone():
     assert not see_images_once(nn.Sequential(nn.Linear(2, 2)))
 
@@ -86,3 +103,29 @@ def test_what_drops_out_is_found():
 
     assert not drops_out(with_rate("attention_dropout", 0.0))
     assert drops_out(with_rate("attention_dropout", 0.1)) and drops_out(nn.Sequential(nn.Dropout(0.05)))
+
+
+@pytest.mark.parametrize(
+    "changed, follows",
+    [
+        ({}, True),
+        ({"gradient_accumulation_steps": 2, "steps_per_generation": 1}, True),
+        ({"steps_per_generation": 8}, False),  # the weights change between
+        ({"num_iterations": 2}, False),
+        ({"vllm_importance_sampling_correction": False}, False),
+        ({"vllm_importance_sampling_mode": "of_a_later_version"}, False),
+        ({"use_vllm": False}, False),
+    ],
+)
+def test_when_the_loss_has_the_same_log_probabilities(changed, follows):
+    args = {
+        "use_vllm": True,
+        "vllm_importance_sampling_correction": True,
+        "vllm_importance_sampling_mode": "token_truncate",
+        "gradient_accumulation_steps": 4,
+        "steps_per_generation": 4,
+        "num_iterations": 1,
+    }
+    args = SimpleNamespace(**(args | changed))
+    assert follows_from_loss(args, nn.Linear(2, 2)) is follows
+    assert not follows_from_loss(args, nn.Dropout(0.1))

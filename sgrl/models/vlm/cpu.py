@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -49,9 +50,15 @@ def is_packed_attention(module: nn.Module) -> bool:
     return (
         type(module).__name__.endswith("VisionAttention")
         and all(hasattr(module, name) for name in ("qkv", "proj", "num_heads", "scaling", "attention_dropout"))
-        and hasattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb_vision")
+        and _code_of(module) is not None
         and module.proj.weight.device.type == "cpu"
     )
+
+
+def _code_of(attention: nn.Module) -> ModuleType | None:
+    """The file of its class in transformers, FSDP's class around it or not."""
+    files = (sys.modules[kind.__module__] for kind in type(attention).__mro__)
+    return next((file for file in files if hasattr(file, "apply_rotary_pos_emb_vision")), None)
 
 
 def _attention_of_equal_images(
@@ -68,7 +75,7 @@ def _attention_of_equal_images(
     if len(lengths) > 1 or position_embeddings is None or implementation not in ("eager", "sdpa"):
         forward = type(attention).forward
         return forward(attention, hidden_states, cu_seqlens, position_embeddings=position_embeddings, **kwargs)
-    code = sys.modules[type(attention).__module__]
+    code: Any = _code_of(attention)
     patches = hidden_states.shape[0]
     qkv = attention.qkv(hidden_states).reshape(patches, 3, attention.num_heads, -1).permute(1, 0, 2, 3)
     query, key, value = qkv.unbind(0)
