@@ -125,7 +125,8 @@ def test_the_correction_is_the_same_without_a_pass_of_its_own(trainer, batch, mo
             loss = loss_of(trainer, inputs)
             found.append([loss, *(trainer._metrics["train"][name][-1] for name in logged)])
         assert found[0] == pytest.approx(found[1], rel=1e-5, abs=1e-6), mode
-        assert found[0][1] > 0.1 and found[0][0] != 0, mode
+        assert found[0][1] > 0.1, mode
+        assert found[0][0] != 0 or mode == "sequence_mask"  # which may leave out all
 
 
 def test_image_placeholders_are_expanded_once(trainer, batch, monkeypatch):
