@@ -95,9 +95,10 @@ def _run(name: str, arguments: list[str]) -> int | None:
     try:
         return COMMANDS[name].run(arguments)
     except ModuleNotFoundError as error:
-        if error.name not in ("rewards", "data_prep"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("rewards", "data_prep"):
             raise
-        raise SgrlError(f"the package {error.name} is missing beside sgrl; install sgrl again, whole") from None
+        raise SgrlError(f"the package {package} is missing beside sgrl; install sgrl again, whole") from None
 
 
 if __name__ == "__main__":

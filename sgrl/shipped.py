@@ -12,7 +12,12 @@ from typing import Any
 
 from sgrl.errors import SgrlError, UsageError, suggest
 
-KINDS = {"programs": "*.py", "recipes": "*_*.py", "configurations": "configs/*/*.yaml", "accelerate": "accelerate/*"}
+KINDS = {
+    "programs": ("*.py",),
+    "recipes": ("*_*.py", "vost/*.py"),
+    "configurations": ("configs/*/*.yaml",),
+    "accelerate": ("accelerate/*",),
+}
 """Where each kind lies below the folder of `folder`."""
 
 
@@ -34,10 +39,17 @@ def folder() -> Path:
 def names(kind: str) -> dict[str, Path]:
     """What there is of a kind, by its name: sft_psg, qwen3_5_0_8b/sft_psg, accelerate/ddp; the toy's first."""
     found = {}
-    for path in sorted(folder().glob(KINDS[kind]), key=lambda path: (path.parent.name != "toy", path)):
-        within = path.relative_to(folder()).with_suffix("").as_posix()
-        found[within.removeprefix("configs/")] = path
+    paths = [path for pattern in KINDS[kind] for path in folder().glob(pattern)]
+    for path in sorted(paths, key=lambda path: (path.parent.name != "toy", path)):
+        found[name_of(path)] = path
     return found
+
+
+def name_of(path: Path) -> str:
+    """How `find` calls a file; of one that lies elsewhere its path."""
+    if not path.is_relative_to(folder()):
+        return str(path)
+    return path.relative_to(folder()).with_suffix("").as_posix().removeprefix("configs/")
 
 
 def find(name: str, *kinds: str) -> Path:
@@ -73,7 +85,7 @@ def recipe_of(configuration: Path) -> Path:
         if name in known:
             return known[name]
     head = configuration.read_text(encoding="utf-8") if configuration.is_file() else ""
-    named = [name for name in re.findall(r"recipes/(\w+)\.py", head) if name in known]
+    named = [name for name in re.findall(r"recipes/([\w/]+)\.py", head) if name in known]
     if named:
         return known[named[0]]
     raise UsageError(f"{configuration} does not say which recipe it is for; name it: sgrl train RECIPE --config FILE")

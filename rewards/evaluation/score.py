@@ -50,7 +50,7 @@ CHANGED = "made from another data set than the references, or from another state
 
 
 def parser() -> Parser:
-    parser = Parser(__doc__, "python -m rewards score", {"--format": "--codec"})
+    parser = Parser(__doc__, "python -m rewards score", {"--format": "--codec", "--task": "--setting"})
     add_files(parser)
     add = parser.add_argument
     add("--metric", default="strict", choices=METRICS, help="default: %(default)s")
@@ -59,7 +59,10 @@ def parser() -> Parser:
     for metric in METRICS.values():
         for name, option in metric.options.items():
             words = f"{metric.name}: {option.help} (default: %(default)s)"
-            add(f"--{name.replace('_', '-')}", default=option.choices[0], choices=option.choices, help=words)
+            spelling = (
+                "--setting" if name == "task" else f"--{name.replace('_', '-')}"
+            )  # --task: what a model is asked
+            add(spelling, dest=name, default=option.choices[0], choices=option.choices, help=words)
     add("--codec", choices=CODECS, help="layout of the predictions, if not that of the references")
     add("--strict", action="store_true", help="stop at predictions that are missing, unknown, double or damaged")
     add("--output", type=Path, metavar="FILE", help="write the figures as JSON")

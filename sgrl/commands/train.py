@@ -60,7 +60,7 @@ def launch_line(words: Sequence[str], arguments: Sequence[str]) -> str:
     if "--config" in arguments[:-1]:
         file = Path(arguments[arguments.index("--config") + 1])
         head = file.read_text(encoding="utf-8") if file.is_file() else ""
-        found = re.search(r"accelerate launch (.*?) ?recipes/\w+\.py", head.replace("\\\n#", ""))
+        found = re.search(r"accelerate launch (.*?) ?recipes/[\w/]+\.py", head.replace("\\\n#", ""))
         if found:
             options = found[1].replace("recipes/", f"{shipped.folder()}/")
     return f"accelerate launch {options} -m sgrl train {shlex.join(words)}"
@@ -77,5 +77,5 @@ def main(arguments: Sequence[str]) -> None:
     recipe, rest = recipe_and_arguments(arguments)
     if rest and not launched() and not {"-h", "--help"} & set(rest):
         print(f"sgrl train: one process; several: {launch_line(arguments, rest)}", file=sys.stderr)
-    with started_as("sgrl", "train", recipe.stem):
+    with started_as("sgrl", "train", shipped.name_of(recipe)):
         shipped.run(recipe, rest)
