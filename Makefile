@@ -10,7 +10,7 @@ VENV ?= .venv
 TORCH_INDEX ?=
 ACCELERATOR ?= $(shell tools/accelerator.sh)
 DEMO ?= build/demo
-PYTEST_ARGS ?= -n 2 --dist loadfile
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.built-for-$(ACCELERATOR)

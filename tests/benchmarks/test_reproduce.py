@@ -80,16 +80,16 @@ def test_a_section_from_evaluations(bench, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_claim_from_nothing(root, tmp_path, cpu_environment):
+def test_one_claim_from_nothing(root, tmp_path, preloaded_environment):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    command = [sys.executable, "benchmarks/reproduce.py", "--work-dir", str(tmp_path), "--seeds", "0"]
+    command = ["python", "benchmarks/reproduce.py", "--work-dir", str(tmp_path), "--seeds", "0"]
     command += ["--claims", "rl", "--train", "32", "--images", "4"]
     small = "--max_steps 1 --warmup_steps 0 --global_batch_size 8"
     command += ["--sft-options", small]
     grpo = f"{small} --gradient_accumulation_steps 1 --use_vllm false --max_completion_length 16"
     command += ["--grpo-options", grpo, "--evaluate-options", "--engine transformers"]
-    done = subprocess.run(command, cwd=root, env=cpu_environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=root, env=preloaded_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert "can't be told" in done.stdout and (tmp_path / "plots/rl.svg").is_file()
-    again = subprocess.run(command, cwd=root, env=cpu_environment, capture_output=True, text=True)
+    again = subprocess.run(command, cwd=root, env=preloaded_environment, capture_output=True, text=True)
     assert again.stdout == done.stdout and again.stderr == ""  # every step was done

@@ -15,6 +15,7 @@ GRPO = [
     *("--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "1"),
     *("--num_generations", "4", "--max_completion_length", "16"),
     *("--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--trainable", "all"),
+    *("--vllm_engine_kwargs", '{"enforce_eager": true}'),  # tests of one process compile it, where they can
 ]
 
 # Python runs a sitecustomize module at its start: in here, nobody finds vLLM.
@@ -83,54 +84,65 @@ def state(folder: Path) -> dict:
     return json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
 
 
-def test_two_processes_without_vllm(toy, tmp_path, cpu_environment):
-    """Two gloo processes; `use_vllm: true` where vLLM is not installed goes on with transformers and says so."""
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT_VLLM)
-    environment = cpu_environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    environment.pop("MASTER_PORT")  # the launcher chooses a free one
+def test_two_processes(toy, tmp_path, preloaded_environment):
+    """They talk over gloo, and what is logged is of both."""
     output = tmp_path / "run"
+    environment = {name: value for name, value in preloaded_environment.items() if name != "MASTER_PORT"}  # a free one
     paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
-    printed = run(["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", *GRPO, *paths], environment)
-    assert "vLLM is not installed in this environment, so rollouts come from transformers' generate" in printed
+    command = ["accelerate", "launch", "--config_file", "recipes/accelerate/cpu.yaml", *GRPO, *paths]
+    run([*command, "--use_vllm", "false"], environment)
     log = state(output)["log_history"]
     assert [entry["step"] for entry in log] == [1, 2]
-    # 2 processes x 8 graphs: prompts of 53 tokens at least, counted over both
+    # 2 processes x 8 graphs: prompts of 53 tokens at least
     assert log[0]["num_tokens"] > 2 * 8 * 50
-    assert "sampling/sampling_logp_difference/mean" not in log[0]
     record = json.loads((output / "run.json").read_text())
     assert record["finished"]["steps"] == 2
     assert (output / "model.safetensors").exists()
 
 
+def test_without_vllm(toy, tmp_path, cpu_environment):
+    """`use_vllm: true` where vLLM is not installed goes on with transformers and says so."""
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_VLLM)
+    environment = cpu_environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    output = tmp_path / "run"
+    paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
+    printed = run(["python", *GRPO, *paths, "--use_cpu", "true"], environment)
+    assert "vLLM is not installed in this environment, so rollouts come from transformers' generate" in printed
+    log = state(output)["log_history"]
+    assert [entry["step"] for entry in log] == [1, 2]
+    assert "sampling/sampling_logp_difference/mean" not in log[0]
+    assert (output / "model.safetensors").exists()
+
+
 @pytest.mark.parametrize("stage", ["zero2", "zero3"])
-def test_deepspeed(stage, toy, tmp_path, cpu_environment):
+def test_deepspeed(stage, toy, tmp_path, preloaded_environment):
     pytest.importorskip("deepspeed", reason="DeepSpeed is not installed")
     (tmp_path / "without_compiler.py").write_text(WITHOUT_COMPILER)
     output = tmp_path / "run"
     paths = ["--model_name_or_path", toy / "model", "--dataset", toy / "data", "--output_dir", output]
-    paths += ["--vllm_engine_kwargs", '{"enforce_eager": true}']  # the other tests compile it, where they can
     launcher = ["accelerate", "launch", "--config_file", f"recipes/accelerate/{stage}.yaml", "--num_processes", "1"]
-    launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
-    run([*launcher, tmp_path / "without_compiler.py", *GRPO, *paths], cpu_environment | {"DS_ACCELERATOR": "cpu"})
+    launcher += ["--mixed_precision", "no", "--main_process_port", preloaded_environment["MASTER_PORT"]]
+    environment = preloaded_environment | {"DS_ACCELERATOR": "cpu"}
+    run([*launcher, tmp_path / "without_compiler.py", *GRPO, *paths], environment)
     assert [entry["step"] for entry in state(output)["log_history"] if "loss" in entry] == [1, 2]
     assert (output / "model.safetensors").exists()
 
 
-def test_fsdp2(toy, tmp_path, cpu_environment):
+def test_fsdp2(toy, tmp_path, preloaded_environment):
     """Two processes with half of each weight: SFT, then GRPO with colocated vLLM from the model that SFT saved."""
     from safetensors.torch import load_file
 
     pytest.importorskip("vllm", reason="vLLM is not installed")
     (tmp_path / "fsdp_on_cpus.py").write_text(FSDP_ON_CPUS)
     launcher = ["accelerate", "launch", "--config_file", "recipes/accelerate/fsdp2.yaml", "--num_processes", "2"]
-    launcher += ["--mixed_precision", "no", "--main_process_port", cpu_environment["MASTER_PORT"]]
+    launcher += ["--mixed_precision", "no", "--main_process_port", preloaded_environment["MASTER_PORT"]]
     sft = ["recipes/sft_psg.py", "--config", "recipes/configs/toy/sft.yaml", "--model_name_or_path", toy / "model"]
     sft += ["--dataset", toy / "data", "--output_dir", tmp_path / "sft", "--muon", "false"]
     sft += ["--max_steps", "2", "--save_steps", "2", "--warmup_steps", "0", "--global_batch_size", "8"]
     sft += ["--logging_steps", "1"]
     paths = ["--model_name_or_path", tmp_path / "sft", "--dataset", toy / "data", "--output_dir", tmp_path / "grpo"]
     for recipe in (sft, [*GRPO, *paths]):
-        run([*launcher, tmp_path / "fsdp_on_cpus.py", *recipe], cpu_environment)
+        run([*launcher, tmp_path / "fsdp_on_cpus.py", *recipe], preloaded_environment)
 
     start, trained = (load_file(folder / "model.safetensors") for folder in (toy / "model", tmp_path / "sft"))
     # the full state holds tied embeddings under both names

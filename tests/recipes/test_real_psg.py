@@ -31,6 +31,7 @@ def test_photograph_to_page(root, shared, tmp_path, cpu_environment):
         *CPU, "recipes/grpo_psg.py", "--config", "recipes/configs/toy/grpo.yaml",
         "--model_name_or_path", sft, "--output_dir", grpo, *common,
         "--num_generations", "4", "--gradient_accumulation_steps", "1", "--vllm_max_model_length", "8192",
+        "--vllm_engine_kwargs", '{"enforce_eager": true}',
     )  # fmt: skip
     run(
         "python", "recipes/evaluate.py", "--model", grpo, "--dataset", data, "--split", "train",

@@ -63,11 +63,12 @@ GRPO = {
     "trainable": "all",
     "warmup_steps": 0,
     "save_steps": 2,
+    "vllm_engine_kwargs": '{"enforce_eager": true}',  # tests/training/test_grpo.py compiles it; so does the README's
 }
 
 
 @pytest.fixture(scope="module")
-def sft(toy, tmp_path_factory, cpu_environment):
+def sft(toy, tmp_path_factory, preloaded_environment):
     """A model after SFT, killed at its first checkpoint and started again; with what the second start printed."""
     output = tmp_path_factory.mktemp("sft") / "run"
     command = launch(
@@ -81,9 +82,9 @@ def sft(toy, tmp_path_factory, cpu_environment):
         global_batch_size=8,
         warmup_steps=2,
     )
-    run_until(output / "checkpoint-2" / "trainer_state.json", command, cpu_environment)
+    run_until(output / "checkpoint-2" / "trainer_state.json", command, preloaded_environment)
     assert not (output / "model.safetensors").exists()
-    return output, command, run(command, cpu_environment)
+    return output, command, run(command, preloaded_environment)
 
 
 @pytest.mark.slow
@@ -256,9 +257,10 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_rewards_in_trls_own_command(sft, toy, tmp_path, cpu_environment):
+def test_rewards_in_trls_own_command(sft, toy, tmp_path, preloaded_environment):
     command = [
-        *("trl", "grpo", "--model_name_or_path", str(sft[0]), "--dataset_name", str(toy / "data")),
+        *("python", "-m", "trl.cli.main", "grpo"),  # what `trl` runs
+        *("--model_name_or_path", str(sft[0]), "--dataset_name", str(toy / "data")),
         *(
             "--reward_funcs",
             "rewards.trl.relation_f1",
@@ -269,7 +271,7 @@ def test_rewards_in_trls_own_command(sft, toy, tmp_path, cpu_environment):
         *("--per_device_train_batch_size", "8", "--num_generations", "4", "--max_completion_length", "24"),
         *("--use_cpu", "true", "--bf16", "false", "--max_steps", "2", "--save_steps", "2", "--logging_steps", "1"),
     ]
-    done = subprocess.run(command, cwd=ROOT, env=cpu_environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=preloaded_environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-6000:]
     log = history(tmp_path / "run")
     assert "rewards/relation_f1/mean" in log[0] and "rewards/format/mean" in log[0]
