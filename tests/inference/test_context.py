@@ -3,14 +3,13 @@
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
+from data_prep import to_toon, toyworld
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphModel, SceneGraphStream
 from sgrl.inference.engine import Generation
@@ -27,18 +26,15 @@ GRAPH = "obj[1]{id,name,x1,y1,x2,y2}:\n  1,circle,1,1,20,40\nrel[0]{subj,pred,ob
 
 
 @pytest.fixture(scope="module")
-def videos(root, tmp_path_factory):
+def videos(tmp_path_factory):
     """Two data sets of one toy video world: `with` the graph of the frame before in the prompts, and `without`."""
     folder = tmp_path_factory.mktemp("videos")
-    make = ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world", "--train", "1", "--test", "2"]
-    convert = ["data_prep/to_toon.py", "--layout", "pvsg", "--root", folder / "world", "--resize", "keep"]
-    convert += ["--prompt", "short"]
-    for command in (
-        [*make, "--frames", "4"],
-        [*convert, "--output", folder / "with", "--context", "gt"],
-        [*convert, "--output", folder / "without"],
-    ):
-        subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    world = str(folder / "world")
+    draw = ["--layout", "pvsg", "--output", world, "--train", "1", "--test", "2", "--frames", "4"]
+    assert toyworld.main(draw) == 0
+    convert = ["--layout", "pvsg", "--root", world, "--resize", "keep", "--prompt", "short"]
+    assert to_toon.main([*convert, "--output", str(folder / "with"), "--context", "gt"]) == 0
+    assert to_toon.main([*convert, "--output", str(folder / "without")]) == 0
     return folder
 
 

@@ -2,12 +2,11 @@
 
 import argparse
 import json
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
+from data_prep import to_toon
 from sgrl.errors import SgrlError
 from sgrl.inference import SceneGraphModel, SceneGraphStream
 from sgrl.inference.engine import Generation
@@ -68,16 +67,15 @@ class Seeing:
 
 
 @pytest.fixture(scope="module")
-def converted(root, toy, tmp_path_factory):
+def converted(toy, tmp_path_factory):
     """A function that gives the toy world in one of KINDS, each converted once."""
     folder = tmp_path_factory.mktemp("converted")
 
     def convert(kind):
         target = folder / kind.replace(" ", "_")
         if not target.exists():
-            command = [sys.executable, "data_prep/to_toon.py", "--layout", "psg", "--root", toy / "world"]
-            command += ["--prompt", "short", "--limit", "4", "--output", target, *KINDS[kind][0]]
-            subprocess.run(command, cwd=root, check=True, capture_output=True)
+            words = ["--layout", "psg", "--root", toy / "world", "--prompt", "short", "--limit", "4"]
+            assert to_toon.main([str(word) for word in (*words, "--output", target, *KINDS[kind][0])]) == 0
         return str(target)
 
     return convert

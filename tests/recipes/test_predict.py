@@ -10,7 +10,6 @@ import re
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 
 import datasets
@@ -18,6 +17,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from data_prep import to_toon, toyworld
 from sgrl.files import folder_lock
 from sgrl.prompts import split_previous
 from sgrl.task import Task
@@ -27,16 +27,13 @@ VIDEOS, FRAMES = 3, 4
 
 
 @pytest.fixture(scope="module")
-def clips(root, tmp_path_factory):
+def clips(tmp_path_factory):
     """Three toy videos of four frames."""
     folder = tmp_path_factory.mktemp("clips")
-    for command in (
-        ["data_prep/toyworld.py", "--layout", "pvsg", "--output", folder / "world"]
-        + ["--train", "1", "--test", "9", "--frames", str(FRAMES)],
-        ["data_prep/to_toon.py", "--layout", "pvsg", "--root", folder / "world", "--output", folder / "data"]
-        + ["--resize", "keep", "--prompt", "short", "--keep-empty"],
-    ):
-        subprocess.run([sys.executable, *command], cwd=root, check=True, capture_output=True)
+    draw = ["--layout", "pvsg", "--output", str(folder / "world"), "--train", "1", "--test", "9"]
+    assert toyworld.main([*draw, "--frames", str(FRAMES)]) == 0
+    convert = ["--layout", "pvsg", "--root", str(folder / "world"), "--output", str(folder / "data")]
+    assert to_toon.main([*convert, "--resize", "keep", "--prompt", "short", "--keep-empty"]) == 0
     (file,) = (folder / "data").glob("val-*.parquet")
     table = pyarrow.parquet.read_table(file)
     names = table["video_id"].to_pylist()  # a frame without an object is left out, and with it its video here

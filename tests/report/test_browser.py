@@ -3,15 +3,13 @@
 import io
 import json
 import random
-import shlex
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import to_toon, toyworld
 from rewards.evaluation import Evaluation
 from rewards.metrics import SceneGraphMetrics
 from sgrl.graph import Object, Relation, SceneGraph
@@ -99,7 +97,7 @@ def write_own(folder, like):
 
 
 @pytest.fixture(scope="module")
-def reports(toy, root, tmp_path_factory):
+def reports(toy, tmp_path_factory):
     """`images`: a folder about two runs. `single`: one file. `video`: a folder about frames."""
     folder = tmp_path_factory.mktemp("reports")
     runs = [write_run(folder / name, toy / "data", "train", seed) for seed, name in enumerate(("first", "second"))]
@@ -107,12 +105,10 @@ def reports(toy, root, tmp_path_factory):
     (folder / "training").mkdir()
     (folder / "training/trainer_state.json").write_text(json.dumps({"log_history": history}))
     main([*runs, "--output", str(folder / "images"), "--curve", str(folder / "training")])
-    main([*runs, "--output", str(folder / "single.html"), "--limit", "16", "--pick", "first"])
-    for command in (
-        f"data_prep/toyworld.py --layout pvsg --output {folder}/world --train 4 --test 1",
-        f"data_prep/to_toon.py --layout pvsg --root {folder}/world --output {folder}/videos",
-    ):
-        subprocess.run([sys.executable, *shlex.split(command)], cwd=root, check=True, capture_output=True)
+    main([*runs, "--output", str(folder / "single.html"), "--images", "16", "--pick", "first"])
+    world, videos = str(folder / "world"), str(folder / "videos")
+    assert toyworld.main(["--layout", "pvsg", "--output", world, "--train", "4", "--test", "1"]) == 0
+    assert to_toon.main(["--layout", "pvsg", "--root", world, "--output", videos]) == 0
     main([write_own(folder / "own", toy / "data"), "--output", str(folder / "mine")])
     main([write_run(folder / "frames", folder / "videos", "train", 2), "--output", str(folder / "video")])
     return {
