@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sgrl.context import LONGEST
 from sgrl.data import files, read_metadata
 from sgrl.errors import SgrlError
+from sgrl.folds import LeftOut
 from sgrl.images import image_column, image_sizes
 from sgrl.models.vlm.processor import visual_tokens
 from sgrl.models.vlm.tokens import answer_tokens, rendered_prompt
@@ -99,7 +100,7 @@ def load_rows(
     columns = list(columns)
     if script_args.context != "none" and read_metadata(script_args.dataset).get("previous") == "gt":
         columns.append("previous")
-    train = _load_split(script_args.dataset, train_split, columns, processor)
+    train = _load_split(script_args.dataset, train_split, columns, processor, script_args.left_out)
     if training_args.eval_strategy == "no":
         return train, None
     if eval_split != train_split:
@@ -113,7 +114,9 @@ def load_rows(
     return train.take(len(train) - count), train.skip(len(train) - count)
 
 
-def _load_split(dataset: str, split: str, columns: Iterable[str], processor: ProcessorMixin) -> Dataset:
+def _load_split(
+    dataset: str, split: str, columns: Iterable[str], processor: ProcessorMixin, left_out: LeftOut | None = None
+) -> Dataset:
     from sgrl.data import load
 
     rows = load(dataset, split)
@@ -128,6 +131,11 @@ def _load_split(dataset: str, split: str, columns: Iterable[str], processor: Pro
     if not len(rows):
         raise SgrlError(f"{dataset}, split {split!r}, has no rows")
     place = f"{dataset}, split {split!r}"
+    if left_out is not None:
+        total, rows = len(rows), left_out.without(rows)
+        logger.info("%s: %d of %d rows, without fold %d", place, len(rows), total, left_out.fold)
+        if not len(rows):
+            raise SgrlError(f"{place}: all rows are in fold {left_out.fold} of {left_out.folds}; take fewer folds")
     _check_images(rows, place)
     rows = drop_unusable(rows, place, processor)
     if read_metadata(dataset).get("coords", "pixel") == "pixel":

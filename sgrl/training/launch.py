@@ -17,6 +17,7 @@ import yaml
 from sgrl.command import place_of
 from sgrl.context import TRAINING_CONTEXTS, Noise
 from sgrl.errors import SgrlError, UsageError, suggest
+from sgrl.folds import LeftOut
 from sgrl.moved import moved_names
 from sgrl.training.adapt import adapted
 from sgrl.training.configurations import command_line
@@ -80,6 +81,13 @@ class SceneGraphArguments:
             "trained before, else no. The model folder that the run writes keeps it, for GRPO and inference."
         },
     )
+    folds: int | None = field(
+        default=None,
+        metadata={"help": "Cross-fitting: into so many parts the videos of train_split are divided, by their ids."},
+    )
+    leave_out_fold: int | None = field(
+        default=None, metadata={"help": "Which of the folds, from 0, this model does not see."}
+    )
     context: str | None = field(
         default=None,
         metadata={
@@ -100,12 +108,16 @@ class SceneGraphArguments:
             raise UsageError(f"eval_rows must be at least 1, it is {self.eval_rows}; remove it to take all")
         if self.context is not None and self.context not in TRAINING_CONTEXTS:
             raise UsageError(f"unknown context: {self.context!r}{suggest(self.context, TRAINING_CONTEXTS)}")
+        if (self.folds is None) != (self.leave_out_fold is None):
+            raise UsageError("folds and leave_out_fold go together: into how many parts, and which one is left out")
+        self.left_out = None if self.folds is None else LeftOut(self.folds, self.leave_out_fold)
         self.context_noise = json_mapping(self.context_noise, "context_noise")
         Noise.named(self.context_noise)
 
     def identity(self, training_args) -> dict[str, Any]:
         """Settings that make a run the same run, besides recipe and model; see `sgrl.training.resume.Run`."""
         names = ("dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking")
+        names += ("folds", "leave_out_fold")
         return {name: getattr(self, name) for name in names}
 
 

@@ -95,14 +95,6 @@ class FrameAnswer:
     dropped: list[str]
 
 
-def fold_of(video: str, folds: int, seed: int = 0) -> int:
-    """The part, of `folds`, that a video belongs to in cross-fitting; the same on every machine."""
-    if folds < 1:
-        raise SgrlError(f"folds: expected at least 1, found {folds}")
-    digest = hashlib.sha256(f"{seed}:{video}".encode(errors="surrogatepass")).hexdigest()
-    return int(digest, 16) % folds
-
-
 def prompt_hash() -> str:
     """Of all words that models are asked with, for files that say what made them."""
     words = json.dumps([PROMPT_VERSION, _FRAME, _PAIR, _LISTS, _KEYS])

@@ -22,7 +22,7 @@ import numpy as np
 
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path, natural
-from sgrl.models.vost.answers import fold_of
+from sgrl.folds import fold_of
 from sgrl.terminal import printable
 from sgrl.vocabulary import Vocabulary
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgrl.errors import SgrlError
-from sgrl.models.vost.answers import fold_of
+from sgrl.folds import fold_of
 from sgrl.models.vost.priors import (
     AskedModel,
     FramePriors,
