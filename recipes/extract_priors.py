@@ -13,14 +13,15 @@ on; jobs of an array share the work with --shard-index and --num-shards.
 import argparse
 from pathlib import Path
 
+from sgrl.arguments import Parser
 from sgrl.command import command
-from sgrl.errors import SgrlError
+from sgrl.errors import UsageError
+from sgrl.inference.options import add_engine_arguments, check_engine_arguments
 from sgrl.inference.pair_questions import ASK
-from sgrl.inference.predict import add_engine_arguments, check_engine_arguments, load, locked, versions
 
 
-def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser() -> Parser:
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--dataset", required=True, help="folder that data_prep/to_toon.py wrote")
     add("--split", nargs="+", default=["train", "test"], help="default: train test")
@@ -35,12 +36,12 @@ def parse_arguments() -> argparse.Namespace:
     add("--coords", default="auto", help="how models write boxes: pixel, norm1000 or auto, by the model's family")
     add("--max-pairs", type=int, default=100, help="of one image (default: %(default)s)")
     add("--test-model", type=int, default=0, help="which of --models is asked about the other splits, from 0")
-    add("--encoder", default=None, help="CLIP or SigLIP for words and regions (default: openai/clip-vit-base-patch32)")
+    add("--encoder", help="CLIP or SigLIP for words and regions (default: openai/clip-vit-base-patch32)")
     add("--regions", action=argparse.BooleanOptionalAction, default=True, help="encode the regions of pairs")
     add("--shard-index", type=int, default=0, help="which part of the work this job does, from 0")
     add("--num-shards", type=int, default=1, help="number of jobs that share the work (default: %(default)s)")
     add_engine_arguments(parser, max_new_tokens=1024, several=True)
-    return parser.parse_args()
+    return parser
 
 
 def of_model(args: argparse.Namespace, name: str) -> argparse.Namespace:
@@ -60,17 +61,19 @@ def coordinates(args: argparse.Namespace) -> str:
     found = {1000: "norm1000", None: "pixel"}
     conventions = [convention_of(args.coords, name) for name in args.models]
     if len(set(conventions)) > 1 or conventions[0].y_first or conventions[0].bins not in found:
-        raise SgrlError(f"--coords {args.coords}: these models write boxes in other ways; say pixel or norm1000")
+        raise UsageError(f"--coords {args.coords}: these models write boxes in other ways; say pixel or norm1000")
     return found[conventions[0].bins]
 
 
 @command
-def main() -> None:
-    args = parse_arguments()
+def main() -> int:
+    args = parser().parse_args()
     settings = {name: of_model(args, name) for name in args.models}
 
+    from sgrl.inference.predict import load, locked
     from sgrl.inference.priors import Extraction, extract
     from sgrl.models.detection.regions import ENCODER
+    from sgrl.versions import installed
 
     names = ("dataset", "output", "ask", "train_split", "test_model", "max_pairs", "regions", "limit")
     extraction = Extraction(
@@ -83,16 +86,17 @@ def main() -> None:
     first = settings[args.models[0]]
     run = {name: getattr(first, name) for name in ("engine", "max_new_tokens", "dtype", "thinking")}
     with locked(args):
-        counts = extract(extraction, run | {"versions": versions()}, lambda name: load(settings[name], args.engine))
+        counts = extract(extraction, run | {"versions": installed()}, lambda name: load(settings[name], args.engine))
     if not counts:
         print("This job is done; others are not yet")
-        return
+        return 0
     print(
         f"{counts['images']:,} images: {counts['pairs']:,} pairs with {counts['relations']:,} relations; "
         f"{counts['without_person']:,} without a person, {counts['cut']:,} answers cut at the limit, "
         f"{counts['dropped']:,} labels and boxes of no use"
     )
     print(f"Wrote {args.output}/priors.parquet")
+    return 0
 
 
 if __name__ == "__main__":

@@ -53,14 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="of a million tokens, to say what the run cost")
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser, max_new_tokens: int | None = None) -> None:
+def add_engine_arguments(
+    parser: argparse.ArgumentParser, max_new_tokens: int | None = None, several: bool = False
+) -> None:
     """Which model, and how it runs: an option for each field of `EngineSettings` (but images), read by `load`.
 
-    max_new_tokens: the default; None: as the task says.
+    max_new_tokens: the default; None: as the task says. several: `models`, of which each is loaded in its turn.
     """
     add = parser.add_argument
     usual = EngineSettings()
-    add("--model", required=True, help="model folder or Hub id; the server's name of it with --engine openai")
+    what = "model folder or Hub id; the server's name of it with --engine openai"
+    if several:
+        add("--models", required=True, nargs="+", metavar="MODEL", help=what)
+    else:
+        add("--model", required=True, help=what)
     add("--engine", default="auto", choices=ENGINES, help="default: vLLM where it runs")
     limit = "as the task says" if max_new_tokens is None else "%(default)s"
     add("--max-new-tokens", type=int, default=max_new_tokens, help=f"limit of one answer (default: {limit})")

@@ -18,13 +18,13 @@ from sgrl.inference.confidence import relation_confidences
 from sgrl.inference.engine import Engine, Generation
 from sgrl.inference.video import generate_apart
 from sgrl.models.vost.answers import PERSON, frame_prompt, pair_prompt, parse_frame, parse_pair
-from sgrl.models.vost.priors import WHOLE_IMAGE, PriorPair
+from sgrl.models.vost.priors import WHOLE_IMAGE, Box, PriorPair
 from sgrl.text import Codec, answer
 from sgrl.vocabulary import Vocabulary
 
 ASK = ("dataset", "frame", "pair", "frame+pair")
 
-Thing = tuple[str, tuple[float, ...]]
+Thing = tuple[str, Box]
 """A class in the vocabulary's spelling, and corners in pixels."""
 
 
@@ -120,50 +120,52 @@ class Asker:
         vocabulary, frame = self.vocabulary, (row["width"], row["height"])
         graph, issues = self.codec.recover_parsed(generation.text, *frame)
         sure = relation_confidences(self.codec, graph, generation.text, generation.pieces, generation.logprobs)
-        labels = [_official(vocabulary, label, vocabulary.objects) for label in graph.labels]
-        boxes = [_fractions(box, *frame) for box in graph.boxes]
-        usable = [label is not None and box is not None for label, box in zip(labels, boxes, strict=True)]
-        one.dropped = len(issues) + usable.count(False)
-        one.graph, one.confidence = generation.text, sure
-        found: dict[tuple[int, int], list[tuple[str, float | None]]] = {}
-        if vocabulary.groups:
-            person = next((i for i, label in enumerate(labels) if label == PERSON and usable[i]), None)
-            one.person = person is not None
-            others = [i for i, label in enumerate(labels) if usable[i] and label != PERSON]
-            found = {(person, i) if one.person else (-1, i): [] for i in others}
+        things = [
+            _thing(_official(vocabulary, label, vocabulary.objects), _fractions(box, *frame))
+            for label, box in zip(graph.labels, graph.boxes, strict=True)
+        ]
+        one.graph, one.confidence, one.dropped = generation.text, sure, len(issues) + things.count(None)
+        found: dict[tuple[int, int], dict[str, float | None]] = {}
+        persons = [i for i, thing in enumerate(things) if thing is not None and thing[0] == PERSON]
+        if vocabulary.groups:  # one person, -1 where there is none, and all other things
+            one.person = bool(persons)
+            others = [i for i, thing in enumerate(things) if thing is not None and i not in persons]
+            found = {(persons[0] if persons else -1, i): {} for i in others}
         for (subject, name, target), score in zip(graph.relations, sure, strict=True):
             predicate = _official(vocabulary, name.rpartition("__")[2], vocabulary.predicates)
-            if vocabulary.groups and not one.person:
-                subject = -1
-            ends = [i for i in (subject, target) if i >= 0]
-            if predicate is None or target < 0 or not all(usable[i] for i in ends) or (subject < 0 and one.person):
+            pair = (-1 if vocabulary.groups and not persons else subject, target)
+            known = pair in found if vocabulary.groups else all(i >= 0 and things[i] is not None for i in pair)
+            if predicate is None or not known:
                 one.dropped += 1
-            elif (subject, target) in found or not vocabulary.groups:
-                found.setdefault((subject, target), []).append((predicate, score))
-        for (subject, target), relations in list(found.items())[: self.max_pairs]:
-            names = tuple(dict.fromkeys(predicate for predicate, _ in relations))
-            scores = dict(relations)
-            given = tuple(scores[name] for name in names) if names and None not in scores.values() else None
-            start = (PERSON, WHOLE_IMAGE) if subject < 0 else (labels[subject], boxes[subject])
-            one.pairs.append(PriorPair(*start, labels[target], boxes[target], names, given))
+            else:
+                found.setdefault(pair, {}).setdefault(predicate, score)
+        for (subject, target), said in list(found.items())[: self.max_pairs]:
+            scores = tuple(score for score in said.values() if score is not None)
+            start = (PERSON, WHOLE_IMAGE) if subject < 0 else things[subject]
+            end = things[target]
+            assert start is not None and end is not None
+            given = scores if scores and len(scores) == len(said) else None
+            one.pairs.append(PriorPair(start[0], start[1], end[0], end[1], tuple(said), given))
         one.dropped += max(0, len(found) - self.max_pairs)
 
     def _find(self, rows, said) -> list[list[Thing]]:
         """Things in each image by the question about a frame, the person first; `said` gets the pairs with them."""
         things: list[list[Thing]] = [[] for _ in rows]
         seen = [row["image"].size for row in rows]
-        prompts = [frame_prompt(self.vocabulary, *size, self.coords) for size in seen]
+        prompts = [frame_prompt(self.vocabulary, width, height, self.coords) for width, height in seen]
         places = {id(one): i for i, one in enumerate(said)}
         for _, one, generation in self._questions(rows, said, prompts):
             i = places[id(one)]
-            size = seen[i]
-            found = parse_frame(generation.text, self.vocabulary, *size, self.coords)
+            width, height = seen[i]
+            found = parse_frame(generation.text, self.vocabulary, width, height, self.coords)
             one.person, one.dropped = found.person is not None, len(found.dropped)
-            person = _fractions(found.person, *size) if one.person else WHOLE_IMAGE
-            things[i] = [(PERSON, _pixels(person, *size))] + [(pair["label"], pair["box"]) for pair in found.pairs]
+            person = WHOLE_IMAGE if found.person is None else _fractions(found.person, width, height) or WHOLE_IMAGE
+            things[i] = [(PERSON, _pixels(person, width, height))]
+            things[i] += [(pair["label"], tuple(pair["box"])) for pair in found.pairs]
             for pair in found.pairs[: self.max_pairs]:
-                names = tuple(label for group in self.vocabulary.groups for label in pair[group])
-                one.pairs.append(PriorPair(PERSON, person, pair["label"], _fractions(pair["box"], *size), names))
+                names = tuple(label for group in self.vocabulary.groups or () for label in pair[group])
+                box = _fractions(pair["box"], width, height) or WHOLE_IMAGE
+                one.pairs.append(PriorPair(PERSON, person, pair["label"], box, names))
             one.dropped += max(0, len(found.pairs) - self.max_pairs)
         return things
 
@@ -173,7 +175,7 @@ class Asker:
             raise SgrlError("questions about pairs need references; ask about frames")
         graph = self.codec.decode(row["solution"], row["width"], row["height"], tags=False)
         graph = graph.resized(*row["image"].size)
-        return [(self.vocabulary.from_text(each.label), each.box) for each in graph.objects]
+        return [(self.vocabulary.from_text(each.label) or each.label, each.box) for each in graph.objects]
 
     def _ask_pairs(self, rows, said, things) -> None:
         self._ask(rows, said, [pairs_of(each, self.vocabulary) for each in things])
@@ -190,7 +192,8 @@ class Asker:
                 asked.append(row)
                 ones.append(one)
                 whose.append((subject, target))
-                prompts.append(pair_prompt(self.vocabulary, subject, target, *row["image"].size, self.coords))
+                width, height = row["image"].size
+                prompts.append(pair_prompt(self.vocabulary, subject, target, width, height, self.coords))
         generations = generate_apart(
             self.engine, [row["image"] for row in asked], _chats(prompts), [None] * len(asked)
         )
@@ -238,17 +241,22 @@ def _chats(prompts: Sequence[str]) -> list[list[dict]]:
     return [[{"role": "user", "content": prompt}] for prompt in prompts]
 
 
+def _thing(label: str | None, box: Box | None) -> Thing | None:
+    return None if label is None or box is None else (label, box)
+
+
 def _official(vocabulary: Vocabulary, text: str, among: Sequence[str]) -> str | None:
     found = vocabulary.from_text(text)
     return found if found in among else None
 
 
-def _fractions(box: Sequence[float], width: int, height: int) -> tuple[float, ...] | None:
+def _fractions(box: Sequence[float], width: int, height: int) -> Box | None:
     """Corners in 0..1, in order; None without an area inside the image."""
     x1, y1, x2, y2 = (min(max(float(v), 0.0), 1.0) for v in scale([box], (width, height), (1, 1))[0])
     (x1, x2), (y1, y2) = sorted((x1, x2)), sorted((y1, y2))
     return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
 
 
-def _pixels(box: Sequence[float], width: int, height: int) -> tuple[float, ...]:
-    return tuple(scale([box], (1, 1), (width, height))[0].tolist())
+def _pixels(box: Sequence[float], width: int, height: int) -> Box:
+    x1, y1, x2, y2 = scale([box], (1, 1), (width, height))[0].tolist()
+    return x1, y1, x2, y2

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sgrl import data
+from sgrl.arguments import program_words
 from sgrl.errors import SgrlError
 from sgrl.folds import fold_of
 from sgrl.inference.engine import Engine
@@ -48,11 +49,22 @@ from sgrl.models.vost.priors import (
     write_text,
     written_features,
 )
+from sgrl.progress import Progress
 from sgrl.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
-IDENTITY = ("models", "dataset", "dataset_fingerprints", "engine", "ask", "coords", "prompt", "encoder", "folds")
+IDENTITY: tuple[str, ...] = (
+    "models",
+    "dataset",
+    "dataset_fingerprints",
+    "engine",
+    "ask",
+    "coords",
+    "prompt",
+    "encoder",
+    "folds",
+)
 IDENTITY += ("max_new_tokens", "dtype", "thinking", "max_pairs")
 PART = 256
 """Images in one file of regions."""
@@ -207,7 +219,7 @@ def extract(extraction: Extraction, run: dict[str, Any], load: Callable[[str], E
         "folds": extraction.folds,
         "prompt": {"ask": extraction.ask, "version": PROMPT_VERSION, "hash": prompt_hash()},
         "encoder": {"name": extraction.encoder, "fingerprint": model_fingerprint(extraction.encoder)},
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(program_words(sys.argv[1:])),
     }
     target = shard_folder(extraction.output, extraction.shard_index, extraction.num_shards)
     folder = PredictionFolder(target, run, IDENTITY)
@@ -241,11 +253,9 @@ def extract(extraction: Extraction, run: dict[str, Any], load: Callable[[str], E
 
 def _ask(asker: Asker, splits: Splits, folder: PredictionFolder, todo: Sequence[Key]) -> dict[Key, str]:
     """Ask about images and keep the answers; returns those that got none, and why."""
-    from tqdm import tqdm
-
     failed = {}
     size = asker.engine.batch_size
-    with tqdm(total=len(todo), unit="image", desc="asking") as progress:
+    with Progress("asking", len(todo), "image", where=folder.path) as progress:
         for start in range(0, len(todo), size):
             rows = []
             for key in todo[start : start + size]:
@@ -288,8 +298,6 @@ def _pairs(row: dict) -> tuple[PriorPair, ...]:
 
 def _encode(extraction: Extraction, splits: Splits, folder: PredictionFolder) -> None:
     """Vectors of the words, and of the regions of this job's images that have none."""
-    from tqdm import tqdm
-
     done = written_features(extraction.output)
     todo = [row for row in folder if row["pairs"] and row["image_id"] not in done] if extraction.regions else []
     if (extraction.output / TEXT).is_file() and not todo:
@@ -303,7 +311,7 @@ def _encode(extraction: Extraction, splits: Splits, folder: PredictionFolder) ->
         int(path.stem.rpartition("-")[2]) for path in (extraction.output / FEATURES).glob(f"{job}-*.safetensors")
     ]
     number = max(numbers, default=-1) + 1
-    with tqdm(total=len(todo), unit="image", desc="regions") as progress:
+    with Progress("regions", len(todo), "image") as progress:
         for start in range(0, len(todo), PART):
             part = todo[start : start + PART]
             found = {}
@@ -334,8 +342,8 @@ def _compile(extraction: Extraction, splits: Splits, models, folder: PredictionF
             counts.update(images=1, without_person=not row["person"], dropped=row["dropped"], pairs=len(row["pairs"]))
             counts["relations"] += sum(len(pair["predicates"]) for pair in row["pairs"])
             counts["cut"] += row["finish_reason"] == "length"
-            named = {name: row.get(name) for name in ("video_id", "frame", "person")}
-            yield FramePriors(row["image_id"], _pairs(row), model=splits.model[key], **named)
+            where = row.get("video_id"), row.get("frame")
+            yield FramePriors(row["image_id"], _pairs(row), *where, row["person"], splits.model[key])
 
     encoder = json.loads(json.dumps(folder.run["encoder"]))
     info = PriorsInfo(

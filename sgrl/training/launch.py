@@ -116,8 +116,8 @@ class SceneGraphArguments:
 
     def identity(self, training_args) -> dict[str, Any]:
         """Settings that make a run the same run, besides recipe and model; see `sgrl.training.resume.Run`."""
-        names = ("dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking")
-        names += ("folds", "leave_out_fold")
+        names = ["dataset", "trainable", "context", "context_noise", "min_pixels", "max_pixels", "thinking"]
+        names += ["folds", "leave_out_fold"]
         return {name: getattr(self, name) for name in names}
 
 
