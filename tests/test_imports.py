@@ -28,7 +28,7 @@ GROUND = (
     "sgrl.text",
     "sgrl.scores",
 )
-ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.picture", "sgrl.models.vlm.families")  # the last: a table
+ROWS = ("sgrl.prompts", "sgrl.data", "sgrl.folds", "sgrl.picture", "sgrl.models.vlm.families")  # the last: a table
 MACHINE = ("sgrl.command", "sgrl.precision", "sgrl.upstream")
 BESIDE = ("sgrl.training", "sgrl.inference")  # on models, not on each other
 OURS = ("sgrl", "rewards", "data_prep", "recipes", "tests", "benchmarks")
