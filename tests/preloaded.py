@@ -105,7 +105,8 @@ def _serve(listener: socket.socket) -> None:
                 for file in files:
                     os.close(file)
             elif ready in clients:
-                clients[ready].terminate() if ready.recv(1) else clients[ready].kill()
+                if clients[ready].sentinel in running:  # else its process has ended at the same moment
+                    clients[ready].terminate() if ready.recv(1) else clients[ready].kill()
             else:
                 process, client = running.pop(ready)
                 process.join()
