@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sgrl import moved as _moved  # noqa: F401  old names of modules can be imported
+from sgrl.telemetry import turn_off as _turn_telemetry_off
 
 if TYPE_CHECKING:
     from sgrl.graph import Object, Relation, SceneGraph
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Object", "Prediction", "Relation", "SceneGraph", "SceneGraphModel", "SceneGraphPredictor", "Task"]
 __version__ = "0.1.0"
+
+_turn_telemetry_off()  # before the libraries that would send are imported
 
 _NAMES = {
     **dict.fromkeys(("Object", "Relation", "SceneGraph"), "sgrl.graph"),

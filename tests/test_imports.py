@@ -8,6 +8,7 @@ import pytest
 
 GROUND = (
     "sgrl.errors",
+    "sgrl.telemetry",
     "sgrl.extras",
     "sgrl.progress",
     "sgrl.arguments",
