@@ -18,18 +18,20 @@ def image_processor(short: int = SHORT, long: int = LONG) -> DetrImageProcessor:
     return DetrImageProcessor(size={"shortest_edge": short, "longest_edge": long}, do_pad=False)
 
 
-def to_tensor(image, processor: DetrImageProcessor, flip: bool = False) -> Tensor:
-    """A PIL image as (3, H, W); `flip`: mirrored left to right."""
-    pixels = processor(images=image, return_tensors="pt")["pixel_values"][0]
-    return pixels.flip(-1) if flip else pixels
+def to_bytes(image, processor: DetrImageProcessor) -> Tensor:
+    """A PIL image as (3, H, W) of 8 bits, resized; `padded` does the rest."""
+    found = processor(images=image, do_rescale=False, do_normalize=False, return_tensors="pt")
+    return found["pixel_values"][0].round().clamp(0, 255).byte()
 
 
-def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Images (3, H_i, W_i) as (B, 3, H, W), zeros behind each, and the mask (B, H, W), 1 where there is an image."""
+def padded(images: Sequence[Tensor], processor: DetrImageProcessor) -> tuple[Tensor, Tensor]:
+    """A batch of images (3, H_i, W_i) of 8 bits: normalised, (B, 3, H, W), with zeros behind each, and the mask
+    (B, H, W), 1 where there is an image."""
     height, width = (max(image.shape[side] for image in images) for side in (1, 2))
-    pixels = images[0].new_zeros(len(images), 3, height, width)
+    pixels = torch.zeros(len(images), 3, height, width)
     mask = torch.zeros(len(images), height, width, dtype=torch.long)
     for i, image in enumerate(images):
         pixels[i, :, : image.shape[1], : image.shape[2]] = image
         mask[i, : image.shape[1], : image.shape[2]] = 1
-    return pixels, mask
+    mean, deviation = (torch.tensor(value)[:, None, None] for value in (processor.image_mean, processor.image_std))
+    return (pixels * processor.rescale_factor - mean) / deviation * mask[:, None], mask

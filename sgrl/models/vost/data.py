@@ -16,14 +16,18 @@ from torch.utils.data import Dataset
 from sgrl import data
 from sgrl.errors import SgrlError
 from sgrl.files import fingerprint
-from sgrl.models.detection.images import padded, to_tensor
+from sgrl.models.detection.images import padded, to_bytes
 from sgrl.models.vost.config import VostConfig
 from sgrl.models.vost.inputs import Disturbance, Labels, Texts, as_task, batch_of, flipped, said, target_of
 from sgrl.models.vost.priors import Priors
 from sgrl.models.vost.temporal import reference_frames, sample_references
+from sgrl.terminal import printable
 from sgrl.text import get_codec
 
 logger = logging.getLogger(__name__)
+
+HELD_BYTES = 256 * 2**20
+"""A data set whose frames take no more is read once, and held: reading would take longer than a small model's step."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Frames(Dataset):
         self.kept = [i for i in range(count) if not settings.train or len(self.target(i)["labels"])]
         if not self.kept:
             raise SgrlError(f"{dataset}, split {split}: no frame of {count} relates a person to something")
+        self._held: dict[int, tuple] | None = {} if self._small() else None
         if len(self.kept) < count:
             logger.info("%d of %d frames of %s have pairs to learn from", len(self.kept), count, split)
 
@@ -118,11 +123,24 @@ class Frames(Dataset):
         return self.frame(self.kept[index])
 
     def frame(self, row: int) -> dict[str, Any]:
-        """pixel_values (3, H, W), priors and target of a row (arrays), its texts and image_id."""
-        settings, config = self.settings, self.config
+        """pixel_values (3, H, W) of 8 bits, priors and target of a row (arrays), its texts and image_id."""
+        settings = self.settings
         rng = random.Random(f"{settings.seed}:{self.epoch}:{row}")
         flip = settings.train and rng.random() < settings.flip
-        found = features = None
+        if self._held is None:
+            pixels, priors, target = self._read(row, rng)
+        else:
+            if row not in self._held:
+                self._held[row] = self._read(row, rng)
+            pixels, priors, target = self._held[row]
+        if flip:  # what was said of the frame is said of its mirror image
+            pixels, priors, target = pixels.flip(-1), flipped(priors), flipped(target)
+        frame = {"pixel_values": pixels, "priors": priors, "target": target}
+        return frame | {"texts": self.texts, "image_id": self.image_ids[row], "processor": self.processor}
+
+    def _read(self, row: int, rng: random.Random):
+        """Pixels, priors and target of a row."""
+        settings, config, found, features = self.settings, self.config, None, None
         if self.priors is not None:
             found = self.priors.get(self.image_ids[row])
             if found is not None and config.bank == "full":
@@ -131,12 +149,24 @@ class Frames(Dataset):
         if settings.train:
             pairs = settings.disturb(pairs, self.labels, rng)
         told = said(pairs, features, self.labels, config.visual_size if config.bank == "full" else None)
-        priors, target = as_task(config.task, told, self.target(row), self.labels)
-        if flip:  # what was said of the frame is said of its mirror image
-            priors, target = flipped(priors), flipped(target)
-        pixels = to_tensor(self._pictures[row]["image"], self.processor, flip)
-        frame = {"pixel_values": pixels, "priors": priors, "target": target}
-        return frame | {"texts": self.texts, "image_id": self.image_ids[row]}
+        return self._pixels(row), *as_task(config.task, told, self.target(row), self.labels)
+
+    def _pixels(self, row: int) -> torch.Tensor:
+        try:
+            return to_bytes(self._pictures[row]["image"], self.processor)
+        except SgrlError as error:
+            if not self.settings.train:
+                raise
+            logger.warning("%s is black in training: %s", self.image_ids[row], printable(error, 200))
+            return torch.zeros(3, self.processor.size["shortest_edge"], self.processor.size["shortest_edge"]).byte()
+
+    def _small(self) -> bool:
+        """Whether all frames as they are read take little memory, and are the same in every epoch."""
+        if self.settings.train and self.settings.disturb != Disturbance():
+            return False
+        pixels, priors, _ = self._read(self.kept[0], random.Random(0))
+        each = pixels.nbytes + sum(array.nbytes for array in priors.values())
+        return each * len(self.rows) <= HELD_BYTES
 
 
 class Clips(Dataset):
@@ -180,7 +210,7 @@ def collate(items: Sequence[dict[str, Any] | list[dict[str, Any]]]) -> dict[str,
     """Frames or clips as a batch for `VostForSceneGraphs`: pixel_values, pixel_mask, priors, targets."""
     clips = [item if isinstance(item, list) else [item] for item in items]
     frames = [frame for clip in clips for frame in clip]
-    pixels, mask = padded([frame["pixel_values"] for frame in frames])
+    pixels, mask = padded([frame["pixel_values"] for frame in frames], frames[0]["processor"])
     priors = batch_of([frame["priors"] for frame in frames], frames[0]["texts"])
     targets = [{name: torch.from_numpy(array) for name, array in clip[0]["target"].items()} for clip in clips]
     return {"pixel_values": pixels, "pixel_mask": mask, "priors": priors, "targets": targets}

@@ -5,10 +5,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sgrl import data
 from sgrl.errors import SgrlError
-from sgrl.models.detection.images import image_processor, padded
+from sgrl.models.detection.images import image_processor, padded, to_bytes
 from sgrl.models.vost.config import VostConfig
 from sgrl.models.vost.data import Clips, Frames, FrameSettings, collate
 from sgrl.models.vost.inputs import Disturbance, Labels, as_task, centres, flipped, said, target_of
@@ -162,7 +163,37 @@ def test_what_does_not_fit_is_refused(world, small):
         Frames(world / "data", "test", config(world, small, vocabulary=other), PROCESSOR, priors)
 
 
-def test_images_of_different_sizes_are_padded_and_masked():
-    pixels, mask = padded([torch.ones(3, 4, 6), torch.ones(3, 5, 2)])
-    assert pixels.shape == (2, 3, 5, 6) and mask.sum((1, 2)).tolist() == [24, 10]
-    assert torch.equal(pixels.sum(1) / 3, mask.float())
+def test_images_of_different_sizes_are_padded_masked_and_normalised_as_by_the_processor():
+    rng = np.random.default_rng(0)
+    images = [Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)) for size in ((120, 60), (50, 70))]
+    processor = image_processor(40, 60)
+    pixels, mask = padded([to_bytes(image, processor) for image in images], processor)
+    wanted = processor(images=images, do_pad=True, return_tensors="pt")
+    assert torch.equal(mask, wanted["pixel_mask"]) and mask.sum((1, 2)).tolist() == [30 * 60, 40 * 56]
+    torch.testing.assert_close(pixels, wanted["pixel_values"], atol=0.5 / 255 / 0.224 + 1e-4, rtol=0)
+    assert not pixels[mask[:, None].expand_as(pixels) == 0].any()
+
+
+def test_an_image_that_cannot_be_read_does_not_end_training(world, small, caplog):
+    frames = Frames(world / "data", "train", config(world, small), PROCESSOR, settings=FrameSettings(train=True))
+    row = frames.kept[3]
+    frames._held.clear()
+
+    class Damaged:
+        def __getitem__(self, row):
+            raise SgrlError("cut off")
+
+    frames._pictures = Damaged()
+    assert not frames[3]["pixel_values"].any() and f"{frames.image_ids[row]} is black" in caplog.text
+    frames.settings = FrameSettings()
+    with pytest.raises(SgrlError, match="cut off"):
+        frames[2]
+
+
+def test_what_is_disturbed_is_read_anew(world, small):
+    settings = FrameSettings(train=True, disturb=Disturbance(dropout=0.5))
+    frames = Frames(world / "data", "train", config(world, small), PROCESSOR, Priors(world / "priors"), settings)
+    counts = set()
+    for frames.epoch in range(6):
+        counts.add(tuple(len(frames[i]["priors"]["told"]) for i in range(len(frames))))
+    assert len(counts) > 3
