@@ -1,7 +1,7 @@
 """Training of VOST-SGG, a detector of scene graphs in video, on Action Genome: one run is one stage.
 
-    python data_prep/to_toon.py --dataset action_genome --root DIR --output data/ag
-    python recipes/extract_priors.py --dataset data/ag --split train test --model MODEL --output data/ag-priors
+    sgrl convert --layout action_genome --root DIR --output data/ag
+    sgrl priors --dataset data/ag --models MODEL0 MODEL1 --output data/ag-priors
     accelerate launch recipes/vost/train.py --config recipes/configs/vost_r50/sgdet.yaml
     accelerate launch recipes/vost/train.py --config recipes/configs/vost_r50/sgdet_temporal.yaml
 

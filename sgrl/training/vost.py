@@ -48,7 +48,7 @@ class DetectorArguments:
             "help": "What predicate queries look at: full, text, geometry (no language model), none: the image."
         },
     )
-    model: dict | str | None = field(
+    detector: dict | str | None = field(
         default=None,
         metadata={"help": "Further settings of sgrl.models.vost.VostConfig for a new model, e.g. {num_slots: 20}."},
     )
@@ -74,7 +74,7 @@ class DetectorArguments:
     def __post_init__(self):
         if self.dataset is None:
             raise SgrlError("no data set is given; add `dataset: DIR` to the YAML file or --dataset DIR")
-        self.model = json_mapping(self.model, "model")
+        self.detector = json_mapping(self.detector, "detector")
         for name in ("prior_dropout", "prior_noise", "flip"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
@@ -163,7 +163,7 @@ def _config(args: DetectorArguments, priors: Priors | None):
     given: Any = args.model  # a dict, once `__post_init__` has read it
     for name in given:
         if name not in known or name in ("self", "kwargs", *settings):
-            raise SettingError("model", f"unknown key {printable(name, 60)!r}{suggest(name, known[1:])}")
+            raise SettingError("detector", f"unknown key {printable(name, 60)!r}{suggest(name, known[1:])}")
     return VostConfig(**{**settings, **sizes, **given})
 
 

@@ -67,7 +67,7 @@ def test_files_are_understood(root, name, tmp_path):
     [
         (("--priors", "none"), "priors: none, but bank: text holds texts"),
         (("--stage", "temporal"), "goes on from the folder of the spatial one"),
-        (("--model", '{"num_slot": 3}'), "'num_slot'; did you mean 'num_slots'"),
+        (("--detector", '{"num_slot": 3}'), "'num_slot'; did you mean 'num_slots'"),
         (("--task", "sgde"), "did you mean 'sgdet'"),
         (("--prior_dropout", "1.5"), "prior_dropout: expected a rate"),
         (("--model_name_or_path", "/nowhere"), "cannot be loaded as a DETR"),

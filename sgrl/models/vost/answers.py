@@ -15,12 +15,24 @@ from typing import Any
 
 from sgrl.boxes import COORDS, scale
 from sgrl.errors import SgrlError, UsageError, suggest
+from sgrl.folds import fold_of
 from sgrl.models.vost.loose_json import values
 from sgrl.text import answer
 from sgrl.text.codec import as_text
 from sgrl.text.labels import MAX_LABEL
 from sgrl.text.parsed import FLOAT, GROUPS, LARGEST, MAX_RECOVERED
 from sgrl.vocabulary import Vocabulary
+
+__all__ = [
+    "FrameAnswer",
+    "PairAnswer",
+    "fold_of",
+    "frame_prompt",
+    "pair_prompt",
+    "parse_frame",
+    "parse_pair",
+    "prompt_hash",
+]
 
 PERSON = "person"
 OTHER = "other"

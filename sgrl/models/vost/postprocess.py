@@ -46,7 +46,8 @@ def detections(
 
     Args:
         outputs: logits and boxes (B, N, .), as `VostForSceneGraphs` gives them. With `labels` (B, N) the classes were
-            given, and score 1; with `mask` (B, N) bool only some queries are there.
+            given, and score 1; with `mask` (B, N) bool only some queries are there; with `person_logits` (B, N, 2)
+            only those count that begin with the box which is a person most surely.
         sizes: (width, height) of each frame in pixels.
         vocabulary: with the three groups, in the order of the logits.
     """
@@ -64,9 +65,12 @@ def detections(
     boxes = torch.stack([to_corners(outputs[f"{name}_boxes"]) for name in ("subject", "object")], dim=1)
     boxes, scores, predicates = (value.double().cpu().numpy() for value in (boxes, scores, predicates))
     labels, mask = labels.cpu().tolist(), outputs.get("mask")
+    persons = outputs["person_logits"].softmax(-1)[..., 0].cpu().numpy() if "person_logits" in outputs else None
     found = []
     for i, (width, height) in enumerate(sizes):
         here = np.ones(len(labels[i]), bool) if mask is None else mask[i].cpu().numpy()
+        if persons is not None:
+            here = here & _of_person(boxes[i, 0], persons[i], here)
         count = int(here.sum())
         found.append(
             Detections(
@@ -78,6 +82,16 @@ def detections(
             )
         )
     return found
+
+
+def _of_person(boxes: np.ndarray, persons: np.ndarray, here: np.ndarray) -> np.ndarray:
+    """Which pairs begin with the person: of the subjects' boxes (N, 4) the one with the highest mean probability."""
+    if not here.any():
+        return here
+    subjects, of = np.unique(boxes[here], axis=0, return_inverse=True)
+    of = of.ravel()
+    means = np.bincount(of, persons[here]) / np.bincount(of)
+    return (boxes == subjects[means.argmax()]).all(axis=1)
 
 
 def ranked_triplets(
@@ -121,7 +135,7 @@ def ranked_triplets(
 
 def _candidates(found: Detections, vocabulary: Vocabulary, constraint: str):
     """Pairs, predicates and scores of the triplets that may be ranked, by pair, then predicate."""
-    table = np.asarray(found.predicate_scores, np.float64).reshape(len(found.pairs), -1)
+    table = np.asarray(found.predicate_scores, np.float64).reshape(len(found.pairs), len(vocabulary.predicates))
     scores = np.asarray(found.scores, np.float64)
     pairs = np.asarray(found.pairs).reshape(-1, 2)
     table = table * (scores[pairs[:, 0]] * scores[pairs[:, 1]])[:, None]
