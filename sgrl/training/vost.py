@@ -160,7 +160,7 @@ def _config(args: DetectorArguments, priors: Priors | None):
         settings["frozen_norm"] = False  # constants of a network from random weights normalise nothing
     # transformers takes any key and keeps it
     known = VostConfig.__init__.__code__.co_varnames
-    given: Any = args.model  # a dict, once `__post_init__` has read it
+    given: Any = args.detector  # a dict, once `__post_init__` has read it
     for name in given:
         if name not in known or name in ("self", "kwargs", *settings):
             raise SettingError("detector", f"unknown key {printable(name, 60)!r}{suggest(name, known[1:])}")
