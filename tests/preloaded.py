@@ -98,8 +98,12 @@ def _serve(listener: socket.socket) -> None:
                 client, _ = listener.accept()
                 size, files, _, _ = socket.recv_fds(client, 8, 3)
                 with client.makefile("rb") as stream:
-                    given = json.loads(stream.read(int.from_bytes(size, "big")))
-                process = multiprocessing.get_context("fork").Process(target=_command, args=(*given, files))
+                    given = stream.read(int.from_bytes(size, "big"))
+                if not given or len(given) < int.from_bytes(size, "big"):  # killed as it wrote
+                    for file in (client.detach(), *files):
+                        os.close(file)
+                    continue
+                process = multiprocessing.get_context("fork").Process(target=_command, args=(*json.loads(given), files))
                 process.start()
                 running[process.sentinel] = (process, client)
                 for file in files:
