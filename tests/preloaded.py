@@ -103,7 +103,8 @@ def _serve(listener: socket.socket) -> None:
                     for file in (client.detach(), *files):
                         os.close(file)
                     continue
-                process = multiprocessing.get_context("fork").Process(target=_command, args=(*json.loads(given), files))
+                command = (*json.loads(given), files)
+                process = multiprocessing.get_context("fork").Process(target=_command, args=command)
                 process.start()
                 running[process.sentinel] = (process, client)
                 for file in files:
