@@ -34,4 +34,5 @@ def padded(images: Sequence[Tensor], processor: DetrImageProcessor) -> tuple[Ten
         pixels[i, :, : image.shape[1], : image.shape[2]] = image
         mask[i, : image.shape[1], : image.shape[2]] = 1
     mean, deviation = (torch.tensor(value)[:, None, None] for value in (processor.image_mean, processor.image_std))
-    return (pixels * processor.rescale_factor - mean) / deviation * mask[:, None], mask
+    pixels.mul_(processor.rescale_factor / deviation).sub_(mean / deviation).mul_(mask[:, None])
+    return pixels, mask
