@@ -8,11 +8,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_prep.report import Report, markdown
-from sgrl import data
-from sgrl.errors import SgrlError
+from sgrl import data, hub
+from sgrl.hub import CARD
 from sgrl.vocabulary import VOCABULARIES, get_vocabulary
 
-CARD = "README.md"
+LOADING = """\
+```python
+from sgrl.data import load
+
+rows = load({folder}, "{split}")
+print(rows[0]["solution"])
+```
+
+`datasets.load_dataset` reads it as well."""
 _MARK = "<!-- written by data_prep/to_toon.py -->"
 
 # (identifier of the Hub, in words); what the authors of the data sets say, without warranty.
@@ -40,36 +48,41 @@ _UNKNOWN = ("other", "That of the source; this converter does not know it.")
 _SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"))
 
 
-def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, int]] | None = None) -> str:
+def card(
+    metadata: Mapping,
+    report: Report,
+    thinned: Mapping[str, Mapping[str, int]] | None = None,
+    folder: str | Path = "path/of/this/folder",
+) -> str:
     """The text of README.md. Its head says which files are which split, so that `load_dataset(folder)` reads those.
 
     Args:
         metadata: as in the Parquet files.
         report: of the whole conversion.
         thinned: split -> videos, frames, kept; None without thinning.
+        folder: where its files will be.
     """
+    from huggingface_hub import DatasetCardData
+
     name = metadata["dataset"]
     identifier, license_text = _LICENSES[name] if _is_official(metadata) else _UNKNOWN
     splits = [split for split in report.splits() if report.kept(split)]
     rows = sum(map(report.kept, splits))
-    head = [
-        "---",
-        f"pretty_name: {json.dumps(f'{name} as scene graphs in text')}",
-        f"license: {identifier}",
-        "task_categories:",
-        "- image-text-to-text",
-        "tags:",
-        "- scene-graph-generation",
-        "size_categories:",
-        f"- {next((label for limit, label in _SIZES if rows < limit), 'n>10M')}",
-        "configs:",
-        "- config_name: default",
-        # For folders with such a head, `datasets` knows its cached copy by the head and the folder's name alone.
-        f"  description: conversion {_fingerprint(metadata, report)}",
-        "  data_files:",
-    ]
-    for split in splits:
-        head += [f"  - split: {split}", f"    path: {split}-*.parquet"]
+    about = DatasetCardData(
+        pretty_name=f"{name} as scene graphs in text",
+        license=identifier,
+        task_categories=["image-text-to-text"],
+        tags=["scene-graph-generation", "sgrl"],
+        size_categories=[next((label for limit, label in _SIZES if rows < limit), "n>10M")],
+        configs=[
+            {
+                "config_name": "default",
+                # With such a head `datasets` knows its cached copy by the head and the folder's name alone.
+                "description": f"conversion {_fingerprint(metadata, report)}",
+                "data_files": [{"split": split, "path": f"{split}-*.parquet"} for split in splits],
+            }
+        ],
+    )
     size = metadata["size"]
     facts = {
         "text layout": metadata["codec"],
@@ -82,10 +95,8 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
         f"{len(metadata['vocabulary']['predicates'])} predicates",
     }
     parts = [
-        "\n".join([*head, "---", _MARK]),
         f"# {name}, scene graphs as text",
-        f'```python\nfrom datasets import load_dataset\n\nrows = load_dataset("path/of/this/folder", '
-        f'split="{splits[0]}")\n```',
+        LOADING.format(folder=hub.quoted(folder), split=splits[0]),
         "\n".join(f"- {fact}: {value}" for fact, value in facts.items()),
         f"Written by\n\n```\n{metadata['command']}\n```",
         f"## Licence\n\n{license_text}",
@@ -103,7 +114,7 @@ def card(metadata: Mapping, report: Report, thinned: Mapping[str, Mapping[str, i
         )
     columns = data.COLUMNS | (data.VIDEO_COLUMNS if any(report.counts[split]["videos"] for split in splits) else {})
     parts.append("## Columns\n\n" + "\n".join(f"- `{column}`: {text}" for column, text in columns.items()))
-    return "\n\n".join(parts) + "\n"
+    return hub.card(about, _MARK, parts)
 
 
 def _fingerprint(metadata: Mapping, report: Report) -> str:
@@ -130,23 +141,4 @@ def push(output: Path, repository: str, private: bool = True) -> str:
 
     Raises SgrlError: no such rights, no network.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    api = HfApi()
-    try:
-        address = api.create_repo(repository, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_large_folder(
-            repo_id=address.repo_id,
-            repo_type="dataset",
-            folder_path=output,
-            allow_patterns=["*.parquet", CARD],
-            print_report=False,
-        )
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SgrlError(
-            f"{output} is complete, but pushing it to {repository} failed: {reason}. Run the command again; "
-            "`hf auth login` may be needed"
-        ) from None
-    return str(address)
+    return hub.push(output, repository, "dataset", private, _MARK, {"allow_patterns": ["*.parquet", CARD]})

@@ -251,7 +251,8 @@ def _convert(
             raise nothing_left(report, args.split, bool(args.thin))
         texts = {DAMAGED: "\n".join(report.damaged) + "\n"} if report.damaged else {}
         if card.is_free(output):
-            texts[card.CARD] = card.card(metadata, report, _coverage(summaries[:1] if shared else summaries))
+            coverage = _coverage(summaries[:1] if shared else summaries)
+            texts[card.CARD] = card.card(metadata, report, coverage, output)
         return texts
 
     layout = Layout(args.shard_size, (args.shard_index, jobs), resume=True, video=video)

@@ -8,6 +8,7 @@ import pytest
 
 GROUND = (
     "sgrl.errors",
+    "sgrl.hub",
     "sgrl.telemetry",
     "sgrl.extras",
     "sgrl.progress",

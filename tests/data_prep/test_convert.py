@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -309,6 +310,12 @@ def test_card(worlds, tmp_path, capsys):
     assert (tmp_path / "out" / "README.md").read_text() == "my own notes"
 
 
+def test_the_code_of_the_card_runs(toy, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (toy / "data" / "README.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert "[" in capsys.readouterr().out
+
+
 def test_push(worlds, tmp_path, monkeypatch, capsys):
     calls = []
 
@@ -325,6 +332,7 @@ def test_push(worlds, tmp_path, monkeypatch, capsys):
     assert "pushed to https://hub/me/toy" in capsys.readouterr().out
     assert calls[0] == ("me/toy", {"repo_type": "dataset", "private": True, "exist_ok": True})
     assert calls[1]["allow_patterns"] == ["*.parquet", "README.md"]
+    assert 'load("me/toy", "train")' in (tmp_path / "out" / "README.md").read_text()
     assert run("psg", worlds["psg"], tmp_path / "out", "--push-to-hub", "me/toy") == 0  # done already: only the push
     monkeypatch.undo()
     assert run("psg", worlds["psg"], tmp_path / "out", "--push-to-hub", "me/toy") == 1

@@ -122,7 +122,7 @@ def test_the_card_says_what_was_done(dataset, monkeypatch):
     history = [{"reward": 1.0, "loss": 0.5}, {"reward": 2.0}, {"reward": 3.0, "loss": 0.25}]
     card = publish.model_card("grpo", script, training, "me/base", history, {"format": 0.5})
     for line in (
-        'base_model: "me/base"', "- text layout: toon", "2 objects, 1 predicates", "| learning_rate | 1e-06 |",
+        "base_model: me/base", "- text layout: toon", "2 objects, 1 predicates", "| learning_rate | 1e-06 |",
         "| format | 0.5 |", "| reward | 1 | 3 |", "| loss | 0.5 | 0.25 |", "| transformers | ", "python x.py",
     ):  # fmt: skip
         assert line in card, line

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError
+from sgrl.hub import is_name
 from sgrl.models.foreign import check_files, load_pretrained, load_weights
 from sgrl.models.vlm.cpu import faster_on_cpu
 
@@ -35,7 +36,7 @@ def check_model_folder(path: str | None, images: bool = True) -> None:
         )
     folder = Path(path)
     if not folder.exists():
-        if path.startswith((".", "/", "~")) or path.count("/") != 1 or folder.parent.is_dir():
+        if not is_name(path):
             raise SgrlError(f"the model folder {path} does not exist; check `model_name_or_path`")
         return  # owner/name on the Hub
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
