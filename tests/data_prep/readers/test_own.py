@@ -171,7 +171,7 @@ def test_every_line_of_the_table_is_there():
 def test_the_example_of_the_documentation(root, tmp_path, monkeypatch):
     text = (Path(__file__).resolve().parents[3] / "docs" / "data.md").read_text()
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.M | re.S)
-    (command,) = re.findall(r"^python data_prep/to_toon.py (.*)$", text, flags=re.M)
+    (command,) = re.findall(r"^sgrl convert (--layout my_data:.*)$", text, flags=re.M)
     (tmp_path / "my_data.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     row = {"file": "cat.png", "size": [20, 20], "objects": [["cat", 1, 2, 8, 9], ["mat", 0, 5, 20, 20]]}
