@@ -32,7 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from rewards.metrics.bootstrap import interval, resampled_sums
 from rewards.metrics.ranking import PairScores
 from sgrl import data
 from sgrl.files import atomic_path, fingerprint, folder_lock
-from sgrl.models.detection.images import image_processor, to_tensor
+from sgrl.models.detection.images import image_processor
 from sgrl.models.vost.data import Clips, Frames, collate
 from sgrl.models.vost.inputs import Labels
 from sgrl.models.vost.postprocess import detections
@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class World:
-    """The data set, its pictures as tensors, and what witnesses say of it."""
+    """The data set, and what witnesses say of it."""
 
     def __init__(self, args: argparse.Namespace):
         self.folder = args.work_dir
@@ -149,14 +149,6 @@ class World:
         self.labels = Labels(self.vocabulary)
         self.rows = {split: data.load(self.data, split) for split in ("train", "test")}
         self.prints = {split: fingerprint(data.files(self.data, split)) for split in self.rows}
-
-    @cached_property
-    def pixels(self) -> dict[str, list[dict[str, torch.Tensor]]]:
-        processor = image_processor(96, 160)
-        return {
-            split: [{"image": to_tensor(row["image"], processor)} for row in rows.select_columns(["image"])]
-            for split, rows in self.rows.items()
-        }
 
     def pairs(self, split: str) -> Iterator[tuple[Mapping[str, Any], dict[tuple[int, int], list[str]], Any]]:
         """Rows without pictures, with the labels of each pair and the graph."""
@@ -205,21 +197,11 @@ class World:
         found = np.array([counts[label] for label in self.vocabulary.predicates], float)
         return found / (found.sum() + 1)
 
-    def keep(self, frames: Frames, split: str) -> None:
-        """Frames get pictures, references and priors from memory: every arm reads them several times."""
-        frames._pictures, frames.processor = self.pixels[split], _as_it_is
-        frames.target = cache(frames.target)
-
-
-def _as_it_is(images: torch.Tensor, return_tensors: str) -> dict[str, torch.Tensor]:
-    return {"pixel_values": images[None]}
-
 
 def run(world: World, name: str, seed: int, steps: int) -> dict[str, Any]:
     """Train an arm and count what it says of the test split."""
     arm, started = ARMS[name], time.process_time()
     priors = Priors(world.priors(arm.witness, seed))
-    priors.get = cache(priors.get)
     if arm.content is None:
         return {"counts": counts(world, heard(world, priors)), "cpu_seconds": time.process_time() - started}
     output = world.folder / "models" / f"{name}-{seed}-{steps}"
@@ -236,8 +218,6 @@ def run(world: World, name: str, seed: int, steps: int) -> dict[str, Any]:
     processor = image_processor(args.short_side, args.long_side)
     train = load_frames(args, model, processor, priors, seed)
     test = load_evaluation(args, model, processor, priors)
-    for split, frames in (("train", train), ("test", test)):
-        world.keep(frames.frames if isinstance(frames, Clips) else frames, split)
     trainer = VostTrainer(model, training, train)
     trainer.train()
     if any(other.start == name for other in ARMS.values()):
