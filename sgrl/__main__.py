@@ -58,6 +58,7 @@ COMMANDS = {
     "predict": Command("graphs of a data set, or of your own images and videos", "recipes/predict.py"),
     "evaluate": Command("predict, and compare with the references", "recipes/evaluate.py"),
     "priors": Command("what models say of every pair of things, for a detector", "recipes/extract_priors.py"),
+    "detect": Command("a detector's graphs, of a data set or your own files", "recipes/vost/evaluate.py"),
     "score": Command("the figures of a file of predictions", "rewards.evaluation.score"),
     "judge": Command("figures where a judge decides which labels mean the same", "recipes/judge.py"),
     "draw": Command("graphs drawn on their images", "sgrl.report.draw"),

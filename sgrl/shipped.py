@@ -13,8 +13,8 @@ from typing import Any
 from sgrl.errors import SgrlError, UsageError, suggest
 
 KINDS = {
-    "programs": ("*.py",),
-    "recipes": ("*_*.py", "vost/*.py"),
+    "programs": ("*.py", "vost/evaluate.py"),
+    "recipes": ("*_*.py", "vost/train.py"),
     "configurations": ("configs/*/*.yaml",),
     "accelerate": ("accelerate/*",),
 }

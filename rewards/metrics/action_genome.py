@@ -212,6 +212,19 @@ class ActionGenomeRecall(Metric):
         left_out |= self.protocol == "published" and failure
         return self._counts.count(truth.predicates, hit, owns, failure, left_out)
 
+    def found(
+        self, prediction: Any, reference: Any, width: int | None = None, height: int | None = None
+    ) -> list[tuple[str, bool]]:
+        """The reference's relations of a frame, each with whether one of the K best proposals (the greatest K) hits
+        it. Nothing is counted; arguments and errors are those of `add`."""
+        graph = self._reference(reference, width, height)
+        truth, hit = self._known(graph, "reference"), None
+        proposed = self._proposed(prediction, graph, None, width, height)
+        if proposed is not None:
+            hit = hits(proposed.only(slice(self.ks[-1])), truth, self.iou_threshold).any(axis=0)
+        names = [self.vocabulary.predicates[i] for i in truth.predicates]
+        return [(name, hit is not None and bool(hit[i])) for i, name in enumerate(names)]
+
     def merge(self, other: Self) -> None:
         self.check_same(other)
         self._counts.merge(other._counts)

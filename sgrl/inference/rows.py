@@ -139,7 +139,7 @@ class FileRows:
         self._every = every
         # (file, number of the frame in a video file or None), row by row
         self._places: list[tuple[Path, int | None]] = []
-        self._frames: list[int | None] = []
+        self.frames: list[int | None] = []
         self.keys: list[Key] = []
         self.videos: list[str | None] = []
         names = [name_of(Path(path)) for path in paths]
@@ -149,7 +149,7 @@ class FileRows:
         files = [self._add(Path(path), as_video) for path in paths]
         self.fingerprint = fingerprint(file for found in files for file in found if _readable(file))
         if limit is not None:
-            for column in (self._places, self._frames, self.keys, self.videos):
+            for column in (self._places, self.frames, self.keys, self.videos):
                 del column[limit:]
         if not self.keys:
             raise SgrlError(f"{self.name}: no images; expected files that end in {', '.join(SUFFIXES + VIDEOS)}")
@@ -192,7 +192,7 @@ class FileRows:
 
     def _append(self, file: Path, place: int | None, name: str, video: str | None, frame: int | None) -> None:
         self._places.append((file, place))
-        self._frames.append(frame)
+        self.frames.append(frame)
         self.keys.append(("files", name))
         self.videos.append(video)
 
@@ -210,7 +210,7 @@ class FileRows:
         picture = self.picture(index)
         dataset, name = self.keys[index]
         return {
-            **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self._frames[index]},
+            **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self.frames[index]},
             **_presented(self._presentation, picture),
             **{"width": picture.width, "height": picture.height, "solution": None},
         }

@@ -39,7 +39,7 @@ from sgrl.text.grammar import ebnf
 from sgrl.text.parsed import to_graph
 from sgrl.text.repair import repair
 
-KINDS = {"vlm": "sgrl.inference.scene_graph_model:load_vlm"}
+KINDS = {"vlm": "sgrl.inference.scene_graph_model:load_vlm", "vost": "sgrl.inference.detector:load_vost"}
 """What loads a model of each kind, imported when one is: a function of (model, engine, task, **settings)."""
 
 

@@ -196,13 +196,18 @@ def load_evaluation(args: DetectorArguments, model: VostForSceneGraphs, processo
 
 
 def save_detector(trainer, processor, args: DetectorArguments) -> None:
-    """Write the model folder: weights, preprocessor, and scene_graph.json, which says what loads it."""
+    """Write the model folder: weights, preprocessor, the vectors of its labels, and scene_graph.json, which says what
+    loads it."""
+    from sgrl.models.vost.priors import write_text
     from sgrl.task import Task
 
     output = Path(trainer.args.output_dir)
     trainer.save_model(str(output))
     if trainer.args.should_save:
         processor.save_pretrained(output)
+        priors = open_priors(args)
+        if priors is not None:
+            write_text(output, priors.objects, priors.predicates)
         settings = {"task": args.task, "stage": args.stage, "priors": args.priors}
         Task.of_dataset(args.dataset, kind="vost", settings=settings).write(output)
     trainer.save_state()
