@@ -101,7 +101,7 @@ def score(args, source, folder, failed, task: str) -> None:
     protocol = args.protocol or ("oed-nms" if task == "sgdet" else "oed")
     if len(folder.keys):
         references = References(args.dataset, args.split, args.limit)
-        prior = None if source.priors is None else source.told_graph
+        prior = None if source.priors is None else source.told
         found["action_genome"] = detector_figures(folder.folder / SCORES, references, protocol, task, prior)
     found["finished"] = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     with atomic_path(args.output / "metrics.json") as path:

@@ -218,12 +218,13 @@ class ActionGenomeRecall(Metric):
         """The reference's relations of a frame, each with whether one of the K best proposals (the greatest K) hits
         it. Nothing is counted; arguments and errors are those of `add`."""
         graph = self._reference(reference, width, height)
-        truth, hit = self._known(graph, "reference"), None
+        truth = self._known(graph, "reference")
         proposed = self._proposed(prediction, graph, None, width, height)
+        found = [False] * len(truth.predicates)
         if proposed is not None:
-            hit = hits(proposed.only(slice(self.ks[-1])), truth, self.iou_threshold).any(axis=0)
-        names = [self.vocabulary.predicates[i] for i in truth.predicates]
-        return [(name, hit is not None and bool(hit[i])) for i, name in enumerate(names)]
+            hit = hits(proposed.only(slice(self.ks[-1])), truth, self.iou_threshold)
+            found = np.asarray(hit.any(axis=0)).tolist()
+        return [(self.vocabulary.predicates[i], was) for i, was in zip(truth.predicates, found, strict=True)]
 
     def merge(self, other: Self) -> None:
         self.check_same(other)

@@ -72,7 +72,9 @@ class CorrectedPriors:
         return found
 
 
-def rare_table(per_predicate: Mapping[str, Mapping[str, float]], vocabulary: Vocabulary) -> dict[str, dict]:
+def rare_table(
+    per_predicate: Mapping[str, Mapping[str, float]], vocabulary: Vocabulary
+) -> dict[str, dict[str, float]]:
     """The rows of the rare predicates, of those that the vocabulary has."""
     known = [label for label in vocabulary.predicates if label in RARE]
     return {label: dict(per_predicate[label]) for label in known if label in per_predicate}

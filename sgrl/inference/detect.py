@@ -75,7 +75,7 @@ class DatasetSource:
                 f"{priors.folder} has other vectors of the labels than the model was trained with; extract priors "
                 "with the same --encoder"
             )
-        self._place = {key: index for index, key in enumerate(self.keys)}
+        self._place = {key[1]: index for index, key in enumerate(self.keys)}
         self._clips = Clips(self._frames) if config.temporal else None
         numbers = self._frames.rows
         self._numbers = numbers["frame"] if "frame" in numbers.column_names else [None] * len(numbers)
@@ -93,12 +93,12 @@ class DatasetSource:
         kept = {name: value for name, value in self.rows.unanswered(index).items() if name != "prediction"}
         return Row(_placed(kept, self.rows.videos[index], self._numbers[index]), clip)
 
-    def told_graph(self, key: Key) -> SceneGraph | None:
+    def told(self, image_id: str) -> SceneGraph | None:
         """What was said of a frame as a graph, in boxes of the frame's row; None where nothing is known of it."""
-        found = None if self.priors is None else self.priors.get(key[1])
+        found = None if self.priors is None else self.priors.get(image_id)
         if found is None:
             return None
-        row = self.rows.unanswered(self._place[key])
+        row = self.rows.unanswered(self._place[image_id])
         return graph_of(found, self._frames.config.labels, row["width"], row["height"])
 
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.given import WrongImage, as_image, frames_of
 from sgrl.inference.prediction import Prediction
 from sgrl.inference.tracking import Tracker
+from sgrl.models.detection.images import to_bytes
 from sgrl.models.vost.config import VostConfig
 from sgrl.models.vost.data import collate
 from sgrl.models.vost.inputs import Labels, Texts, said
@@ -28,7 +29,6 @@ from sgrl.task import Task, find_file
 from sgrl.terminal import printable
 from sgrl.text import answer, get_codec
 
-SETTINGS = ("batch_size", "min_score", "max_pairs")
 Clip = Sequence[dict[str, Any]]
 """A frame as the model takes it (see `Frames.frame`), and behind it those that it looks at."""
 
@@ -40,6 +40,19 @@ class Found(NamedTuple):
     prediction: Prediction
 
 
+@dataclass(frozen=True)
+class DetectorSettings:
+    """How a detector runs, and what it writes.
+
+    batch_size: clips at a time. min_score: of a relation that is written, None: as the model says. max_pairs: that are
+    written.
+    """
+
+    batch_size: int | None = None
+    min_score: float | None = None
+    max_pairs: int = 30
+
+
 class SceneGraphDetector:
     """A `SceneGraphPredictor` that finds boxes and relations itself. Of an image of one's own no language model has
     said anything: it gets no priors.
@@ -47,10 +60,10 @@ class SceneGraphDetector:
     Args:
         model, processor: of the folder. task: what its scene_graph.json says.
         texts: vectors of the labels, which priors and boxes that are given need.
-        batch_size: clips at a time. min_score: of a relation that is written. max_pairs: that are written.
+        settings: see there.
 
     Attributes:
-        vocabulary, codec: of the graphs.
+        vocabulary, codec: of the graphs. batch_size, min_score, max_pairs: what holds.
     """
 
     def __init__(
@@ -59,10 +72,7 @@ class SceneGraphDetector:
         processor: Any,
         task: Task,
         texts: Texts,
-        *,
-        batch_size: int | None = None,
-        min_score: float | None = None,
-        max_pairs: int = 30,
+        settings: DetectorSettings = DetectorSettings(),  # noqa: B008
     ):
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.model: Any = model.to(self.device).eval()
@@ -70,9 +80,9 @@ class SceneGraphDetector:
         self.vocabulary, self.codec = model.config.labels, get_codec(task.codec)
         if not self.codec.grouped:
             raise SgrlError(f"the task's layout {task.codec!r} has no groups of relations; expected toon-pairs")
-        self.batch_size = batch_size or (8 if self.device.type == "cpu" else 16)
-        self.min_score = model.config.min_score if min_score is None else min_score
-        self.max_pairs = max_pairs
+        self.batch_size = settings.batch_size or (8 if self.device.type == "cpu" else 16)
+        self.min_score = model.config.min_score if settings.min_score is None else settings.min_score
+        self.max_pairs = settings.max_pairs
 
     def __call__(self, images: Any, *, bgr: bool = False) -> Any:
         """See `SceneGraphPredictor`."""
@@ -119,8 +129,6 @@ class SceneGraphDetector:
         Raises:
             SgrlError: the model wants boxes of a reference.
         """
-        from sgrl.models.detection.images import to_tensor
-
         if self.config.given is not None:
             raise SgrlError(
                 f"this detector was trained for {self.config.task}: it is given boxes, which an image alone has not; "
@@ -128,8 +136,8 @@ class SceneGraphDetector:
             )
         visual = self.config.visual_size if self.config.bank == "full" else None
         told = said([], None, self.texts.labels, visual)
-        pixels = to_tensor(image, self.processor)
-        return {"pixel_values": pixels, "priors": told, "target": {}, "texts": self.texts, "image_id": ""}
+        frame = {"pixel_values": to_bytes(image, self.processor), "priors": told, "target": {}}
+        return frame | {"texts": self.texts, "processor": self.processor, "image_id": ""}
 
     def places(self, frames: int, index: int) -> list[int]:
         """Of a video with so many frames: the frame itself, and behind it those that it looks at."""
@@ -199,9 +207,10 @@ def load_vost(model: str, engine: str, task: Task, **settings: Any) -> SceneGrap
 
     if engine not in ("auto", "transformers"):
         raise UsageError(f"{model} is a detector, which the engine {engine!r} does not run; leave it out")
+    names = [field.name for field in fields(DetectorSettings)]
     for name in settings:
-        if name not in SETTINGS:
-            raise UsageError(f"unknown setting {name!r}{suggest(name, SETTINGS)}")
+        if name not in names:
+            raise UsageError(f"unknown setting {name!r}{suggest(name, names)}")
     try:
         loaded: Any = VostForSceneGraphs.from_pretrained(model)
         processor = DetrImageProcessor.from_pretrained(model)
@@ -209,7 +218,7 @@ def load_vost(model: str, engine: str, task: Task, **settings: Any) -> SceneGrap
         raise SgrlError(
             f"{model} cannot be loaded as a detector ({printable(error, 200)}); copy the folder again"
         ) from None
-    return SceneGraphDetector(loaded, processor, task, _texts(model, loaded.config), **settings)
+    return SceneGraphDetector(loaded, processor, task, _texts(model, loaded.config), DetectorSettings(**settings))
 
 
 def _texts(model: str, config: VostConfig) -> Texts:

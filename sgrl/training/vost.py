@@ -91,7 +91,7 @@ class DetectorArguments:
             "task",
             "content",
             "bank",
-            "model",
+            "detector",
             "priors",
         )
         names += ("allow_seen_priors", "prior_dropout", "prior_noise", "flip", "short_side", "long_side")

@@ -164,7 +164,10 @@ class Frames(Dataset):
         """Whether all frames as they are read take little memory, and are the same in every epoch."""
         if self.settings.train and self.settings.disturb != Disturbance():
             return False
-        pixels, priors, _ = self._read(self.kept[0], random.Random(0))
+        try:
+            pixels, priors, _ = self._read(self.kept[0], random.Random(0))
+        except SgrlError:  # an image that does not open, which is said when its turn comes
+            return False
         each = pixels.nbytes + sum(array.nbytes for array in priors.values())
         return each * len(self.rows) <= HELD_BYTES
 
