@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.files import natural
+from sgrl.hub import dataset_folder, is_name
 from sgrl.images import image_column
 from sgrl.models.vlm.families import PLACEHOLDERS
 from sgrl.process import NO_ROOM, system_number
@@ -119,9 +120,11 @@ def vocabulary_of(metadata: Mapping) -> Vocabulary:
 def files(path: str | Path, split: str | None = None) -> list[Path]:
     """The Parquet files of a data set, or of one split of it, in order.
 
+    path: a folder, one file, or a name on the Hub: whatever else here takes a data set takes these, too.
+
     Raises SgrlError where there is none, naming the splits that are there.
     """
-    path = Path(path)
+    path = _place(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -139,9 +142,14 @@ def files(path: str | Path, split: str | None = None) -> list[Path]:
     return found[split]
 
 
+def _place(path: str | Path) -> Path:
+    """Where a data set lies: one on the Hub in its cache."""
+    return dataset_folder(str(path)) if is_name(path) else Path(path)
+
+
 def splits(path: str | Path) -> list[str]:
     """The splits that a data set has. Raises SgrlError for a split whose files are not all there."""
-    return [name for name in SPLITS if _split_files(Path(path), name)]
+    return [name for name in SPLITS if _split_files(_place(path), name)]
 
 
 def _split_files(path: Path, split: str) -> list[Path]:
@@ -227,7 +235,7 @@ def load(path: str | Path, split: str = "train") -> datasets.Dataset:
     """One split of a data set, checked; its images come as `sgrl.images.open_image` gives them.
 
     Args:
-        path: the folder that sgrl convert wrote, or one Parquet file.
+        path: the folder that sgrl convert wrote, one Parquet file, or a data set's name on the Hub.
         split: "train", "val" or "test"; any, for a single file.
 
     Raises:

@@ -1,15 +1,18 @@
-"""Folders that go to the Hugging Face Hub, and their cards."""
+"""Names on the Hugging Face Hub in the place of folders; folders that go there, and their cards."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
+from sgrl.extras import require
 from sgrl.files import atomic_path
+from sgrl.terminal import printable
 
 if TYPE_CHECKING:
     from huggingface_hub import CardData
@@ -26,6 +29,67 @@ def is_name(path: str | Path) -> bool:
     """Whether this can only be a name on the Hub, owner/name: neither it nor the folder around it is here."""
     name = str(path)
     return bool(_NAME.fullmatch(name)) and not Path(name).exists() and not Path(name).parent.is_dir()
+
+
+@functools.cache
+def dataset_folder(name: str) -> Path:
+    """The cached copy of a data set on the Hub, loaded once for each process: its Parquet files.
+
+    Raises:
+        SgrlError: it is not there, may not be read, or the Hub cannot be asked.
+    """
+    hub = require("huggingface_hub", "data", f"{name} does not exist here; asking the Hub for it")
+    patterns = ["*.parquet"]
+    return Path(
+        _asked(name, "data set", lambda: hub.snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+    )
+
+
+@functools.cache
+def check_model(name: str) -> None:
+    """Refuse a name of which the Hub has no model, before anything is loaded.
+
+    Raises:
+        SgrlError: it is not there, may not be read, holds no config.json, or the Hub cannot be asked.
+    """
+    hub = require("huggingface_hub", "train", f"{name} does not exist here; asking the Hub for it")
+    _asked(name, "model", lambda: hub.hf_hub_download(name, "config.json"))
+
+
+def _asked(name: str, what: str, ask: Callable[[], str]) -> str:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    here = f"{name} does not exist here, and"
+    try:
+        return ask()
+    except GatedRepoError:
+        raise SgrlError(
+            f"{here} the {what} of that name on the Hub is gated: ask for access there, then `hf auth login`"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise SgrlError(
+            f"{here} the Hub has no {what} of that name; check it, or `hf auth login` if it is private"
+        ) from None
+    except LocalEntryNotFoundError:
+        why = "HF_HUB_OFFLINE is set" if HF_HUB_OFFLINE else "no network"
+        raise SgrlError(
+            f"{here} the Hub cannot be asked for a {what} of that name ({why}); check the path, or connect"
+        ) from None
+    except EntryNotFoundError:
+        raise SgrlError(f"{here} what the Hub has of that name holds no config.json: no whole {what}") from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = printable(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise SgrlError(
+            f"{here} the Hub did not give the {what} of that name: {reason}; try again, or check the path"
+        ) from None
 
 
 def card(about: CardData, mark: str, parts: Sequence[str]) -> str:

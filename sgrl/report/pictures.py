@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sgrl.errors import SgrlError
+from sgrl.hub import dataset_folder, is_name
 from sgrl.inference.predictions import Key
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.report.runs import Run
@@ -29,6 +31,10 @@ def find(path: str, folder: Path) -> str:
     for parent in folder.resolve().parents:
         if (parent / path).exists():
             return str(parent / path)
+    if is_name(path):
+        with suppress(SgrlError):  # most often it is a path after all
+            dataset_folder(path)
+            return path
     raise SgrlError(
         f"run {folder} was made from {path}, which is neither here nor above the run's folder; say where it is now "
         "with --dataset"

@@ -133,7 +133,8 @@ def test_merged_adapter_equals_model_with_adapter(toy, tmp_path, processor):
 
 def test_good_folder_and_hub_name(toy):
     check_model_folder(str(toy / "model"))
-    check_model_folder("Qwen/Qwen3.5-0.8B")
+    with pytest.raises(SgrlError, match="Qwen/Qwen3.5-0.8B does not exist here, and the Hub cannot be asked"):
+        check_model_folder("Qwen/Qwen3.5-0.8B")
 
 
 @pytest.mark.parametrize(

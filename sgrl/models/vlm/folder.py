@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgrl.errors import SgrlError
-from sgrl.hub import is_name
+from sgrl.hub import check_model, is_name
 from sgrl.models.foreign import check_files, load_pretrained, load_weights
 from sgrl.models.vlm.cpu import faster_on_cpu
 
@@ -38,7 +38,8 @@ def check_model_folder(path: str | None, images: bool = True) -> None:
     if not folder.exists():
         if not is_name(path):
             raise SgrlError(f"the model folder {path} does not exist; check `model_name_or_path`")
-        return  # owner/name on the Hub
+        check_model(path)
+        return
     names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
     if "config.json" not in names:
         if "adapter_config.json" in names:
