@@ -30,7 +30,7 @@ def parser() -> Parser:
     add = parser.add_argument
     add("what", metavar="CONFIGURATION|RECIPE", help="a name of `sgrl ls`, or a YAML file")
     add("--config", metavar="FILE", help="YAML file of settings, where a RECIPE is named")
-    add("--dataset", help="folder that `sgrl convert` wrote")
+    add("--dataset", help="folder that `sgrl convert` wrote, or a name on the Hub")
     for option, setting in SETTINGS.items():
         add(option, help=f"short for --{setting}")
     add("--KEY", metavar="VALUE", help="any other setting of the YAML file")

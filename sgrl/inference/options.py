@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of both recipes."""
     add = parser.add_argument
-    add("--dataset", help="folder that sgrl convert wrote")
+    add("--dataset", help="folder that sgrl convert wrote, or a name on the Hub")
     add(
         "--task", metavar="NAME|FILE",
         help=f"how the model is asked, in place of the {FILE} in its folder: {', '.join(NAMES)}, such a file, a "
