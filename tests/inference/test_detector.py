@@ -9,12 +9,14 @@ from PIL import Image
 
 from sgrl import SceneGraphModel
 from sgrl.errors import SgrlError
+from sgrl.inference.detect import FileSource, detect
 from sgrl.inference.detector import SceneGraphDetector, scored_graph
 from sgrl.models.detection.images import image_processor
 from sgrl.models.vost.config import VostConfig
 from sgrl.models.vost.modeling import VostForSceneGraphs
 from sgrl.models.vost.postprocess import Detections
 from sgrl.models.vost.priors import write_text
+from sgrl.scores import read_scores
 from sgrl.task import Task
 from sgrl.text import get_codec
 from sgrl.vocabulary import get_vocabulary
@@ -94,6 +96,30 @@ def test_what_cannot_be_is_said(tmp_path, pictures):
     (tmp_path / "model/model.safetensors").write_bytes(b"cut")
     with pytest.raises(SgrlError, match="cannot be loaded as a detector"):
         SceneGraphModel.from_pretrained(folder)
+
+
+def test_own_files_are_looked_at_again_where_they_did_not_open(tmp_path, pictures):
+    frames, output = tmp_path / "walk", tmp_path / "out"
+    frames.mkdir()
+    for i in range(4):
+        pictures[0].rotate(90 * i).save(frames / f"{i}.png")
+    (frames / "2.png").write_bytes(b"no image")
+    folder = folder_of(tmp_path / "model", temporal=True)
+    with SceneGraphModel.from_pretrained(folder, batch_size=2) as model:
+        _, failed = detect(model, FileSource(model, [str(frames)]), folder, output)
+        assert [name for _, name in failed] == ["walk/2.png"]
+        pictures[0].rotate(180).save(frames / "2.png")
+        with pytest.raises(SgrlError, match="another run"):  # other files
+            detect(model, FileSource(model, [str(frames)]), folder, output)
+        (frames / "2.png").write_bytes(b"no image")
+        before = (output / "predictions.jsonl").read_text()
+        detect(model, FileSource(model, [str(frames)]), folder, output)
+    assert (output / "predictions.jsonl").read_text() == before
+    rows = [json.loads(line) for line in before.splitlines()]
+    assert [(row["video_id"], row["frame"], row["solution"]) for row in rows] == [("walk", i, None) for i in (0, 1, 3)]
+    scores = {graph.key: graph for graph in read_scores(output / "scores")}
+    assert {key[1] for key in scores} == {row["image_id"] for row in rows}
+    assert scores["files", rows[0]["image_id"]].predicate_scores.shape == (5, 26)
 
 
 def test_all_pairs_are_a_scored_prediction():
