@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from sgrl.memory import Shape
 from sgrl.training.launch import GRPOArguments, SFTArguments, parse
 
 
@@ -33,7 +34,7 @@ def test_the_table_is_the_scripts(root, text, commands):
 
 def test_estimates_follow_from_the_shape(root):
     memory = runpy.run_path(str(root / "tools/memory.py"))
-    training, shape = memory["training"], memory["Shape"](8e9, 8e9, 4096, 32, 32, 1024)
+    training, shape = memory["training"], Shape(8e9, 8e9, 4096, 32, 32, 1024)
     # 6 + 12 bytes for each parameter: weights, their copies, gradients, Adam
     assert training(shape, "DDP", False, 8, False) == 18 * 8e9
     assert training(shape, "ZeRO-2", False, 8, False) == (2 + 14 / 8) * 8e9
