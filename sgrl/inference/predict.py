@@ -33,6 +33,7 @@ from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.scene_graph_model import SceneGraphModel
 from sgrl.inference.video import ahead, batches
 from sgrl.progress import Progress
+from sgrl.task import Task
 from sgrl.versions import installed
 
 logger = logging.getLogger(__name__)
@@ -170,12 +171,20 @@ class Predictor:
 
     Args:
         args: with context and output.
-        rows: where images and prompts come from. folder: where predictions go. model: what makes them.
+        rows: where images and prompts come from. folder: where predictions go. model: what makes them; an engine
+            alone is asked as the rows say.
     """
 
     def __init__(
-        self, args: argparse.Namespace, rows: DatasetRows | FileRows, folder: PredictionFolder, model: SceneGraphModel
+        self,
+        args: argparse.Namespace,
+        rows: DatasetRows | FileRows,
+        folder: PredictionFolder,
+        model: SceneGraphModel | Engine,
     ):
+        if not isinstance(model, SceneGraphModel):
+            asked = rows.presentation.task if rows.presentation else Task.of_dataset(rows.name, pixels=None)
+            model = SceneGraphModel(model, asked)
         self.args, self.rows, self.folder, self.model = args, rows, folder, model
         # Of each video (row of the frame, its own graph, the graph's frame), in order: the context of later frames.
         self.graphs: dict[Key, list[tuple[int, str, tuple[int, int]]]] = {}

@@ -25,6 +25,7 @@ from sgrl.images import SUFFIXES, open_image
 from sgrl.inference.folders import VIDEOS, Folder, Found, frame_numbers, is_video, name_of
 from sgrl.inference.predictions import Key, prediction_key
 from sgrl.inference.presentation import Presentation
+from sgrl.task import Task
 from sgrl.terminal import printable
 from sgrl.text import get_codec
 
@@ -52,7 +53,7 @@ class DatasetRows:
         if not len(rows):
             raise SgrlError(f"split {split!r} of {path} has no rows; convert some, or choose another --split")
         self.metadata = data.read_metadata(path)
-        self._presentation = presentation
+        self.presentation = presentation
         self.name, self.fingerprint = path, fingerprint(data.files(path, split))
         self.codec, self.vocabulary = get_codec(self.metadata["codec"]), data.vocabulary_of(self.metadata)
         names = ["dataset", "image_id", *(name for name in data.VIDEO_COLUMNS if name in rows.column_names)]
@@ -79,8 +80,8 @@ class DatasetRows:
             raise SgrlError(f"{self.name}, image_id {self.keys[index][1]!r}: {error}") from None
         if "images" in row:  # what is drawn, and zero-shot prompts speak of, is the first
             row = {"image": row["images"][0]} | row
-        if self._presentation:
-            row |= _presented(self._presentation, row["image"])
+        if self.presentation:
+            row |= _presented(self.presentation, row["image"])
         return dict.fromkeys(data.VIDEO_COLUMNS) | row
 
     def picture(self, index: int):
@@ -114,7 +115,8 @@ class FileRows:
 
     Args:
         paths: of files and folders; see `Folder` for what is taken of a folder, and in which order.
-        presentation: of the task; without one there are pictures alone.
+        presentation: of the task, or the path of the data set that a model was trained with, to ask as it does;
+            without one there are pictures alone.
         as_video: whether the images that lie in one folder are the frames of one video: each folder below a path is a
             video of its own. Otherwise they are single images.
         every: take each so-manieth frame of a video file.
@@ -126,12 +128,14 @@ class FileRows:
     def __init__(
         self,
         paths: Sequence[str],
-        presentation: Presentation | None,
+        presentation: Presentation | str | Path | None,
         as_video: bool,
         every: int = 1,
         limit: int | None = None,
     ):
-        self._presentation = presentation
+        if isinstance(presentation, str | Path):
+            presentation = Presentation(Task.of_dataset(presentation))
+        self.presentation = presentation
         self.metadata: dict[str, Any] = {}
         self.codec = presentation.codec if presentation else None
         self.vocabulary = presentation.vocabulary if presentation else None
@@ -206,12 +210,12 @@ class FileRows:
 
     def __getitem__(self, index: int) -> dict:
         """Raises SgrlError for an image that does not open."""
-        assert self._presentation is not None  # without one nobody asks for rows, only for pictures
+        assert self.presentation is not None  # without one nobody asks for rows, only for pictures
         picture = self.picture(index)
         dataset, name = self.keys[index]
         return {
             **{"dataset": dataset, "image_id": name, "video_id": self.videos[index], "frame": self.frames[index]},
-            **_presented(self._presentation, picture),
+            **_presented(self.presentation, picture),
             **{"width": picture.width, "height": picture.height, "solution": None},
         }
 

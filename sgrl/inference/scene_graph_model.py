@@ -147,7 +147,8 @@ class SceneGraphModel:
         text = done.text
         faults: dict[str, Any] = {}
         if question.convention:
-            text = zeroshot.in_frame_of(text, self.codec, question.seen, frame, question.convention, question.into)
+            shown = question.shown[0] if isinstance(question.shown, Sequence) else question.shown
+            text = zeroshot.in_frame_of(text, self.codec, shown.size, frame, question.convention, question.into)
         else:
             if self.constrain:
                 text, faults = repair(self.codec, text, *question.seen)

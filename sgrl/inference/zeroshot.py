@@ -49,7 +49,7 @@ _BOX = re.compile(r"(?<=[,\[])( ?)([0-9]+),( ?)([0-9]+),( ?)([0-9]+),( ?)([0-9]+
 def in_frame_of(
     text: str,
     codec: Codec,
-    written: tuple[int, int],
+    image: tuple[int, int],
     frame: tuple[int, int],
     convention: Convention,
     into: Codec | None = None,
@@ -58,11 +58,12 @@ def in_frame_of(
 
     Args:
         text: what the model wrote.
-        written: width and height of the coordinates that it was asked for (`Convention.frame`).
+        image: width and height of the image that it was shown, in pixels.
         frame: of those that are wanted. into: the layout that is, by default the same.
 
     Returns: a completion with answer tags, or `text` itself where no object can be read.
     """
+    written = convention.frame(*image)
     readable, size = text, written
     if convention.y_first:  # the readers name the columns x first, and put each pair of corners in order
         readable, size = re.sub(r"y1, ?x1, ?y2, ?x2", "x1,y1,x2,y2", text), written[::-1]

@@ -97,7 +97,7 @@ def asked(dataset):
 
 def predictor(rows, output, engine, context="none", constrain=False):
     folder = PredictionFolder(output, {"model": "x"}, ())
-    asks = rows._presentation
+    asks = rows.presentation
     model = SceneGraphModel(engine, asks.task, constrain=constrain, convention=asks.convention)
     return Predictor(argparse.Namespace(context=context, output=output), rows, folder, model), folder
 

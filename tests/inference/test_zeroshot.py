@@ -105,7 +105,7 @@ def test_fractions_are_read_as_such(name):
     columns, box = ("y1,x1,y2,x2", "0.1,0.2,0.5,1") if "yx" in name else ("x1,y1,x2,y2", "0.2,0.1,1,0.5")
     text = f"obj[1]{{id,name,{columns}}}:\n  1,person,{box}\nrel[0]{{subj,pred,obj}}:"
     codec = get_codec("toon")
-    back = codec.decode(in_frame_of(text, codec, CONVENTIONS[name].frame(W, H), (W, H), CONVENTIONS[name]), W, H)
+    back = codec.decode(in_frame_of(text, codec, (W, H), (W, H), CONVENTIONS[name]), W, H)
     assert back.objects[0].box == (128, 48, 640, 240)
 
 
@@ -132,7 +132,7 @@ def test_a_model_that_follows_the_prompt_is_read_right(name, layout):
         text = codec.encode(SceneGraph(swapped, written.relations, max(width, height), max(width, height)))
         text = text.replace("x1,y1,x2,y2", "y1,x1,y2,x2")
     for frame in ((W, H), (1000, 1000)):
-        back = codec.decode(in_frame_of(answer.wrap(text), codec, (width, height), frame, convention), *frame)
+        back = codec.decode(in_frame_of(answer.wrap(text), codec, (W, H), frame, convention), *frame)
         expected = truth.resized(*frame)
         assert [o.label for o in back.objects] == ["person", "horse"] and len(back.relations) == 1
         for found, wanted in zip(back.objects, expected.objects, strict=True):
