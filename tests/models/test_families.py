@@ -376,7 +376,7 @@ def look(trainer, family: str) -> Grpo:
         folder=trainer.args.output_dir,
         logged=[entry[DIFFERENCE] for entry in trainer.state.log_history if DIFFERENCE in entry],
         changed=differences,
-        expanded=prompts[:16],
+        expanded=[prompt for prompt in prompts[:4] for _ in range(4)],  # vLLM gets a prompt once for its answers
         trained_on=[
             ids[mask.bool()].tolist() for ids, mask in zip(inputs["prompt_ids"], inputs["prompt_mask"], strict=True)
         ],
