@@ -32,6 +32,7 @@ from sgrl.inference.presentation import Question, resized_text
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.scene_graph_model import SceneGraphModel
 from sgrl.inference.video import ahead, batches
+from sgrl.process import WRONG_USAGE
 from sgrl.progress import Progress
 from sgrl.task import Task
 from sgrl.versions import installed
@@ -140,14 +141,18 @@ def predict(args: argparse.Namespace, rows: DatasetRows | FileRows) -> tuple[Pre
 
 
 def say_failed(folder: PredictionFolder, failed: dict[Key, str]) -> int:
-    """Log which images got no graph; returns the exit status."""
-    if failed:
-        some = "; ".join(f"{key[1]}: {problem}" for key, problem in list(failed.items())[:3])
-        logger.error(
-            "%s of %s images have no prediction (%s); the same command tries these again",
-            *(f"{len(failed):,}", f"{len(failed) + len(folder.keys):,}", some),
-        )
-    return int(bool(failed))
+    """Log which images got no graph; returns the exit status.
+
+    A server that answered nothing at all is taken for a wrong --base-url, --model or --timeout.
+    """
+    if not failed:
+        return 0
+    some = "; ".join(f"{key[1]}: {problem}" for key, problem in list(failed.items())[:3])
+    logger.error(
+        "%s of %s images have no prediction (%s); the same command tries these again",
+        *(f"{len(failed):,}", f"{len(failed) + len(folder.keys):,}", some),
+    )
+    return WRONG_USAGE if folder.run["engine"] == "openai" and not folder.keys else 1
 
 
 def load(args: argparse.Namespace, name: str) -> Engine:
