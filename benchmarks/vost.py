@@ -7,7 +7,7 @@ The world is Action Genome's layout with rich labels (data_prep/toyworld.py): 30
 The language model is simulated: a *witness* says each true label with probability 0.7, else a random one of its group,
 the same in training and test; another seed is another witness, too. Models are those of
 recipes/configs/toy/vost_ag.yaml, through the recipe's own parts: 900 steps of 16 frames unless ARMS
-say otherwise.
+say otherwise; a temporal stage has as many on top of its spatial one's.
 
 Figures are recalls with the constraint unless said otherwise; mean recall is over the predicates that the test has.
 The witness alone has no scores: what it did not say ranks behind what it said, by frequency in training.
