@@ -19,6 +19,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, overload
 
+from sgrl.boxes import COORDS
 from sgrl.dotted import load
 from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Relation, SceneGraph
@@ -31,7 +32,7 @@ from sgrl.inference.prediction import Prediction, SceneGraphPredictor
 from sgrl.inference.presentation import Presentation, Question, moved
 from sgrl.inference.stream import SceneGraphStream
 from sgrl.inference.video import ahead, generate_apart
-from sgrl.models.vlm.coordinates import Convention
+from sgrl.models.vlm.coordinates import Convention, convention_of
 from sgrl.models.vlm.folder import check_model_folder
 from sgrl.task import FILE, NAMES, Task
 from sgrl.text import ParsedGraph
@@ -179,8 +180,11 @@ def load_vlm(model: str, engine: str, task: Task, *, constrain: bool = False, **
     for name in settings:
         if name not in names:
             raise UsageError(f"unknown setting {name!r}{suggest(name, [*names, 'constrain'])}")
+    convention = None if task.coordinates in COORDS else convention_of(task.coordinates, model)
     said = {"max_new_tokens": task.max_new_tokens, "thinking": task.thinking}
-    return SceneGraphModel(load_engine(engine, model, **said | settings), task, constrain=constrain)
+    return SceneGraphModel(
+        load_engine(engine, model, **said | settings), task, constrain=constrain, convention=convention
+    )
 
 
 def loader(task: Task):

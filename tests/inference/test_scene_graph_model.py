@@ -400,3 +400,15 @@ def test_the_package_gives_its_names_without_anything_heavy(root):
     with pytest.raises(AttributeError, match="module 'sgrl' has no attribute 'SceneGraf'"):
         print(sgrl.SceneGraf)
     assert Path(sgrl.__file__).parent == root / "sgrl"
+
+
+def test_a_local_model_writes_boxes_as_its_family_does(monkeypatch):
+    """The engines of local models do not say what they loaded."""
+    engine = Looking()
+    monkeypatch.setattr(module, "load_engine", lambda *_, **__: engine)
+    monkeypatch.delattr(Looking, "model")
+    auto = replace(SHORT, coordinates="auto", prompt="full")
+    found = module.load_vlm("Qwen/Qwen3-VL-2B-Instruct", "transformers", auto)
+    assert found.presentation.frame((640, 480)) == (1000, 1000)
+    with pytest.raises(SgrlError, match="'unheard/of' writes boxes is not known.*or in its task"):
+        module.load_vlm("unheard/of", "transformers", auto)

@@ -72,7 +72,8 @@ def convention_of(name: str, model: str) -> Convention:
     if family is not None and (found := FAMILIES[family].coordinates):
         return _as_processed(CONVENTIONS[found], Path(model))
     called = f"{model!r} (model_type {kind!r})" if kind else repr(model)
-    raise SgrlError(f"how {called} writes boxes is not known; say it with --zero-shot {'|'.join(CONVENTIONS)}")
+    known = "|".join(CONVENTIONS)
+    raise SgrlError(f"how {called} writes boxes is not known; say it with --zero-shot {known}, or in its task")
 
 
 def _as_processed(convention: Convention, folder: Path) -> Convention:
