@@ -200,8 +200,10 @@ def pixel_range(path: str | Path) -> tuple[int, int]:
     ends = []
     for file in files(path):
         parquet = _open(file)
-        if {"width", "height"} - set(parquet.schema_arrow.names):
-            raise SgrlError(f"{file} lacks the columns width and height; write it with sgrl convert")
+        names = parquet.schema_arrow.names
+        if missing := sorted({"width", "height"} - set(names)):
+            found = ", ".join(names)
+            raise SgrlError(f"{file} lacks the column {missing[0]} (found {found}); write it with sgrl convert")
         for batch in parquet.iter_batches(columns=["width", "height"]):
             areas = compute.min_max(
                 compute.multiply(*(batch.column(name).cast("int64") for name in ("width", "height")))

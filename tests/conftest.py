@@ -221,7 +221,11 @@ def _vllm_serving(model: Path, log: Path, environment: dict[str, str], *options:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
-            server.wait(30)
+            try:
+                server.wait(30)
+            except subprocess.TimeoutExpired:  # how a server that was ended ends is vLLM's business
+                server.kill()
+                server.wait(30)
 
 
 @pytest.fixture(scope="session")

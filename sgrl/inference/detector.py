@@ -212,8 +212,8 @@ def load_vost(model: str, engine: str, task: Task, **settings: Any) -> SceneGrap
         if name not in names:
             raise UsageError(f"unknown setting {name!r}{suggest(name, names)}")
     try:
-        loaded: Any = VostForSceneGraphs.from_pretrained(model)
-        processor = DetrImageProcessor.from_pretrained(model)
+        loaded: Any = VostForSceneGraphs.from_pretrained(model, trust_remote_code=False)
+        processor = DetrImageProcessor.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise SgrlError(
             f"{model} cannot be loaded as a detector ({printable(error, 200)}); copy the folder again"

@@ -116,7 +116,7 @@ def load_detector(args: DetectorArguments, priors: Priors | None) -> VostForScen
 
     start = args.model_name_or_path
     if start is not None and _model_type(start) == "vost":
-        model = VostForSceneGraphs.from_pretrained(start)
+        model = VostForSceneGraphs.from_pretrained(start, trust_remote_code=False)
         for name in ("task", "content", "bank"):
             found, wanted = getattr(model.config, name), getattr(args, name)
             if found != wanted:

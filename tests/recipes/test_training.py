@@ -197,7 +197,8 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
 
     from transformers import AutoProcessor
 
-    from sgrl.inference import predict
+    from sgrl.errors import SgrlError
+    from sgrl.inference import options
     from sgrl.models.vlm.chat import ChatRenderer
     from sgrl.training.grpo import SceneGraphGRPOTrainer
 
@@ -241,15 +242,15 @@ def test_thinking_is_decided_once(toy, tmp_path, monkeypatch):
 
     def decided(*words: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser()
-        predict.add_arguments(parser)
+        options.add_arguments(parser)
         args = parser.parse_args(
             ["--dataset", str(toy / "data"), "--output", "o", "--model", str(tmp_path / "grpo"), *words]
         )
-        predict.check_arguments(args)
+        options.check_arguments(args)
         return args
 
     assert decided().thinking is True and decided("--no-thinking").thinking is False
-    with pytest.raises(predict.SgrlError, match="exclude each other: .*--no-thinking"):
+    with pytest.raises(SgrlError, match="exclude each other: .*--no-thinking"):
         decided("--constrain")
     told = decided("--engine", "openai", "--no-thinking")
     assert told.extra_body == {"chat_template_kwargs": {"enable_thinking": False}}

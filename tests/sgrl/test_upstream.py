@@ -12,6 +12,7 @@ from sgrl.upstream import GRPO, NAMES, SFT, WRITTEN_FOR, Inside, check_inside, i
 
 # Of PyTorch and the standard library, which `NAMES` is not about.
 OTHERS = {"_dynamo", "_actions", "_exit", "_is_mkldnn_bf16_supported", "_is_mkldnn_fp16_supported"}
+OTHERS |= {"_replace", "_asdict"}  # of named tuples: promised
 
 
 def test_versions_are_those_of_the_constraints(root):

@@ -64,7 +64,9 @@ def load_detr(name: str, revision: str | None = None) -> DetrForObjectDetection:
     backbone = found.get("backbone_config") or {}
     if found.get("use_timm_backbone", not backbone) or backbone.get("model_type") == "timm_backbone":
         raise SgrlError(_TIMM.format(name=name))
-    model, info = DetrForObjectDetection.from_pretrained(name, revision=revision, output_loading_info=True)
+    model, info = DetrForObjectDetection.from_pretrained(
+        name, revision=revision, output_loading_info=True, trust_remote_code=False
+    )
     missing = sorted(info["missing_keys"])
     if any("backbone" in key for key in missing):
         raise SgrlError(_TIMM.format(name=name))

@@ -335,7 +335,8 @@ def test_memory_is_flat(tmp_path, traced_peak):
     peaks = []
     for count in (2, 12):
         root = make_root(tmp_path / str(count), [make_video(str(i)) for i in range(count)])
-        peaks.append(traced_peak(read_all, root, 3 * count))
+        # the lesser of two: when garbage is collected is chance
+        peaks.append(min(traced_peak(read_all, root, 3 * count) for _ in range(2)))
     assert peaks[1] < peaks[0] + 1e5
 
 
