@@ -15,7 +15,7 @@ from sgrl.errors import SgrlError, UsageError, suggest
 from sgrl.graph import Object, Relation, SceneGraph
 from sgrl.inference.given import WrongImage, as_image, frames_of
 from sgrl.inference.prediction import Prediction
-from sgrl.inference.tracking import Tracker
+from sgrl.linking import Tracker
 from sgrl.models.detection.images import to_bytes
 from sgrl.models.vost.config import VostConfig
 from sgrl.models.vost.data import collate

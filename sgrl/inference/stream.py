@@ -13,7 +13,7 @@ from sgrl.errors import SgrlError
 from sgrl.inference.given import WrongImage, as_image
 from sgrl.inference.prediction import Prediction
 from sgrl.inference.presentation import Presentation, Question
-from sgrl.inference.tracking import Tracker
+from sgrl.linking import Tracker
 from sgrl.task import Task
 from sgrl.text import Codec
 
