@@ -7,7 +7,6 @@ made from both; each step goes on where it was interrupted.
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import sys
@@ -345,7 +344,7 @@ def _compile(extraction: Extraction, splits: Splits, models, folder: PredictionF
             where = row.get("video_id"), row.get("frame")
             yield FramePriors(row["image_id"], _pairs(row), *where, row["person"], splits.model[key])
 
-    encoder = json.loads(json.dumps(folder.run["encoder"]))
+    encoder = folder.run["encoder"]
     info = PriorsInfo(
         *(splits.name, splits.fingerprints, splits.vocabulary, models, folder.run["prompt"]),
         text_encoder=encoder,

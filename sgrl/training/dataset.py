@@ -100,7 +100,7 @@ def load_rows(
     columns = list(columns)
     if script_args.context != "none" and read_metadata(script_args.dataset).get("previous") == "gt":
         columns.append("previous")
-    train = _load_split(script_args.dataset, train_split, columns, processor, getattr(script_args, "left_out", None))
+    train = _load_split(script_args.dataset, train_split, columns, processor, script_args.left_out)
     if training_args.eval_strategy == "no":
         return train, None
     if eval_split != train_split:

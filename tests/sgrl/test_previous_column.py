@@ -15,6 +15,7 @@ from sgrl.context import ContextTransform
 from sgrl.errors import SgrlError
 from sgrl.inference.rows import DatasetRows
 from sgrl.prompts import with_context
+from sgrl.training.launch import SceneGraphArguments
 
 OLD = Path(__file__).parents[1] / "golden/words_in_prompts"
 
@@ -112,8 +113,7 @@ def test_supervised_fine_tuning_reads_it(new, toy, tmp_path, context, stored):
         per_device_train_batch_size=3,
         dataloader_persistent_workers=False,
     )
-    script = SimpleNamespace(dataset=str(new), train_split="train", context=context, context_noise=None)
-    script.eval_split, script.eval_rows = "train", None
+    script = SceneGraphArguments(dataset=str(new), eval_split="train", context=context)
     rows, _ = load_rows(script, SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     counts = next(count_tokens(rows, processor, {}, answers=True))
     train, _, callbacks = add_context(rows, None, script, args)

@@ -21,6 +21,7 @@ from sgrl.text.grammar import ebnf
 from sgrl.text.parsed import MAX_RECOVERED, to_graph
 from sgrl.text.places import Place
 from sgrl.text.tables import check_relations, pixels
+from sgrl.training.launch import SceneGraphArguments
 from sgrl.vocabulary import canonical
 
 OBJECT = re.compile(r"([a-z][a-z-]{0,60}+) (\d{1,3}+) at (\d{1,4}+) (\d{1,4}+) (\d{1,4}+) (\d{1,4}+)\.")
@@ -160,10 +161,9 @@ def test_rows_for_training(world, tmp_path):
     check_dataset(str(world), DataKind("psg", codec="json"))
     with pytest.raises(SgrlError, match="are sentences, but this recipe is for toon-pairs; convert .* toon-pairs"):
         check_dataset(str(world), DataKind("psg", codec="toon-pairs"))
-    arguments = SimpleNamespace(
-        dataset=str(world), train_split="train", eval_split="val", eval_rows=None, context=None
+    rows, _ = load_rows(
+        SceneGraphArguments(dataset=str(world)), SimpleNamespace(eval_strategy="no"), COLUMNS, processor
     )
-    rows, _ = load_rows(arguments, SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     rows = drop_long_rows(rows, processor, 4096, {}, answers=True)
     batch = SceneGraphCollator(processor, completion_only_loss=True)([dict(rows[0])])
     learnt = processor.tokenizer.decode(batch["labels"][batch["labels"] >= 0])

@@ -12,6 +12,7 @@ import pytest
 from sgrl.errors import SgrlError
 from sgrl.models.vlm.processor import load_processor
 from sgrl.training.dataset import HEADER, _sizes, check_prompts, check_room, count_tokens, drop_long_rows, load_rows
+from sgrl.training.launch import SceneGraphArguments
 from sgrl.training.sft import SceneGraphCollator
 
 COLUMNS = ("image", "prompt", "completion")
@@ -23,9 +24,7 @@ def processor(toy):
 
 
 def arguments(toy, **changed):
-    script = {"dataset": str(toy / "data"), "train_split": "train", "eval_split": "val", "context": None}
-    script = script | {"eval_rows": None} | changed
-    return SimpleNamespace(**script)
+    return SceneGraphArguments(**{"dataset": str(toy / "data")} | changed)
 
 
 def test_eval_rows_are_read_only_when_asked_for(toy, processor):

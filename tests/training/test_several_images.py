@@ -20,6 +20,7 @@ from sgrl.models.vlm.processor import load_processor
 from sgrl.picture import most_images
 from sgrl.text import answer
 from sgrl.training.dataset import count_tokens, drop_long_rows, load_rows
+from sgrl.training.launch import SceneGraphArguments
 from sgrl.training.sft import COLUMNS, SceneGraphCollator
 from sgrl.vocabulary import Vocabulary
 
@@ -68,7 +69,7 @@ def processor(toy):
 
 @pytest.fixture(scope="module")
 def rows(stored, processor):
-    script = SimpleNamespace(dataset=str(stored), train_split="train", eval_split="val", eval_rows=None, context=None)
+    script = SceneGraphArguments(dataset=str(stored))
     return load_rows(script, SimpleNamespace(eval_strategy="no"), COLUMNS, processor)[0]
 
 
@@ -103,7 +104,7 @@ def test_damaged_ones_are_left_out(stored, processor, tmp_path, caplog):
     spoiled = row(2)
     spoiled["images"][1]["bytes"] = spoiled["images"][1]["bytes"][:-30]
     folder = str(write(tmp_path / "data", [row(0), row(1), spoiled]))
-    script = SimpleNamespace(dataset=folder, train_split="train", eval_split="val", eval_rows=None, context=None)
+    script = SceneGraphArguments(dataset=folder)
     found, _ = load_rows(script, SimpleNamespace(eval_strategy="no"), COLUMNS, processor)
     assert len(found) == 2 and "row 2 (image_id 2)" in caplog.text
 
