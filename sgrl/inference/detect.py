@@ -22,17 +22,17 @@ import numpy as np
 from sgrl.arguments import program_words
 from sgrl.errors import SgrlError
 from sgrl.files import fingerprint
-from sgrl.graph import Object, Relation, SceneGraph
+from sgrl.graph import SceneGraph
 from sgrl.inference.detector import Clip, SceneGraphDetector, scored_graph
+from sgrl.inference.pair_questions import graph_of
 from sgrl.inference.predictions import Key, PredictionFolder, model_fingerprint, write_usage
 from sgrl.inference.rows import DatasetRows, FileRows
 from sgrl.inference.video import ahead
 from sgrl.models.vost.data import Clips, Frames
-from sgrl.models.vost.priors import ABOUT, ROWS, FramePriors, Priors
+from sgrl.models.vost.priors import ABOUT, ROWS, Priors
 from sgrl.progress import Progress
 from sgrl.scores import ScoreWriter, holds_scores, read_scores
 from sgrl.versions import installed
-from sgrl.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class DatasetSource:
         if found is None:
             return None
         row = self.rows.unanswered(self._place[image_id])
-        return graph_of(found, self._frames.config.labels, row["width"], row["height"])
+        return graph_of(found.pairs, self._frames.config.labels, row["width"], row["height"])
 
 
 class FileSource:
@@ -229,16 +229,3 @@ class _Pass:
 def _placed(kept: dict[str, Any], video: str | None, frame: int | None) -> dict[str, Any]:
     """With its place in a video, if it has one."""
     return kept | {name: value for name, value in (("video_id", video), ("frame", frame)) if value is not None}
-
-
-def graph_of(told: FramePriors, vocabulary: Vocabulary, width: int, height: int) -> SceneGraph:
-    """Priors as a graph in pixels."""
-    group_of = {label: name for name, labels in (vocabulary.groups or {}).items() for label in labels}
-    objects: dict[tuple[str, tuple[float, ...]], int] = {}
-    relations = []
-    for pair in told.pairs:
-        ends = (pair.subject, pair.subject_box), (pair.label, pair.box)
-        subject, target = (objects.setdefault(end, len(objects)) for end in ends)
-        relations += [Relation(subject, label, target, group=group_of.get(label)) for label in pair.predicates]
-    scaled = [Object(label, (x1 * width, y1 * height, x2 * width, y2 * height)) for label, (x1, y1, x2, y2) in objects]
-    return SceneGraph(scaled, relations, width, height)

@@ -7,7 +7,7 @@ PredCLS gives; `frame+pair`, where the first question finds the things and other
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -218,23 +218,21 @@ def written(said: Said, vocabulary: Vocabulary, codec: Codec, width: int, height
     """What was said as a completion in a data set's layout, and the confidence of its relations, None if unknown."""
     if said.graph is not None:
         return said.graph, said.confidence
+    graph = graph_of(said.pairs, vocabulary, width, height)
+    return answer.wrap(codec.encode(graph)), [None] * len(graph.relations)
+
+
+def graph_of(pairs: Iterable[PriorPair], vocabulary: Vocabulary, width: int, height: int) -> SceneGraph:
+    """Pairs as a graph in pixels; equal things of several pairs are one object."""
     group_of = {label: name for name, labels in (vocabulary.groups or {}).items() for label in labels}
-    objects: dict[tuple, int] = {}
+    objects: dict[Thing, int] = {}
     relations = []
-    for pair in said.pairs:
+    for pair in pairs:
         ends = (pair.subject, pair.subject_box), (pair.label, pair.box)
         subject, target = (objects.setdefault(end, len(objects)) for end in ends)
-        relations += [
-            Relation(subject, vocabulary.to_text(predicate), target, group=group_of.get(predicate))
-            for predicate in pair.predicates
-        ]
-    graph = SceneGraph(
-        [Object(vocabulary.to_text(label), _pixels(box, width, height)) for label, box in objects],
-        relations,
-        width,
-        height,
-    )
-    return answer.wrap(codec.encode(graph)), [None] * len(relations)
+        relations += [Relation(subject, label, target, group=group_of.get(label)) for label in pair.predicates]
+    scaled = [Object(label, _pixels(box, width, height)) for label, box in objects]
+    return SceneGraph(scaled, relations, width, height)
 
 
 def _chats(prompts: Sequence[str]) -> list[list[dict]]:
