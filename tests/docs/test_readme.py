@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.toys.scene import scene
+from sgrl.graph import SceneGraph
 from tests.preloaded import run
 
 PAGES = ("README.md", "docs/data.md")
@@ -73,8 +75,13 @@ def test_the_picture_and_its_graph_are_those_of_the_toy_world(root):
     assert kept.size == drawn.size
     assert np.abs(np.asarray(kept, int) - np.asarray(drawn, int)).mean() < 4  # fewer colours, another Pillow
     assert (root / "docs/graphs.png").stat().st_size < 100_000
+
+
+def test_what_the_three_lines_print_is_the_first_scene_held_out(root):
     (said,) = blocks(root / "README.md", "json")
-    assert json.loads(said) == module["graph_of"](module["SCENES"][0]).to_dict()
+    graph, first = SceneGraph.from_json(said), scene(0, 0, "test")
+    assert [(o.label, o.box) for o in graph.objects] == list(zip(first.labels, first.boxes, strict=True))
+    assert [(r.subject, r.predicate, r.object) for r in graph.relations] == first.relations
 
 
 def test_every_page_is_linked_and_every_link_leads_somewhere(root):
