@@ -135,10 +135,15 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0" and not child
 
 
+def _is_notebook() -> bool:
+    """Whether a kernel runs this; that ipykernel is imported says nothing, those who start kernels import it too."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
+
+
 def _is_terminal() -> bool:
-    notebook = "ipykernel" in sys.modules
     try:
-        return notebook or sys.stderr.isatty()
+        return _is_notebook() or sys.stderr.isatty()
     except (AttributeError, ValueError):
         return False
 
@@ -155,6 +160,6 @@ def _tqdm(progress: Progress) -> Any:
         initial=progress.done,
         unit=f" {progress.unit}s",
         leave=False,
-        file=None if "ipykernel" in sys.modules else sys.stderr,
+        file=None if _is_notebook() else sys.stderr,
         dynamic_ncols=True,
     )

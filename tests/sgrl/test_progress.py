@@ -3,6 +3,7 @@
 import io
 import multiprocessing
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,3 +111,16 @@ def test_nobody_listens(clock, monkeypatch):
         clock.now += 100
         bar.update()
     assert bar.done == 1
+
+
+def test_a_notebook_is_where_a_kernel_runs(clock, capsys, monkeypatch):
+    """Not where the library of kernels is imported, as by what starts one."""
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
+    with Progress("reading", unit="frame") as bar:
+        clock.now += 5
+        bar.update()
+    assert capsys.readouterr().err == "reading: 1 frame in 5 s, 5.0 s each\n"
+    assert not progress._is_notebook()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=1)))
+    assert progress._is_notebook()
